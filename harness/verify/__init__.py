@@ -1,0 +1,1 @@
+"""From opened states to findings: form, loss, update error, norm ratio, step attribution."""
