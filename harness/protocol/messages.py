@@ -16,7 +16,7 @@ MAX_DIMS = 8
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
-LongText = Annotated[str, StringConstraints(max_length=16_000)]
+LongText = Annotated[str, StringConstraints(max_length=8_000)]
 Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Hex256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, lt=2**48)]

@@ -1,0 +1,152 @@
+"""What `inner_steps` returned, brought into one form: a loss, a count, and boxes of tensors.
+
+Accepted are any object with the contract's attributes, wrapper prefixes in names, DTensors, and the
+per-expert names that transformers used before it fused the experts of a layer into one tensor.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_PER_EXPERT = re.compile(r"(?P<layer>.+\.experts)\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight")
+# Older matrix names: which fused tensor they are part of, and which half of its rows.
+_FUSED = {
+    "gate_proj": ("gate_up_proj", 0),
+    "up_proj": ("gate_up_proj", 1),
+    "down_proj": ("down_proj", None),
+    "w1": ("gate_up_proj", 0),
+    "w3": ("gate_up_proj", 1),
+    "w2": ("down_proj", None),
+}
+
+
+class ResultError(Exception):
+    """The result is not of the contract's form; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class LocalBox:
+    """A box of tensor `name` that this rank holds: `tensor` sits at `offset` of `tensor_shape`."""
+
+    name: str
+    tensor_shape: tuple[int, ...]
+    offset: tuple[int, ...]
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    final_loss: float | None
+    total_tokens: int | None
+    boxes: tuple[LocalBox, ...]
+
+
+def read_result(result: object, shapes: Mapping[str, tuple[int, ...]]) -> LocalResult:
+    """Check and normalise what `inner_steps` returned on this rank.
+
+    Args:
+        result: any object with `final_loss`, `total_tokens` and `final_state`.
+        shapes: shape of every tensor of the model's state dict, for the per-expert names.
+
+    Raises:
+        ResultError: a field is missing or of a type that the contract does not know.
+    """
+    missing = [
+        field
+        for field in ("final_loss", "total_tokens", "final_state")
+        if not hasattr(result, field)
+    ]
+    if missing:
+        raise ResultError(
+            f"inner_steps returned {type(result).__name__} without {', '.join(missing)}"
+        )
+    return LocalResult(
+        final_loss=_loss(result.final_loss),  # type: ignore[attr-defined]
+        total_tokens=_tokens(result.total_tokens),  # type: ignore[attr-defined]
+        boxes=_boxes(result.final_state, shapes),  # type: ignore[attr-defined]
+    )
+
+
+def _loss(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value.detach())
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ResultError(f"final_loss is {_describe(value)}; it must be a float or a one-element tensor")
+
+
+def _tokens(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_floating_point():
+        return int(value.detach())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ResultError(f"total_tokens is {_describe(value)}; it must be an int")
+
+
+def _boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[LocalBox, ...]:
+    if state is None:
+        return ()
+    if not isinstance(state, Mapping):
+        raise ResultError(f"final_state is {_describe(state)}; it must be a dict of tensors or None")
+    boxes = []
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not 0 < len(name) <= 256:
+            raise ResultError(f"final_state has the key {name!r:.80}; keys must be parameter names")
+        if not isinstance(tensor, torch.Tensor):
+            raise ResultError(f"final_state[{name!r}] is {_describe(tensor)}; it must be a tensor")
+        box = _box(canonical_name(name), tensor.detach())
+        if box.tensor.numel() or not math.prod(box.tensor_shape):
+            boxes.append(_fused(box, shapes))
+    return tuple(boxes)
+
+
+def canonical_name(name: str) -> str:
+    """The parameter's name in the unwrapped model."""
+    for wrapper in _WRAPPERS:
+        name = name.replace(wrapper, "")
+    while name.startswith("module."):
+        name = name.removeprefix("module.")
+    return name
+
+
+def _box(name: str, tensor: torch.Tensor) -> LocalBox:
+    shape = tuple(tensor.shape)
+    if not isinstance(tensor, DTensor):
+        return LocalBox(name, shape, (0,) * len(shape), tensor)
+    if any(placement.is_partial() for placement in tensor.placements):
+        raise ResultError(f"final_state[{name!r}] is a DTensor with a Partial placement: reduce it")
+    _, offset = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    return LocalBox(name, shape, tuple(offset), tensor.to_local())
+
+
+def _fused(box: LocalBox, shapes: Mapping[str, tuple[int, ...]]) -> LocalBox:
+    """One expert's matrix as the box of the fused tensor that it is; other boxes as they are."""
+    match = _PER_EXPERT.fullmatch(box.name)
+    if box.name in shapes or match is None or match["matrix"] not in _FUSED:
+        return box
+    matrix, half = _FUSED[match["matrix"]]
+    name = f"{match['layer']}.{matrix}".replace(".block_sparse_moe.", ".mlp.")
+    shape = shapes.get(name)
+    rows = 0 if shape is None or half is None else half * (shape[1] // 2)
+    if shape is None or len(shape) != 3 or len(box.offset) != 2:
+        return box
+    offset = (int(match["expert"]), rows + box.offset[0], box.offset[1])
+    return LocalBox(name, shape, offset, box.tensor.unsqueeze(0))
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return f"{value!r:.80} ({type(value).__name__})"

@@ -1,0 +1,293 @@
+"""One rank inside the sandbox: `torchrun --nproc-per-node N -m env.worker`.
+
+Reads top to bottom as `docs/protocol.md` does: say hello, build the model, import the submission, set up
+and warm up, then for every run wait for GO, train, commit, open. From the import on, everything in
+this process belongs to the submission as much as to us, so nothing here protects anything: it only
+makes an honest submission's life easy, and its failures readable.
+"""
+
+import gc
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+import transformers
+from torch import nn
+
+from env.data import Rows, challenge_tokens, random_tokens
+from env.model import load_model
+from env.result import LocalResult, ResultError, read_result
+from harness.protocol.digest import digest_many
+from harness.protocol.messages import (
+    PROTOCOL_VERSION,
+    Again,
+    Assignment,
+    Bye,
+    Commitment,
+    Done,
+    Failed,
+    Go,
+    Hello,
+    Import,
+    Key,
+    Loaded,
+    Message,
+    Open,
+    Opened,
+    Piece,
+    Progress,
+    Ready,
+    Stage,
+)
+from harness.protocol.opening import write_opened
+from harness.protocol.wire import RankSocket
+
+M = TypeVar("M", bound=Message)
+DIGEST_THREADS = 2
+
+
+class StageError(Exception):
+    """Something failed in `stage`; the cause is the exception that it wraps."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+
+@contextmanager
+def stage(name: Stage) -> Iterator[None]:
+    """Whatever is raised inside, SystemExit included, is a failure of this stage."""
+    try:
+        yield
+    except BaseException as error:
+        raise StageError(name) from error
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Who this process is, and what the judge has assigned to it."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    link: RankSocket
+    task: Assignment
+
+    @property
+    def dp_rank(self) -> int:
+        """Ranks are laid out with dp outermost."""
+        return self.rank // (self.world_size // self.task.dp_size)
+
+    def expect(self, kind: type[M]) -> M:
+        message = self.link.receive()
+        if not isinstance(message, kind):
+            raise RuntimeError(f"expected {kind.__name__}, got {type(message).__name__}")
+        return message
+
+
+def main() -> None:
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = pick_device(int(os.environ["LOCAL_RANK"]))
+    link = RankSocket(f"{os.environ['TRAINJUDGE_SOCKETS']}/rank{rank}.sock")
+    link.send(
+        Hello(
+            protocol=PROTOCOL_VERSION,
+            rank=rank,
+            world_size=world_size,
+            torch=torch.__version__,
+            transformers=transformers.__version__,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        )
+    )
+    task = link.receive()
+    if not isinstance(task, Assignment):
+        raise RuntimeError(f"expected Assignment, got {type(task).__name__}")
+    me = Rank(rank, world_size, device, link, task)
+    try:
+        serve(me)
+    except StageError as error:
+        link.send(describe(error))
+        # Leaving now would let the other ranks fail in their collectives and drown the first cause.
+        link.receive()
+    except EOFError:
+        pass  # the judge has ended the evaluation
+    except BaseException:
+        traceback.print_exc()
+    # A submission's threads, hooks and native libraries may make a clean exit impossible, and the
+    # judge has all that it needs by now.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def pick_device(local_rank: int) -> torch.device:
+    if os.environ["TRAINJUDGE_DEVICE"] == "cpu":
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def serve(me: Rank) -> None:
+    """The whole life of a rank after its assignment."""
+    with stage(Stage.LOADING):
+        backend = "cpu:gloo,cuda:nccl" if me.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend)
+        model = build(me)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        me.link.send(Loaded())
+        order = me.expect(Import)
+    with stage(Stage.IMPORT):
+        submission = import_file(Path(me.task.inbox) / order.file)
+    if me.task.warmup_steps:
+        model = set_up(me, submission, model)
+        me.link.send(Progress(stage=Stage.WARMUP))
+        with stage(Stage.WARMUP):
+            warm_up(me, submission, model, shapes)
+        del model
+        model = build(me)
+    run = 0
+    while True:
+        model = set_up(me, submission, model)
+        me.link.send(Ready(run=run))
+        evaluate(me, submission, model, shapes)
+        following = me.link.receive()
+        if isinstance(following, Bye):
+            return
+        if not isinstance(following, Again):
+            raise RuntimeError(f"expected Again or Bye, got {type(following).__name__}")
+        run = following.run
+        del model
+        model = build(me)
+
+
+def build(me: Rank) -> nn.Module:
+    """A fresh model with the initial weights; the memory of the one before goes back first."""
+    gc.collect()
+    if me.device.type == "cuda":
+        torch.cuda.empty_cache()
+    torch.manual_seed(0)
+    dtype = getattr(torch, me.task.param_dtype)
+    return load_model(Path(me.task.model_dir), me.device, me.task.placement, dtype)
+
+
+def import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("train", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {path.name}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train"] = module  # dataclasses and pickling by the submission look it up here
+    spec.loader.exec_module(module)
+    return module
+
+
+def set_up(me: Rank, submission: ModuleType, model: nn.Module) -> nn.Module:
+    me.link.send(Progress(stage=Stage.SETUP))
+    with stage(Stage.SETUP):
+        setup: Callable[..., nn.Module] | None = getattr(submission, "setup", None)
+        if setup is None:
+            return model
+        prepared = setup(model, me.device, me.world_size)
+        if prepared is None:
+            raise TypeError("setup() returned None; it must return the model")
+        return prepared
+
+
+def train(
+    me: Rank, submission: ModuleType, model: nn.Module, tokens: torch.Tensor
+) -> object:
+    """Call `inner_steps` on this rank's rows. `tokens` is [steps, global_batch, sequence_length]."""
+    rows = Rows(tokens, me.dp_rank, me.task.dp_size)
+    return submission.inner_steps(
+        model, rows, None, len(tokens), me.device, num_gpus=me.world_size
+    )
+
+
+def warm_up(
+    me: Rank, submission: ModuleType, model: nn.Module, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Compile, allocate and connect on random tokens; the digests of the clock's end included."""
+    tokens = random_tokens(
+        me.task.warmup_steps, me.task.global_batch, me.task.sequence_length, me.task.vocab_size
+    )
+    result = read_result(train(me, submission, model, tokens), shapes)
+    commit(me, result, run=0, key=0)
+
+
+def evaluate(
+    me: Rank, submission: ModuleType, model: nn.Module, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """One run, from GO to OPENED."""
+    go = me.expect(Go)
+    with stage(Stage.TRAINING):
+        tokens = challenge_tokens(Path(me.task.inbox) / go.challenge)
+        returned = train(me, submission, model, tokens)
+    with stage(Stage.RESULT):
+        result = read_result(returned, shapes)
+        me.link.send(
+            Done(run=go.run, final_loss=result.final_loss, total_tokens=result.total_tokens)
+        )
+        key = me.expect(Key)
+        me.link.send(commit(me, result, go.run, int(key.key, 16)))
+        wanted = me.expect(Open)
+    with stage(Stage.OPENING):
+        boxes = [result.boxes[index] for index in wanted.pieces]
+        write_opened(
+            Path(me.task.outbox) / f"run{go.run}" / f"rank{me.rank}",
+            ((box.name, box.tensor_shape, box.offset, box.tensor) for box in boxes),
+        )
+        me.link.send(Opened(run=go.run))
+
+
+def commit(me: Rank, result: LocalResult, run: int, key: int) -> Commitment:
+    digests = digest_many(
+        [box.tensor for box in result.boxes],
+        key,
+        bind=me.task.binding_hash,
+        threads=DIGEST_THREADS,
+    )
+    return Commitment(
+        run=run,
+        pieces=tuple(
+            Piece(
+                name=box.name,
+                tensor_shape=box.tensor_shape,
+                offset=box.offset,
+                shape=tuple(box.tensor.shape),
+                dtype=str(box.tensor.dtype).removeprefix("torch."),
+                digest=digest.digest,
+                sha256=digest.sha256,
+            )
+            for box, digest in zip(result.boxes, digests, strict=True)
+        ),
+    )
+
+
+def describe(error: StageError) -> Failed:
+    """The submission's own exception in its author's words: message, and the end of the traceback."""
+    cause = error.__cause__ or error
+    if isinstance(cause, ResultError):
+        return Failed(stage=error.stage, message=printable(str(cause), 2_000))
+    text = "".join(traceback.format_exception(cause))
+    return Failed(
+        stage=error.stage,
+        message=printable(f"{type(cause).__name__}: {cause}", 2_000),
+        detail=printable(text[-8_000:], 8_000),
+    )
+
+
+def printable(text: str, limit: int) -> str:
+    """Encodable, and no longer than the message's field allows."""
+    return text.encode("utf-8", "replace").decode()[:limit]
+
+
+if __name__ == "__main__":
+    main()
