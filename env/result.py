@@ -69,7 +69,7 @@ def read_result(result: object, shapes: Mapping[str, tuple[int, ...]]) -> LocalR
     return LocalResult(
         final_loss=_loss(result.final_loss),  # type: ignore[attr-defined]
         total_tokens=_tokens(result.total_tokens),  # type: ignore[attr-defined]
-        boxes=_boxes(result.final_state, shapes),  # type: ignore[attr-defined]
+        boxes=local_boxes(result.final_state, shapes),  # type: ignore[attr-defined]
     )
 
 
@@ -80,7 +80,9 @@ def _loss(value: object) -> float | None:
         return float(value.detach())
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    raise ResultError(f"final_loss is {_describe(value)}; it must be a float or a one-element tensor")
+    raise ResultError(
+        f"final_loss is {_describe(value)}; it must be a float or a one-element tensor"
+    )
 
 
 def _tokens(value: object) -> int | None:
@@ -93,11 +95,17 @@ def _tokens(value: object) -> int | None:
     raise ResultError(f"total_tokens is {_describe(value)}; it must be an int")
 
 
-def _boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[LocalBox, ...]:
+def local_boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[LocalBox, ...]:
+    """The boxes of a state dict that this rank holds; `shapes` as for `read_result`.
+
+    Raises ResultError for what is not a dict of tensors.
+    """
     if state is None:
         return ()
     if not isinstance(state, Mapping):
-        raise ResultError(f"final_state is {_describe(state)}; it must be a dict of tensors or None")
+        raise ResultError(
+            f"final_state is {_describe(state)}; it must be a dict of tensors or None"
+        )
     boxes = []
     for name, tensor in state.items():
         if not isinstance(name, str) or not 0 < len(name) <= 256:

@@ -201,14 +201,10 @@ def set_up(me: Rank, submission: ModuleType, model: nn.Module) -> nn.Module:
         return prepared
 
 
-def train(
-    me: Rank, submission: ModuleType, model: nn.Module, tokens: torch.Tensor
-) -> object:
+def train(me: Rank, submission: ModuleType, model: nn.Module, tokens: torch.Tensor) -> object:
     """Call `inner_steps` on this rank's rows. `tokens` is [steps, global_batch, sequence_length]."""
     rows = Rows(tokens, me.dp_rank, me.task.dp_size)
-    return submission.inner_steps(
-        model, rows, None, len(tokens), me.device, num_gpus=me.world_size
-    )
+    return submission.inner_steps(model, rows, None, len(tokens), me.device, num_gpus=me.world_size)
 
 
 def warm_up(
@@ -241,7 +237,7 @@ def evaluate(
     with stage(Stage.OPENING):
         boxes = [result.boxes[index] for index in wanted.pieces]
         write_opened(
-            Path(me.task.outbox) / f"run{go.run}" / f"rank{me.rank}",
+            Path(me.task.outbox) / f"run{go.run}-rank{me.rank}",
             ((box.name, box.tensor_shape, box.offset, box.tensor) for box in boxes),
         )
         me.link.send(Opened(run=go.run))

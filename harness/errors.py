@@ -6,7 +6,7 @@ turns them into exit statuses.
 """
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Verdict(StrEnum):
@@ -16,57 +16,165 @@ class Verdict(StrEnum):
     REJECTED = "rejected"
     ERROR = "error"
 
+    @property
+    def exit_status(self) -> int:
+        """Of the command that reports it."""
+        return {Verdict.ACCEPTED: 0, Verdict.REJECTED: 1, Verdict.ERROR: 3}[self]
+
+
+class Side(StrEnum):
+    """Who has to act."""
+
+    NOBODY = "nobody"
+    SUBMISSION = "the submission"
+    CALLER = "who ran the command"
+    JUDGE = "the judge or its machine"
+
 
 class Code(StrEnum):
-    """Machine-readable reason of a verdict; `docs/result.md` lists them with their meaning."""
+    """Machine-readable reason of a verdict, with who is to blame and what it means."""
 
-    OK = "ok"
+    side: Side
+    meaning: str
+
+    def __new__(cls, value: str, side: Side, meaning: str) -> Self:
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.side = side
+        code.meaning = meaning
+        return code
+
+    OK = "ok", Side.NOBODY, "accepted"
 
     # The file itself (seen without running it).
-    FILE_UNREADABLE = "file_unreadable"
-    FILE_TOO_LARGE = "file_too_large"
-    SYNTAX_ERROR = "syntax_error"
-    NO_INNER_STEPS = "no_inner_steps"
-    BAD_SIGNATURE = "bad_signature"
-    STRATEGY_NOT_LITERAL = "strategy_not_literal"
-    STRATEGY_INVALID = "strategy_invalid"
-    STRATEGY_WORLD_MISMATCH = "strategy_world_mismatch"
+    FILE_UNREADABLE = (
+        "file_unreadable",
+        Side.SUBMISSION,
+        "the file cannot be read, or is no regular file",
+    )
+    FILE_TOO_LARGE = "file_too_large", Side.SUBMISSION, "the file is over 1 MiB"
+    SYNTAX_ERROR = "syntax_error", Side.SUBMISSION, "the file is not valid Python"
+    NO_INNER_STEPS = "no_inner_steps", Side.SUBMISSION, "the file defines no inner_steps"
+    BAD_SIGNATURE = (
+        "bad_signature",
+        Side.SUBMISSION,
+        "inner_steps cannot be called as the contract says",
+    )
+    STRATEGY_NOT_LITERAL = (
+        "strategy_not_literal",
+        Side.SUBMISSION,
+        "get_strategy computes what it returns",
+    )
+    STRATEGY_INVALID = (
+        "strategy_invalid",
+        Side.SUBMISSION,
+        "the strategy has unknown axes, bad sizes, or does not deal the rows evenly",
+    )
+    STRATEGY_WORLD_MISMATCH = (
+        "strategy_world_mismatch",
+        Side.SUBMISSION,
+        "the product of the axes is not the number of ranks",
+    )
 
     # The run in the sandbox.
-    IMPORT_FAILED = "import_failed"
-    SETUP_FAILED = "setup_failed"
-    WARMUP_FAILED = "warmup_failed"
-    TRAINING_FAILED = "training_failed"
-    RESULT_INVALID = "result_invalid"
-    OPENING_FAILED = "opening_failed"
-    RANK_EXITED = "rank_exited"
-    TIMED_OUT = "timed_out"
-    MEMORY_LIMIT = "memory_limit"
-    PROCESS_LIMIT = "process_limit"
-    OUTBOX_LIMIT = "outbox_limit"
-    BAD_MESSAGE = "bad_message"
+    IMPORT_FAILED = "import_failed", Side.SUBMISSION, "importing the file raised an exception"
+    SETUP_FAILED = "setup_failed", Side.SUBMISSION, "setup() raised an exception"
+    WARMUP_FAILED = (
+        "warmup_failed",
+        Side.SUBMISSION,
+        "inner_steps raised an exception on the warm-up tokens",
+    )
+    TRAINING_FAILED = "training_failed", Side.SUBMISSION, "inner_steps raised an exception"
+    RESULT_INVALID = (
+        "result_invalid",
+        Side.SUBMISSION,
+        "what inner_steps returned is not of the form of the contract",
+    )
+    OPENING_FAILED = "opening_failed", Side.SUBMISSION, "the committed state could not be written"
+    RANK_EXITED = (
+        "rank_exited",
+        Side.SUBMISSION,
+        "a rank ended, or was killed, before its work was done",
+    )
+    TIMED_OUT = "timed_out", Side.SUBMISSION, "a stage took longer than the limit of the benchmark"
+    MEMORY_LIMIT = "memory_limit", Side.SUBMISSION, "the sandbox used more memory than the limit"
+    PROCESS_LIMIT = (
+        "process_limit",
+        Side.SUBMISSION,
+        "the sandbox had more processes and threads than the limit",
+    )
+    OUTBOX_LIMIT = (
+        "outbox_limit",
+        Side.SUBMISSION,
+        "the sandbox wrote more into the outbox than the limit",
+    )
+    BAD_MESSAGE = (
+        "bad_message",
+        Side.SUBMISSION,
+        "a rank sent what is no message of the protocol, or one that was not due",
+    )
 
     # Verification.
-    OUTBOX_INVALID = "outbox_invalid"
-    COMMITMENT_BROKEN = "commitment_broken"
-    STATE_INVALID = "state_invalid"
-    LOSS_MISMATCH = "loss_mismatch"
-    TOKENS_MISMATCH = "tokens_mismatch"
-    UPDATE_MISMATCH = "update_mismatch"
+    OUTBOX_INVALID = (
+        "outbox_invalid",
+        Side.SUBMISSION,
+        "the outbox holds something that is not the opened state",
+    )
+    COMMITMENT_BROKEN = (
+        "commitment_broken",
+        Side.SUBMISSION,
+        "an opened tensor is not the one that was committed to",
+    )
+    STATE_INVALID = (
+        "state_invalid",
+        Side.SUBMISSION,
+        "the final state has missing, unknown, misshapen or wrongly typed tensors, or NaN",
+    )
+    LOSS_MISMATCH = (
+        "loss_mismatch",
+        Side.SUBMISSION,
+        "the reported loss is not that of the reference",
+    )
+    TOKENS_MISMATCH = (
+        "tokens_mismatch",
+        Side.SUBMISSION,
+        "the reported token count is not the true one",
+    )
+    UPDATE_MISMATCH = (
+        "update_mismatch",
+        Side.SUBMISSION,
+        "the update of the weights is not that of the reference",
+    )
 
     # Input of the person who runs the command.
-    HPARAMS_INVALID = "hparams_invalid"
-    BAD_ARGUMENT = "bad_argument"
-    SNAPSHOT_MISSING = "snapshot_missing"
-    SNAPSHOT_CHANGED = "snapshot_changed"
-    UNKNOWN_PEAK = "unknown_peak"
+    HPARAMS_INVALID = "hparams_invalid", Side.CALLER, "the hparams file is not valid"
+    BAD_ARGUMENT = (
+        "bad_argument",
+        Side.CALLER,
+        "an option does not fit the benchmark or the machine",
+    )
+    SNAPSHOT_MISSING = "snapshot_missing", Side.CALLER, "the benchmark has not been preloaded"
+    SNAPSHOT_CHANGED = (
+        "snapshot_changed",
+        Side.CALLER,
+        "a preloaded file is not the one of the manifest",
+    )
+    UNKNOWN_PEAK = (
+        "unknown_peak",
+        Side.CALLER,
+        "the peak of this device is not known: set mfu.peak_tflops",
+    )
+    SANDBOX_UNAVAILABLE = (
+        "sandbox_unavailable",
+        Side.CALLER,
+        "the wanted isolation level does not work here",
+    )
 
-    # Ours.
-    SANDBOX_UNAVAILABLE = "sandbox_unavailable"
-    WORKER_FAILED = "worker_failed"
-    REFERENCE_FAILED = "reference_failed"
-    DOWNLOAD_FAILED = "download_failed"
-    INTERNAL = "internal"
+    # Ours, or of the machine.
+    WORKER_FAILED = "worker_failed", Side.JUDGE, "a rank failed before the submission was loaded"
+    REFERENCE_FAILED = "reference_failed", Side.JUDGE, "the trusted reference failed"
+    DOWNLOAD_FAILED = "download_failed", Side.JUDGE, "the hub could not be reached"
+    INTERNAL = "internal", Side.JUDGE, "a defect of the judge"
 
 
 class TrainjudgeError(Exception):

@@ -36,6 +36,7 @@ M = TypeVar("M", bound=Message)
 RECEIVE_BYTES = 1 << 18
 # When one rank dies the others fail in their collectives: wait this long for the first cause.
 GRACE_SECONDS = 1.0
+SEND_SECONDS = 30.0
 
 STAGE_CODES = {
     Stage.LOADING: Code.WORKER_FAILED,
@@ -97,7 +98,9 @@ class Session:
     ) -> None:
         self._on_progress = on_progress
         self._selector = selectors.DefaultSelector()
-        self._links = [_Link(rank, _listen(sockets / f"rank{rank}.sock")) for rank in range(world_size)]
+        self._links = [
+            _Link(rank, _listen(sockets / f"rank{rank}.sock")) for rank in range(world_size)
+        ]
         for link in self._links:
             self._selector.register(link.listener, selectors.EVENT_READ, link)
         self._running: Running | None = None
@@ -133,19 +136,26 @@ class Session:
             assert link.connection is not None
             try:
                 link.connection.sendall(frame(message))
+            except TimeoutError:
+                raise self._blame(
+                    Code.TIMED_OUT, f"rank {link.rank} does not read its socket"
+                ) from None
             except OSError:
                 raise self._first_cause() from None
 
     def broadcast(self, message: FromJudge) -> None:
         self.send([message] * len(self._links))
 
-    def gather(self, kind: type[M], stage: Stage, seconds: float) -> Gathered[M]:
+    def gather(
+        self, kind: type[M], stage: Stage, seconds: float, run: int | None = None
+    ) -> Gathered[M]:
         """Wait until every rank has sent one `kind`.
 
         Args:
             kind: the message that is due.
             stage: what the ranks are doing meanwhile, for the error.
             seconds: wall time that they have.
+            run: which run the messages must be of, for the kinds that say so.
 
         Raises:
             SubmissionError: from the hand-over on, for anything that goes wrong.
@@ -165,7 +175,11 @@ class Session:
                 if isinstance(message, Progress):
                     if link.rank == 0:
                         self._on_progress(message.stage)
-                elif isinstance(message, kind) and link.rank not in messages:
+                elif (
+                    isinstance(message, kind)
+                    and link.rank not in messages
+                    and getattr(message, "run", run) == run
+                ):
                     messages[link.rank] = message
                     times[link.rank] = link.arrived
                 else:
@@ -198,6 +212,7 @@ class Session:
     def _accept(self, link: _Link) -> None:
         """Take the one connection that a rank's socket is for, and close the door behind it."""
         link.connection, _ = link.listener.accept()
+        link.connection.settimeout(SEND_SECONDS)
         self._selector.unregister(link.listener)
         link.listener.close()
         self._selector.register(link.connection, selectors.EVENT_READ, link)
@@ -282,7 +297,9 @@ class Session:
         """The submission's fault from the hand-over on, ours before it."""
         if self.handed_over:
             return SubmissionError(code, message, detail)
-        return JudgeError(Code.WORKER_FAILED, f"before the submission was loaded: {message}", detail)
+        return JudgeError(
+            Code.WORKER_FAILED, f"before the submission was loaded: {message}", detail
+        )
 
 
 def _listen(path: Path) -> socket.socket:

@@ -1,0 +1,222 @@
+"""The command `validator`. Thin: parse, call one room, print, exit with the status of the guilty side.
+
+Heavy imports (torch, transformers, pydantic models) are inside the commands, so that `--help` answers
+at once.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import TrainjudgeError
+
+if TYPE_CHECKING:
+    from harness.result import EvaluationResult
+
+INTERRUPTED = 130
+DEFECT = 3
+
+app = typer.Typer(
+    name="validator",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Judges train files: did it really do the training, and how fast?",
+    epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure.",
+)
+
+HparamsOption = Annotated[
+    Path | None,
+    typer.Option("--hparams", help="The benchmark. Default: $TRAINJUDGE_HPARAMS or hparams.json."),
+]
+SnapshotOption = Annotated[
+    Path | None, typer.Option("--snapshot", help="Folder of the preloaded snapshot.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Entry point of the console script: every failure becomes a line and an exit status."""
+    with exit_statuses():
+        app(standalone_mode=True)
+
+
+@contextmanager
+def exit_statuses() -> Iterator[None]:
+    """Turns our exceptions into one clear message on stderr and the guilty side's exit status."""
+    try:
+        yield
+    except TrainjudgeError as error:
+        for line in error.message.splitlines():
+            typer.echo(f"validator: {error.code}: {line}", err=True)
+        if error.detail:
+            typer.echo(error.detail, err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        typer.echo("validator: interrupted; nothing was left behind", err=True)
+        sys.exit(INTERRUPTED)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(help="The train file.")],
+    hparams: HparamsOption = None,
+    world: Annotated[int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")] = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Timed runs. Default: the benchmark's.")
+    ] = None,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, bubblewrap, user or none: how the train file is isolated.")
+    ] = "auto",
+    json: Annotated[
+        str | None,
+        typer.Option(help="Where the JSON result goes; - is stdout. Default: a new file in results/."),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep challenges, states and logs in this new folder.")
+    ] = None,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Judge a train file: run it in a sandbox, compare it with the reference, compute its MFU.
+
+    [dim]validator run submissions/train_ep.py[/dim]
+
+    [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
+    """
+    from harness.simulate import judge_file
+
+    result = judge_file(
+        file,
+        hparams=hparams,
+        world_size=world,
+        runs=runs,
+        sandbox=sandbox,
+        keep=keep,
+        snapshot=snapshot,
+        quiet=json == "-",
+    )
+    finish(result, json)
+
+
+def finish(result: "EvaluationResult", json: str | None) -> None:
+    """Show and store the result; exit with its status."""
+    from harness.report import print_result, store
+
+    if json == "-":
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        print_result(result, store(result, Path(json) if json else None))
+    raise typer.Exit(result.verdict.exit_status)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The train file.")],
+    hparams: HparamsOption = None,
+    world: Annotated[int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")] = None,
+) -> None:
+    """Say what can be said about a train file without running it.
+
+    It helps authors; it is no defence and forbids no Python.
+
+    [dim]validator check my_train.py --world 4[/dim]
+    """
+    from harness.report import print_remarks
+    from harness.simulate import load_hparams
+    from harness.submission import check as remarks_on
+
+    benchmark = load_hparams(hparams).hparams
+    remarks = remarks_on(file, world or benchmark.world.size, benchmark.global_batch)
+    raise typer.Exit(print_remarks(file, remarks))
+
+
+@app.command()
+def preload(
+    hparams: HparamsOption = None,
+    snapshot: SnapshotOption = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="HF_TOKEN", help="Hub token for gated models.")
+    ] = None,
+) -> None:
+    """Make the snapshot that evaluations use: model, tokenizer, packed tokens, hashes of everything.
+
+    [dim]validator preload[/dim]
+
+    [dim]validator preload --hparams profiles/qwen3-30b-a3b.json[/dim]
+    """
+    from harness.preload import preload as make
+    from harness.simulate import load_hparams
+
+    made = make(load_hparams(hparams), snapshot, token, lambda line: typer.echo(line, err=True))
+    typer.echo(made.directory)
+
+
+@app.command()
+def calibrate(
+    hparams: HparamsOption = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 4,
+    multiple: Annotated[
+        float, typer.Option(min=1.5, help="Tolerance = multiple × the worst honest noise.")
+    ] = 10.0,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
+
+    [dim]validator calibrate --runs 8[/dim]
+    """
+    from harness.simulate import calibrate_benchmark
+
+    calibrate_benchmark(hparams, snapshot, sandbox, runs, multiple, write=not dry_run)
+
+
+@app.command()
+def flops(
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model.")
+    ],
+    sequence_length: Annotated[int, typer.Option("--sequence-length", min=1)] = 1024,
+    json: JsonFlag = False,
+) -> None:
+    """Count a model's parameters, active parameters and FLOPs per token.
+
+    [dim]validator flops hparams.json[/dim]
+
+    [dim]validator flops Qwen/Qwen3-30B-A3B --sequence-length 4096[/dim]
+    """
+    from rich.console import Console
+
+    from harness.flops import count_parameters, load_config, render, to_json
+
+    count = count_parameters(load_config(source))
+    if json:
+        typer.echo(to_json(count, sequence_length))
+    else:
+        Console().print(render(count, sequence_length))
+
+
+@app.command()
+def doctor(json: JsonFlag = False) -> None:
+    """Say what this machine offers: devices and peaks, sandboxes and why one is missing, versions.
+
+    [dim]validator doctor --json[/dim]
+    """
+    from rich.console import Console
+
+    from harness.doctor import examine, render
+
+    report = examine()
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        Console().print(render(report))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""One evaluation, from a train file to a result: the order of things, and whose fault what is.
+
+Data flows one way: submission → challenge → sandbox → verify → score. Each room has its module; this
+one only walks through them.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from harness import machine
+from harness.errors import Code, JudgeError, SubmissionError, TrainjudgeError, Verdict
+from harness.hparams import Hparams, LoadedHparams
+from harness.machine import Device, Machine
+from harness.phases import PhaseName, Phases
+from harness.result import (
+    Benchmark,
+    EvaluationResult,
+    Phase,
+    RunResult,
+    Score,
+    SubmissionRecord,
+)
+from harness.sandbox import Level, Sandbox
+from harness.snapshot import Snapshot
+from harness.submission import Submission
+from harness.trial import Trial, TrialSetup, conduct
+from harness.verify.checks import Severity
+from harness.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller chose. None means: as the benchmark says.
+
+    Attributes:
+        world_size: ranks.
+        runs: timed runs.
+        keep: folder that gets everything the evaluation made; it must not exist.
+    """
+
+    world_size: int | None = None
+    runs: int | None = None
+    keep: Path | None = None
+
+
+@dataclass
+class _Draft:
+    """What is known so far; a result can be made of it at any moment."""
+
+    loaded: LoadedHparams
+    name: str
+    isolation: Level
+    world_size: int
+    phases: Phases
+    started_at: str
+    warnings: list[str]
+    snapshot: Snapshot | None = None
+    submission: Submission | None = None
+    machine: Machine | None = None
+    runs: list[RunResult] = field(default_factory=list)
+    score: Score | None = None
+    log: list[str] = field(default_factory=list)
+
+    def result(
+        self, verdict: Verdict, code: Code, message: str, detail: str = ""
+    ) -> EvaluationResult:
+        self.phases.finish()
+        hparams, snapshot, submission = self.loaded.hparams, self.snapshot, self.submission
+        return EvaluationResult(
+            verdict=verdict,
+            code=code,
+            message=message,
+            detail=detail,
+            score=self.score if verdict is Verdict.ACCEPTED else None,
+            benchmark=Benchmark(
+                name=hparams.name,
+                hparams_sha256=self.loaded.sha256,
+                model_sha256=snapshot.manifest.model_sha256 if snapshot else "",
+                data_sha256=snapshot.manifest.data_sha256 if snapshot else "",
+                calibrated=hparams.calibrated,
+            ),
+            submission=SubmissionRecord(
+                name=self.name,
+                sha256=submission.sha256 if submission else "",
+                strategy=submission.strategy.declared() if submission else {},
+            ),
+            isolation=self.isolation.value,
+            world_size=self.world_size,
+            machine=self.machine,
+            runs=tuple(self.runs),
+            phases=tuple(
+                Phase(name=name.value, seconds=round(seconds, 3))
+                for name, seconds in self.phases.seconds.items()
+            ),
+            warnings=tuple(self.warnings),
+            started_at=self.started_at,
+            log="".join(self.log),
+        )
+
+
+def evaluate(
+    file: Path,
+    loaded: LoadedHparams,
+    snapshot: Snapshot,
+    sandbox: Sandbox,
+    options: Options,
+    phases: Phases,
+) -> EvaluationResult:
+    """Judge one train file.
+
+    Returns:
+        The result, whatever the submission does: `rejected` is its fault, `error` is ours.
+
+    Raises:
+        InputError: the caller asked for something that this benchmark or machine cannot do.
+    """
+    hparams = loaded.hparams
+    draft = _Draft(
+        loaded=loaded,
+        name=file.name,
+        isolation=sandbox.level,
+        world_size=options.world_size or hparams.world.size,
+        phases=phases,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=warnings(hparams, options, sandbox.level),
+        snapshot=snapshot,
+    )
+    try:
+        _judge(file, draft, snapshot, sandbox, options)
+    except SubmissionError as error:
+        return _ended(draft, Verdict.REJECTED, error)
+    except JudgeError as error:
+        return _ended(draft, Verdict.ERROR, error)
+    rejecting = [
+        (run.run, finding)
+        for run in draft.runs
+        for finding in run.findings
+        if finding.severity is Severity.REJECTS
+    ]
+    if rejecting:
+        run, first = rejecting[0]
+        where = f"run {run + 1}: " if len(draft.runs) > 1 else ""
+        return draft.result(Verdict.REJECTED, first.code, where + first.message)
+    return draft.result(
+        Verdict.ACCEPTED, Code.OK, "the loss and the update agree with the trusted reference"
+    )
+
+
+def _ended(draft: _Draft, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
+    return draft.result(verdict, error.code, error.message, error.detail)
+
+
+def warnings(hparams: Hparams, options: Options, level: Level) -> list[str]:
+    """What a reader of the result must know before comparing it with another."""
+    found = []
+    if hparams.verify.calibration is None:
+        found.append("this benchmark is not calibrated: its tolerances were not measured")
+    elif not hparams.calibrated:
+        found.append(
+            "the benchmark changed since it was calibrated: run `validator calibrate` again"
+        )
+    if level is Level.NONE:
+        found.append("no isolation: the train file ran as the judge's user; not for a leaderboard")
+    if options.world_size not in (None, hparams.world.size):
+        found.append(f"--world {options.world_size} is not the benchmark's {hparams.world.size}")
+    if options.runs is not None and options.runs < hparams.evaluation_runs:
+        found.append(f"--runs {options.runs} is fewer than the benchmark's")
+    if hparams.numerics.param_dtype == "bfloat16":
+        found.append(
+            "bfloat16 masters: much of an update is below one unit in the last place, so the "
+            "tolerances are several times looser and real bugs can pass"
+        )
+    return found
+
+
+def _judge(
+    file: Path, draft: _Draft, snapshot: Snapshot, sandbox: Sandbox, options: Options
+) -> None:
+    """All rooms in order; fills the draft."""
+    from harness.peaks import find_peak
+    from harness.submission import read
+
+    hparams, phases, world_size = draft.loaded.hparams, draft.phases, draft.world_size
+    phases.enter(PhaseName.PREPARE)
+    draft.submission = submission = read(file)
+    submission.strategy.check_world(world_size)
+    submission.strategy.check_batch(hparams.global_batch)
+    device = machine.pick_device(hparams.world.device, world_size)
+    draft.machine = machine.describe(device, world_size)
+    # Measured while the machine is idle; the table's figure costs nothing.
+    peak = find_peak(hparams.mfu.peak_tflops, device, machine.threads_per_rank(world_size))
+    if peak.source == "measured":
+        draft.warnings.append(
+            "MFU is against a peak measured on this CPU: compare it on this machine only"
+        )
+    setup = TrialSetup(
+        submission=submission,
+        hparams=hparams,
+        snapshot=snapshot,
+        sandbox=sandbox,
+        world_size=world_size,
+        device=device,
+        runs=options.runs or hparams.evaluation_runs,
+    )
+    with Workspace(options.keep) as workspace:
+        trials = conduct(setup, workspace, phases, draft.log)
+        draft.runs = _verify(setup, trials, workspace, phases)

@@ -1,0 +1,241 @@
+"""The initial weights: drawn from a seed, or converted from a checkpoint, written as safetensors.
+
+The files hold what the `state_dict` of the transformers version in use holds, under its names, in the
+benchmark's `param_dtype`: routed experts fused, tied tensors once under each of their names (a
+submission's state is compared name by name).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
+from transformers.modeling_utils import LoadStateDictConfig
+
+from harness.errors import Code, InputError
+from harness.verify.pieces import TensorKind, TensorSpec
+
+SHARD_BYTES = 2 * 2**30
+_LAYER = re.compile(r"\blayers\.\d+\.")
+
+
+def config_from_fields(fields: Mapping[str, object]) -> PreTrainedConfig:
+    """A transformers config from the fields of an embedded benchmark.
+
+    Raises:
+        InputError: HPARAMS_INVALID where transformers does not know or accept them.
+    """
+    rest = dict(fields)
+    model_type = rest.pop("model_type", None)
+    try:
+        return AutoConfig.for_model(model_type, **rest)
+    except Exception as error:  # a config class may raise anything for a bad field
+        raise InputError(
+            Code.HPARAMS_INVALID, f"model.config: transformers does not accept it: {error}"
+        ) from None
+
+
+def config_from_folder(folder: Path) -> PreTrainedConfig:
+    """The config of a downloaded repository; its own code is never run.
+
+    Raises:
+        InputError: HPARAMS_INVALID where this transformers cannot read it.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            Code.HPARAMS_INVALID, f"transformers cannot read the model's config.json: {error}"
+        ) from None
+
+
+def empty_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model on the meta device: structure, no memory.
+
+    Raises:
+        InputError: HPARAMS_INVALID where the config describes no causal language model.
+    """
+    with torch.device("meta"):
+        return _build(config, dtype)
+
+
+def describe_layout(model: PreTrainedModel) -> dict[str, TensorSpec]:
+    """Name, shape, dtype and kind of every tensor of the model's state dict."""
+    kinds = dict.fromkeys(_expert_parameters(model), TensorKind.EXPERTS)
+    embedding = model.get_input_embeddings()
+    for name, module in model.named_modules():
+        if module is embedding:
+            kinds[f"{name}.weight"] = TensorKind.EMBEDDING
+    return {
+        name: TensorSpec(
+            shape=tuple(tensor.shape),
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            kind=kinds.get(name, TensorKind.PLAIN),
+        )
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def write_random(config: PreTrainedConfig, dtype: torch.dtype, seed: int, folder: Path) -> None:
+    """Write transformers' own random initialisation, drawn on the CPU in float32 from `seed`.
+
+    The same torch and transformers give the same bytes on the same kind of CPU. The whole model is
+    in memory, in float32.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _build(config, torch.float32)
+    writer = StateWriter(folder, dtype)
+    for name, tensor in model.state_dict().items():
+        writer.add(name, tensor)
+    writer.close()
+
+
+def write_converted(
+    model: PreTrainedModel,
+    checkpoint: Sequence[Path],
+    dtype: torch.dtype,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> None:
+    """Convert a checkpoint to the model's own names, layer by layer.
+
+    transformers' conversion (renamed keys, experts fused) runs on one layer's tensors at a time, so
+    that memory holds one layer and one output shard, not the model.
+
+    Args:
+        model: on the meta device, as from `empty_model`; left there.
+        checkpoint: safetensors files, read memory-mapped.
+        dtype: of the floating-point tensors to write.
+        folder: gets the safetensors files.
+        progress: told what is going on.
+
+    Raises:
+        InputError: HPARAMS_INVALID where checkpoint and model do not fit together.
+    """
+    wanted = dict.fromkeys(model.state_dict())
+    ties: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
+    writer = StateWriter(folder, dtype)
+    with ExitStack() as stack:
+        groups = _by_layer(checkpoint, stack)
+        for number, (_, tensors) in enumerate(sorted(groups.items()), 1):
+            for name, tensor in _convert(model, tensors):
+                for target in (name, *(t for t, source in ties.items() if source == name)):
+                    if target in wanted:
+                        del wanted[target]
+                        writer.add(target, tensor)
+            progress(f"converted {number} of {len(groups)} groups of weights")
+    if wanted:
+        some = ", ".join(list(wanted)[:5])
+        raise InputError(
+            Code.HPARAMS_INVALID,
+            f"the checkpoint lacks {len(wanted)} of the model's tensors: {some}",
+        )
+    writer.close()
+
+
+class StateWriter:
+    """Collects tensors and writes them as files of about SHARD_BYTES, in the order given."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self._folder = folder
+        self._dtype = dtype
+        self._waiting: dict[str, torch.Tensor] = {}
+        self._bytes = 0
+        self._files = 0
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Take a copy of `tensor`, floating-point values in the writer's dtype."""
+        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+        size = tensor.numel() * dtype.itemsize
+        if self._waiting and self._bytes + size > SHARD_BYTES:
+            self.close()
+        # A copy of its own: safetensors refuses tensors that share memory, as tied ones do.
+        self._waiting[name] = tensor.detach().to(dtype, copy=True).contiguous()
+        self._bytes += size
+
+    def close(self) -> None:
+        """Write what is still waiting."""
+        self._files += 1
+        save_file(self._waiting, self._folder / f"{self._files:05d}.safetensors", {"format": "pt"})
+        self._waiting = {}
+        self._bytes = 0
+
+
+def _build(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except ValueError as error:
+        raise InputError(
+            Code.HPARAMS_INVALID, f"the config is not one of a causal language model: {error}"
+        ) from None
+
+
+def _expert_parameters(model: PreTrainedModel) -> Iterator[str]:
+    """Fused routed experts, found by structure.
+
+    A module with 3-dimensional parameters [E, ., .], E being its `num_experts`, holds the experts;
+    what else it has with a leading E, such as biases [E, .], belongs to them.
+    """
+    for prefix, module in model.named_modules():
+        experts = getattr(module, "num_experts", None)
+        own = dict(module.named_parameters(recurse=False))
+        stacked = [p for p in own.values() if p.dim() == 3 and p.shape[0] == experts]
+        if stacked:
+            yield from (f"{prefix}.{name}" for name, p in own.items() if p.shape[0] == experts)
+
+
+def _by_layer(checkpoint: Sequence[Path], stack: ExitStack) -> dict[str, dict[str, object]]:
+    """Lazy slices of all tensors, grouped by the layer in their names; "" is all that has none."""
+    groups: dict[str, dict[str, object]] = defaultdict(dict)
+    for file in checkpoint:
+        try:
+            opened = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                Code.HPARAMS_INVALID, f"{file.name} is not a safetensors file: {error}"
+            ) from None
+        for key in opened.keys():  # noqa: SIM118  (not a mapping)
+            layer = _LAYER.search(key)
+            groups[layer.group() if layer else ""][key] = opened.get_slice(key)
+    return groups
+
+
+def _convert(
+    model: PreTrainedModel, tensors: dict[str, object]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Load some tensors of a checkpoint into a model on the meta device, and take them out again."""
+    options = LoadStateDictConfig(
+        device_map={"": "cpu"},
+        dtype=model.dtype,
+        weight_mapping=get_model_conversion_mapping(model),
+    )
+    info, _ = convert_and_load_state_dict_in_model(model, tensors, options)
+    if info.mismatched_keys or info.conversion_errors:
+        problems = [*map(str, info.mismatched_keys), *map(str, info.conversion_errors.values())]
+        raise InputError(
+            Code.HPARAMS_INVALID, "the checkpoint does not fit the model: " + "; ".join(problems[:5])
+        )
+    for name, tensor in list(model.state_dict().items()):
+        if tensor.device.type != "meta":
+            yield name, tensor
+            _forget(model, name)
+
+
+def _forget(model: nn.Module, name: str) -> None:
+    """Put one tensor back onto the meta device."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    tensor = getattr(module, leaf)
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, leaf, nn.Parameter(torch.empty_like(tensor, device="meta")))
+    else:
+        setattr(module, leaf, torch.empty_like(tensor, device="meta"))

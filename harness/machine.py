@@ -1,0 +1,87 @@
+"""What the judge knows of the machine it runs on; nothing here comes from a sandbox."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import Code, InputError
+
+Device = Literal["cpu", "cuda"]
+
+
+class Machine(BaseModel):
+    """Where an evaluation ran."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    platform: str = Field(description="operating system and kernel")
+    cores: int = Field(description="CPU cores that the judge may use")
+    device: Device
+    devices: tuple[str, ...] = Field(description="names of the devices that the ranks used")
+    driver: str = Field(description="GPU driver, empty on CPU")
+    python: str
+    torch: str
+    transformers: str
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def threads_per_rank(world_size: int) -> int:
+    """CPU threads that each rank is given: the cores are shared out, at least one each."""
+    return max(1, cores() // world_size)
+
+
+def pick_device(wanted: Literal["auto", "cpu", "cuda"], world_size: int) -> Device:
+    """The device kind for `world_size` ranks.
+
+    Raises:
+        InputError: the benchmark asks for more GPUs than there are.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto" and found == 0:
+        return "cpu"
+    if found < world_size:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"{world_size} ranks need a GPU each and this machine offers {found}: use a smaller "
+            "--world, or set world.device to cpu in hparams",
+        )
+    return "cuda"
+
+
+def describe(device: Device, world_size: int) -> Machine:
+    names: tuple[str, ...] = (platform.processor() or platform.machine(),)
+    driver = ""
+    if device == "cuda":
+        import torch
+
+        names = tuple(torch.cuda.get_device_name(rank) for rank in range(world_size))
+        driver = gpu_driver()
+    return Machine(
+        platform=f"{platform.system()} {platform.release()}",
+        cores=cores(),
+        device=device,
+        devices=names,
+        driver=driver,
+        python=platform.python_version(),
+        torch=version("torch"),
+        transformers=version("transformers"),
+    )
+
+
+def gpu_driver() -> str:
+    """Version of the NVIDIA kernel driver, or an empty string."""
+    try:
+        with open("/sys/module/nvidia/version", encoding="ascii") as file:  # noqa: PTH123
+            return file.read().strip()
+    except OSError:
+        return ""

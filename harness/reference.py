@@ -1,0 +1,163 @@
+"""The trusted training loop: `torchrun -m harness.reference TASK.json`, in a sandbox without a submission.
+
+FSDP2 over any number of ranks, one included, written to be read: every rank takes its part of the
+global batch, the gradients are averaged, the benchmark's optimizer makes a step. It leaves, for every
+run, the final state as sharded safetensors, the loss of every row at every step, and the value of the
+sampled coordinates before and after every step. `harness/reference_job.py` launches it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F
+
+from env.data import Rows, challenge_tokens
+from env.model import load_model
+from env.result import local_boxes
+from harness.protocol.opening import write_opened
+from harness.reference_job import FINISHED, RECORD, ReferenceTask
+
+
+def main() -> None:
+    task = ReferenceTask.model_validate_json(Path(sys.argv[1]).read_bytes())
+    device = torch.device(task.device)
+    if task.device == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if task.device == "cuda" else "gloo")
+    for run, challenge in enumerate(task.challenges):
+        train(task, challenge, task.output / f"run{run}", device)
+    dist.barrier()
+    (task.output / f"{FINISHED}{dist.get_rank()}").touch()
+    sys.stdout.flush()
+    os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
+
+
+def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.device) -> None:
+    """One run from the initial weights; leaves the state and the record in `output`."""
+    rank = dist.get_rank()
+    torch.manual_seed(0)
+    model = build(task, device)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=task.optimizer.lr,
+        weight_decay=task.optimizer.weight_decay,
+        momentum=task.optimizer.momentum,
+    )
+    recorder = Recorder(model, load_file(task.coordinates))
+    losses, values = [], [recorder.values()]
+    for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
+        losses.append(step(model, optimizer, batch.to(device), task.variant.micro_batches))
+        values.append(recorder.values())
+
+    mine = {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if rank == 0 or isinstance(tensor, DTensor)
+    }
+    write_opened(output / f"rank{rank}", local_boxes(mine, {}))
+    rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
+    if rank == 0:
+        save_file({"losses": rows, "values": torch.stack(values)}, output / RECORD)
+
+
+def build(task: ReferenceTask, device: torch.device) -> nn.Module:
+    """The model, sharded layer by layer, with float32 gradient reductions."""
+    variant = task.variant
+    model = load_model(
+        task.model_dir,
+        device,
+        # FSDP2 moves each shard to the GPU, so the whole model need never be there.
+        "device" if device.type == "cpu" else "cpu",
+        getattr(torch, task.param_dtype),
+        attention=variant.attention,
+        experts=variant.experts,
+    )
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    policy = MixedPrecisionPolicy(
+        param_dtype=getattr(torch, variant.compute_dtype), reduce_dtype=torch.float32
+    )
+    blocks = set(getattr(model, "_no_split_modules", None) or ())
+    for module in model.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
+
+
+def step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, micro_batches: int
+) -> torch.Tensor:
+    """One optimizer step on this rank's rows.
+
+    Args:
+        batch: int64 [rows, sequence_length].
+        micro_batches: parts that the rows are cut into; the gradient is the mean over all rows.
+
+    Returns:
+        float32 [rows] on the CPU: mean cross-entropy of each row, nats per token.
+    """
+    losses = []
+    for rows in batch.tensor_split(micro_batches):
+        logits = model(input_ids=rows[:, :-1], use_cache=False).logits.float()
+        tokens = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+        row_losses = tokens.view(len(rows), -1).mean(dim=1)
+        (row_losses.sum() / len(batch)).backward()
+        losses.append(row_losses.detach().cpu())
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return torch.cat(losses)
+
+
+class Recorder:
+    """Reads sampled coordinates of a sharded model, the same values on every rank."""
+
+    def __init__(self, model: nn.Module, coordinates: dict[str, torch.Tensor]) -> None:
+        """`coordinates` maps a tensor's name to int64 flat indices, row-major."""
+        self._model = model
+        self._samples = sum(len(indices) for indices in coordinates.values())
+        self._parts: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+        boxes = {box.name: box for box in local_boxes(model.state_dict(), {})}
+        base = 0
+        for name, indices in sorted(coordinates.items()):
+            if name in boxes:
+                box = boxes[name]
+                # FSDP2 shards the first dimension, so a shard is one range of flat indices.
+                start = box.offset[0] * box.tensor[0].numel() if box.offset else 0
+                mine = (indices >= start) & (indices < start + box.tensor.numel())
+                positions = base + mine.nonzero().flatten()
+                self._parts.append((name, (indices[mine] - start), positions))
+            base += len(indices)
+
+    def values(self) -> torch.Tensor:
+        """float32 [samples], in the order of the sorted names."""
+        state = self._model.state_dict()
+        values = torch.zeros(self._samples)
+        for name, indices, positions in self._parts:
+            tensor = state[name]
+            if isinstance(tensor, DTensor):
+                tensor = tensor.to_local()
+            elif dist.get_rank() > 0:
+                continue  # every rank holds it whole
+            values[positions] = tensor.flatten()[indices.to(tensor.device)].float().cpu()
+        dist.all_reduce(values)  # each coordinate comes from one rank: a sum with zeros is exact
+        return values
+
+
+def all_gather(losses: torch.Tensor) -> list[torch.Tensor]:
+    """[steps, rows of a rank] of every rank, in rank order."""
+    parts = [torch.empty_like(losses) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, losses)
+    return parts
+
+
+if __name__ == "__main__":
+    main()

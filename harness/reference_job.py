@@ -1,0 +1,185 @@
+"""Runs the trusted reference in a sandbox of its own and reads what it leaves.
+
+The sandbox holds nothing of a submission, and its folder is made after the submission's processes are
+gone. What goes wrong here is never the submission's fault.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+from safetensors.numpy import load_file, save_file
+
+from harness.challenge import Challenge
+from harness.errors import Code, JudgeError
+from harness.hparams import Hparams, Optimizer
+from harness.sandbox import EndReason, Job, Sandbox, code_folder, torchrun_argv
+from harness.snapshot import Snapshot
+from harness.verify.pieces import State
+from harness.verify.states import trusted_state
+
+FINISHED = "finished"
+RECORD = "record.safetensors"
+LOG_TAIL = 4_000
+
+Coordinates = Mapping[str, npt.NDArray[np.int64]]
+
+
+class Variant(BaseModel):
+    """What may differ between two honest runs of the same benchmark; null is transformers' default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    world_size: int
+    micro_batches: int
+    compute_dtype: Literal["float32", "bfloat16"]
+    attention: str | None = None
+    experts: str | None = None
+
+
+class ReferenceTask(BaseModel):
+    """What one launch of `harness.reference` reads.
+
+    Attributes:
+        model_dir: the snapshot's model folder.
+        challenges: challenge files, one a run.
+        coordinates: safetensors of int64 flat indices for each sampled tensor.
+        output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_dir: Path
+    challenges: tuple[Path, ...]
+    coordinates: Path
+    output: Path
+    device: Literal["cpu", "cuda"]
+    param_dtype: Literal["float32", "bfloat16"]
+    optimizer: Optimizer
+    variant: Variant
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """What the reference found for one challenge.
+
+    Attributes:
+        state: the final state.
+        losses: float32 [steps, global_batch], mean cross-entropy of each row before each step, nats.
+        step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
+        initial: float64 [samples], their values before the first step.
+    """
+
+    state: State
+    losses: npt.NDArray[np.float32]
+    step_updates: npt.NDArray[np.float64]
+    initial: npt.NDArray[np.float64]
+
+
+def default_variant(hparams: Hparams, world_size: int) -> Variant:
+    """The reference as the benchmark asks for it."""
+    return Variant(
+        world_size=hparams.reference.world_size or world_size,
+        micro_batches=hparams.reference.micro_batches,
+        compute_dtype=hparams.numerics.compute_dtype,
+    )
+
+
+def run_reference(
+    hparams: Hparams,
+    snapshot: Snapshot,
+    challenges: Sequence[Challenge],
+    coordinates: Coordinates,
+    variant: Variant,
+    sandbox: Sandbox,
+    device: Literal["cpu", "cuda"],
+    folder: Path,
+) -> list[ReferenceRun]:
+    """Train on every challenge in one launch.
+
+    Args:
+        coordinates: flat indices to record, from `verify.attribution.draw_coordinates`.
+        folder: does not exist yet; keeps the states for as long as the result is used.
+
+    Raises:
+        JudgeError: REFERENCE_FAILED, with the end of its log.
+    """
+    if hparams.global_batch % variant.world_size:
+        raise JudgeError(
+            Code.REFERENCE_FAILED,
+            f"a global batch of {hparams.global_batch} rows cannot be dealt to the reference's "
+            f"{variant.world_size} ranks: set reference.world_size in hparams",
+        )
+    inbox, output = folder / "inbox", folder / "output"
+    inbox.mkdir(parents=True, mode=0o755)
+    output.mkdir(mode=0o755)
+    task = ReferenceTask(
+        model_dir=snapshot.model_dir,
+        challenges=tuple(inbox / f"challenge{run}.safetensors" for run in range(len(challenges))),
+        coordinates=inbox / "coordinates.safetensors",
+        output=output,
+        device=device,
+        param_dtype=hparams.numerics.param_dtype,
+        optimizer=hparams.optimizer,
+        variant=variant,
+    )
+    for challenge, path in zip(challenges, task.challenges, strict=True):
+        challenge.write(path)
+    save_file(dict(coordinates), task.coordinates)
+    (inbox / "task.json").write_text(task.model_dump_json())
+
+    _launch(hparams, task, sandbox, folder, inbox)
+    return [
+        _read(snapshot, output / f"run{run}", variant.world_size) for run in range(len(challenges))
+    ]
+
+
+def _launch(
+    hparams: Hparams, task: ReferenceTask, sandbox: Sandbox, folder: Path, inbox: Path
+) -> None:
+    """Run the loop to its end. Its exit status says nothing (FACTS): the ranks' markers do."""
+    limits = hparams.limits
+    world_size = task.variant.world_size
+    job = Job(
+        argv=(*torchrun_argv(world_size, "harness.reference"), str(inbox / "task.json")),
+        code=code_folder(folder / "code", judge=True),
+        read_only=(task.model_dir, inbox),
+        writable=(task.output,),
+        environment={"OMP_NUM_THREADS": str(threads_per_rank(world_size))},
+        limits=limits,
+        outbox=task.output,
+        gpus=task.device == "cuda",
+    )
+    seconds = limits.startup_seconds + len(task.challenges) * (
+        limits.run_seconds + limits.open_seconds
+    )
+    with sandbox.start(job) as running:
+        ended = running.wait(seconds)
+        ending = running.stop()
+        log = running.log()
+    finished = all((task.output / f"{FINISHED}{rank}").is_file() for rank in range(world_size))
+    if not finished or ending.reason not in (EndReason.EXITED, EndReason.STOPPED):
+        why = ending.detail if ended else f"it did not finish within {seconds:g} seconds"
+        raise JudgeError(
+            Code.REFERENCE_FAILED,
+            f"the trusted reference failed: {why}. This is not the submission's fault",
+            log[-LOG_TAIL:],
+        )
+
+
+def _read(snapshot: Snapshot, folder: Path, world_size: int) -> ReferenceRun:
+    files = [
+        file
+        for rank in range(world_size)
+        for file in sorted((folder / f"rank{rank}").glob("*.safetensors"))
+    ]
+    record = load_file(folder / RECORD)
+    values = record["values"].astype(np.float64)
+    return ReferenceRun(
+        state=trusted_state(files, snapshot.layout),
+        losses=record["losses"],
+        step_updates=np.diff(values, axis=0),
+        initial=values[0],
+    )

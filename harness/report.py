@@ -1,0 +1,188 @@
+"""What a person sees: progress while an evaluation runs, then the verdict."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from harness.errors import Verdict
+from harness.phases import PhaseName
+
+if TYPE_CHECKING:
+    from harness.result import EvaluationResult, RunResult
+    from harness.submission import Remark
+
+COLOURS = {Verdict.ACCEPTED: "green", Verdict.REJECTED: "red", Verdict.ERROR: "yellow"}
+RESULTS = Path("results")
+DETAIL_LINES = 25
+
+WORDS = {
+    PhaseName.PREPARE: "reading the train file",
+    PhaseName.LAUNCH: "starting the ranks",
+    PhaseName.LOAD: "loading the model",
+    PhaseName.SETUP: "importing and setting up",
+    PhaseName.WARMUP: "warming up on random tokens",
+    PhaseName.TIMED: "timed run",
+    PhaseName.OPEN: "opening the committed state",
+    PhaseName.STOP: "ending the sandbox",
+    PhaseName.REFERENCE: "training the trusted reference",
+    PhaseName.VERIFY: "verifying",
+}
+
+
+class Progress:
+    """Lines and a spinner on stderr. Where stderr is no terminal, one line for every phase."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._status: Status | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def line(self, text: str) -> None:
+        self._console.print(f"[dim]·[/dim] {escape(text)}", highlight=False)
+
+    def phase(self, name: PhaseName, detail: str) -> None:
+        """A phase begins."""
+        words = f"{WORDS[name]}: {detail}" if detail else WORDS[name]
+        if self._status is not None:
+            self._status.update(escape(words))
+        self.line(words)
+
+
+def store(result: "EvaluationResult", path: Path | None) -> Path:
+    """Write the JSON document; without a path into a new file under results/."""
+    if path is None:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        path = RESULTS / f"{stamp}-{Path(result.submission.name).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(result.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def print_result(result: "EvaluationResult", path: Path) -> None:
+    """The verdict on stdout, with the path of the JSON document."""
+    console = Console()
+    console.print(render(result))
+    console.print(f"result: {path}", highlight=False, soft_wrap=True)
+
+
+def render(result: "EvaluationResult") -> RenderableType:
+    """Verdict, runs, checks and phases of one evaluation."""
+    colour = COLOURS[result.verdict]
+    head = Text.assemble(
+        (result.verdict.value.upper(), f"bold {colour}"),
+        f"  {result.submission.name}",
+        ("" if result.verdict is Verdict.ACCEPTED else f"  [{result.code}]"),
+    )
+    parts: list[RenderableType] = [head, Text(result.message)]
+    if result.score is not None:
+        parts += [Text(), Text(_headline(result))]
+    if result.runs:
+        parts += [Text(), _runs_table(result.runs), _checks_table(result.runs)]
+    parts += _findings(result)
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
+    if result.detail:
+        parts += [Text(), Text("\n".join(result.detail.splitlines()[-DETAIL_LINES:]), style="dim")]
+    parts += [Text(), Text(_footer(result), style="dim")]
+    return Panel(Group(*parts), border_style=colour, title=result.benchmark.name, title_align="left")
+
+
+def _headline(result: "EvaluationResult") -> str:
+    score = result.score
+    assert score is not None
+    return (
+        f"MFU {score.mfu:.2%} ({score.basis.replace('_', ' ')}; peak {score.peak_tflops:.3g} TFLOP/s "
+        f"a device, {score.peak_source})   {score.tokens_per_second:,.0f} tokens/s   "
+        f"{score.active_params:,} of {score.total_params:,} parameters active"
+    )
+
+
+def _runs_table(runs: Sequence["RunResult"]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "steps", "tokens", "seconds", "tokens/s", "MFU", "loss", "reference loss"):
+        table.add_column(name, justify="right")
+    for run in runs:
+        losses = [loss for loss in run.reported_losses if loss is not None]
+        table.add_row(
+            str(run.run + 1),
+            str(run.steps),
+            f"{run.tokens:,}",
+            f"{run.seconds:.3f}",
+            f"{run.tokens_per_second:,.0f}",
+            f"{run.mfu_active_params:.2%}",
+            f"{losses[0]:.5f}" if losses else "none",
+            "" if run.reference_loss is None else f"{run.reference_loss:.5f}",
+        )
+    return table
+
+
+def _checks_table(runs: Sequence["RunResult"]) -> Table:
+    """The worst of every metric over the runs, against what is allowed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("check", "worst", "allowed"):
+        table.add_column(name, justify="left" if name == "check" else "right")
+    table.add_column("")
+    names = list(dict.fromkeys(metric.name for run in runs for metric in run.metrics))
+    for name in names:
+        metrics = [m for run in runs for m in run.metrics if m.name == name]
+        # A NaN is worse than any number, and max() would lose it.
+        worst = max(metrics, key=lambda m: m.measured if m.measured == m.measured else float("inf"))
+        good = worst.measured <= worst.allowed
+        table.add_row(
+            name.replace("_", " "),
+            f"{worst.measured:.2e}",
+            f"{worst.allowed:.2e}",
+            Text("ok", style="green") if good else Text("over", style="red"),
+        )
+    return table
+
+
+def _findings(result: "EvaluationResult") -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    for run in result.runs:
+        for finding in run.findings:
+            lines.append(Text(f"run {run.run + 1}, {finding.check}: {finding.message}"))
+    return [Text(), *lines] if lines else []
+
+
+def _footer(result: "EvaluationResult") -> str:
+    phases = "  ".join(f"{phase.name} {phase.seconds:.1f}" for phase in result.phases)
+    return f"isolation {result.isolation}, {result.world_size} ranks; seconds: {phases}"
+
+
+def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
+    """The remarks of `validator check`; returns the exit status."""
+    from harness.submission import Level
+
+    console = Console()
+    marks = {Level.OK: "[green]ok[/green]  ", Level.NOTE: "[yellow]note[/yellow]", Level.PROBLEM: "[red]bad[/red] "}
+    for remark in remarks:
+        console.print(f"{marks[remark.level]} {escape(remark.message)}", highlight=False)
+    problems = sum(remark.level is Level.PROBLEM for remark in remarks)
+    summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
+    console.print(f"{file.name}: {summary}", highlight=False)
+    return 1 if problems else 0
+
+

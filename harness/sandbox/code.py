@@ -1,0 +1,62 @@
+"""The code that a sandbox is given, and the command line that starts its ranks."""
+
+import shutil
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+
+
+def code_folder(destination: Path, *, judge: bool = False) -> Path:
+    """Copy what runs inside a sandbox into `destination`, readable by every user.
+
+    A copy, because the sandbox must see neither the repository nor the judge's own modules, and
+    because nobody can then change a file under a running evaluation.
+
+    Args:
+        destination: folder to be made; it goes onto PYTHONPATH as `Job.code`.
+        judge: copy the whole `harness` too. Only for the trusted reference: a submission gets
+            `env` and `harness.protocol`, which is all that `env` imports.
+
+    Returns:
+        `destination`.
+    """
+    shutil.copytree(PROJECT / "env", destination / "env", ignore=LEFT_OUT)
+    if judge:
+        shutil.copytree(PROJECT / "harness", destination / "harness", ignore=LEFT_OUT)
+    else:
+        (destination / "harness").mkdir()
+        shutil.copyfile(
+            PROJECT / "harness" / "__init__.py", destination / "harness" / "__init__.py"
+        )
+        shutil.copytree(
+            PROJECT / "harness" / "protocol",
+            destination / "harness" / "protocol",
+            ignore=LEFT_OUT,
+        )
+    for path in (destination, *destination.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return destination
+
+
+def torchrun_argv(world: int, module: str) -> tuple[str, ...]:
+    """The command that starts `world` ranks of `module` on this machine, for `Job.argv`.
+
+    The rendezvous store listens on a port of the kernel's choice on the loopback interface, so two
+    evaluations at level `none` or `user`, which share the host's network, cannot collide, and no
+    name has to be resolved. `--local-addr` keeps torchrun from asking for the host's name.
+    """
+    return (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=1",
+        f"--nproc-per-node={world}",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=127.0.0.1:0",
+        "--local-addr=127.0.0.1",
+        "--max-restarts=0",
+        "-m",
+        module,
+    )

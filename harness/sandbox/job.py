@@ -1,0 +1,81 @@
+"""What a sandbox is asked to run, and what it says when it has ended: plain values, no behaviour.
+
+Imports the standard library only: the supervisor starts with this module and has to start quickly.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.hparams import Limits
+
+
+class Level(StrEnum):
+    """Isolation, best first. `docs/sandbox.md` says what each does and does not protect from."""
+
+    BUBBLEWRAP = "bubblewrap"
+    USER = "user"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command and all that it may see. Paths are absolute, and the same inside and outside.
+
+    Attributes:
+        argv: the command; its first element is an absolute path.
+        code: folder put on PYTHONPATH, read-only (`code_folder` makes one).
+        read_only: further files and folders that the command can read.
+        writable: folders that it can write; given to the sandbox's user where that is another one.
+        environment: added to the clean environment; nothing of the judge's own is passed on.
+        limits: sizes and counts that are enforced; the wall times in it are the caller's business.
+        outbox: one of `writable`, whose bytes are limited; None: nothing is watched.
+        gpus: whether the command may open the NVIDIA devices.
+    """
+
+    argv: tuple[str, ...]
+    code: Path
+    read_only: tuple[Path, ...]
+    writable: tuple[Path, ...]
+    environment: Mapping[str, str]
+    limits: "Limits"
+    outbox: Path | None = None
+    gpus: bool = False
+
+
+class EndReason(StrEnum):
+    """Why a sandbox ended. Time is not among them: the clock is the judge's."""
+
+    EXITED = "exited"
+    STOPPED = "stopped"
+    MEMORY = "memory"
+    PROCESSES = "processes"
+    OUTBOX = "outbox"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a sandbox; by the time it exists, no process of the sandbox does.
+
+    Attributes:
+        reason: what ended it.
+        exit_status: of the command as a shell shows it (128 + n for signal n), None when it was
+            stopped before it had one.
+        detail: a sentence for the person who reads the verdict.
+    """
+
+    reason: EndReason
+    exit_status: int | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a level works on this machine; `reason` says why it does not, and what to do."""
+
+    level: Level
+    available: bool
+    reason: str

@@ -1,0 +1,248 @@
+"""The process between the judge and a sandbox: starts the command, enforces limits, leaves nothing.
+
+The judge starts `python -I -S -c "... supervise()"` with three descriptors: stdin carries the plan (one
+line of JSON) and is then the lifeline, whose end means "stop", also when the judge was killed;
+stdout takes the ending (JSON) once nothing of the sandbox is left; a memory file takes the log.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.sandbox.job import EndReason
+from harness.sandbox.process_tree import (
+    become_subreaper,
+    descendants,
+    end_all,
+    measure,
+    reap,
+)
+from harness.sandbox.watch import Log, TooManyEntries, folder_bytes
+
+POLL_SECONDS = 0.1
+LONGEST_POLL_SECONDS = 1.0
+# Measuring may take this share of one core, so that it does not slow the ranks down.
+POLL_SHARE = 0.02
+KILL_SECONDS = 20.0
+PIPE_BYTES = 1 << 16
+# A flood of output is read in portions, so that the limits are looked at in between.
+PORTIONS = 64
+WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the judge orders; sizes in bytes.
+
+    Attributes:
+        argv, environment: the outermost command.
+        descriptors: inherited by it.
+        own_tasks: tasks of the sandbox's own machinery, not counted against the limit.
+        outbox, scratch: folders whose bytes are limited; the scratch folder is removed at the end.
+        user: user id that only this sandbox has, or None.
+        shared_folders: the command saw the host's /tmp and the like: remove what the user left there.
+        log: descriptor of the log's memory file.
+    """
+
+    argv: list[str]
+    environment: dict[str, str]
+    descriptors: list[int]
+    own_tasks: int
+    memory_bytes: int
+    processes: int
+    outbox: str | None
+    outbox_bytes: int
+    scratch: str | None
+    scratch_bytes: int
+    user: int | None
+    shared_folders: bool
+    log: int
+    log_bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The ending as it goes to the judge; `left` are processes that could not be ended."""
+
+    reason: str
+    exit_status: int | None
+    detail: str
+    left: list[int]
+
+
+def supervise() -> None:
+    """Entry point: one plan, one report."""
+    os.setsid()  # a Ctrl-C is for the judge, who then says stop
+    become_subreaper()
+    plan = Plan(**_first_line())
+    try:
+        reason, status, detail = _Supervision(plan).run()
+    except OSError as error:
+        reason, status, detail = EndReason.EXITED, 127, f"the sandbox did not start: {error}"
+    finally:
+        left = end_all(plan.user, KILL_SECONDS)
+        _clean(plan)
+    report = Report(str(reason), status, detail, left)
+    with contextlib.suppress(OSError):  # the judge may be gone
+        os.write(1, json.dumps(asdict(report)).encode())
+    os._exit(0)
+
+
+def _first_line() -> dict[str, Any]:
+    data = b""
+    while not data.endswith(b"\n"):
+        part = os.read(0, 1 << 16)
+        if not part:
+            os._exit(1)  # the judge died before it had given an order
+        data += part
+    plan: dict[str, Any] = json.loads(data)
+    return plan
+
+
+class _Supervision:
+    """From the command's start to the reason for its end; what is left is then `end_all`'s."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._log = Log(plan.log, plan.log_bytes)
+        self._command = subprocess.Popen(
+            plan.argv,
+            env=plan.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=plan.descriptors,
+        )
+        for descriptor in plan.descriptors:
+            os.close(descriptor)
+        assert self._command.stdout is not None
+        self._output = self._command.stdout.fileno()
+        os.set_blocking(self._output, False)
+
+    def run(self) -> tuple[EndReason, int | None, str]:
+        """Wait for the first of: the command's exit, the judge's word, a limit."""
+        exited = os.pidfd_open(self._command.pid)
+        selector = selectors.DefaultSelector()
+        for source in (0, exited, self._output):
+            selector.register(source, selectors.EVENT_READ)
+        next_poll = 0.0
+        while True:
+            ready = {key.fd for key, _ in selector.select(max(0.0, next_poll - time.monotonic()))}
+            if self._output in ready and not self._drain():
+                selector.unregister(self._output)
+            if 0 in ready:
+                return EndReason.STOPPED, None, "stopped by the judge"
+            began = time.monotonic()
+            if exited in ready:
+                return self._exit()
+            if began >= next_poll:
+                if (limit := self._over_limit()) is not None:
+                    return limit
+                _reap_orphans(self._command.pid)
+                cost = time.monotonic() - began
+                wait = min(max(POLL_SECONDS, cost / POLL_SHARE), LONGEST_POLL_SECONDS)
+                next_poll = began + wait
+
+    def _exit(self) -> tuple[EndReason, int | None, str]:
+        status = self._command.wait()
+        self._drain()
+        # A limit that was passed in the last moment is a limit passed.
+        over = self._over_outbox()
+        if over is not None:
+            return over
+        if status < 0:
+            return EndReason.EXITED, 128 - status, f"ended by signal {-status}"
+        return EndReason.EXITED, status, f"ended with exit status {status}"
+
+    def _drain(self) -> bool:
+        """Move output into the log. False at its end."""
+        for _ in range(PORTIONS):
+            try:
+                data = os.read(self._output, PIPE_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._log.append(data)
+        return True
+
+    def _over_limit(self) -> tuple[EndReason, int | None, str] | None:
+        plan = self._plan
+        usage = measure(descendants(), plan.memory_bytes)
+        tasks = usage.tasks - plan.own_tasks
+        if tasks > plan.processes:
+            return (
+                EndReason.PROCESSES,
+                None,
+                f"{tasks} processes and threads where {plan.processes} are allowed",
+            )
+        if usage.memory > plan.memory_bytes:
+            return (
+                EndReason.MEMORY,
+                None,
+                f"{_mib(usage.memory)} of memory where {_mib(plan.memory_bytes)} are allowed",
+            )
+        return self._over_outbox()
+
+    def _over_outbox(self) -> tuple[EndReason, int | None, str] | None:
+        plan = self._plan
+        for name, folder, allowed in (
+            ("the outbox", plan.outbox, plan.outbox_bytes),
+            ("the temporary folder", plan.scratch, plan.scratch_bytes),
+        ):
+            if folder is None:
+                continue
+            try:
+                size = folder_bytes(folder)
+            except TooManyEntries as error:
+                return EndReason.OUTBOX, None, f"{name} has {error}"
+            if size > allowed:
+                detail = f"{_mib(size)} in {name} where {_mib(allowed)} are allowed"
+                return EndReason.OUTBOX, None, detail
+        return None
+
+
+def _reap_orphans(command: int) -> None:
+    """Collect dead orphans, but leave the command's exit status to whoever waits for it."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid == command:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def _clean(plan: Plan) -> None:
+    """Remove what the command left in temporary folders. Nothing of it runs any more."""
+    if plan.scratch is not None:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+    if plan.user is None or not plan.shared_folders:
+        return
+    for folder in WRITABLE_BY_ALL:
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(folder)):
+                if entry.stat(follow_symlinks=False).st_uid != plan.user:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+if __name__ == "__main__":
+    reap()
+    supervise()
+    sys.exit(0)

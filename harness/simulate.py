@@ -1,0 +1,74 @@
+"""What `validator` and `local_test/` share: find the benchmark, its snapshot and a sandbox, then judge."""
+
+import os
+from pathlib import Path
+
+from harness.errors import Code, InputError
+from harness.evaluate import Options, evaluate
+from harness.hparams import EmbeddedModel, LoadedHparams, load
+from harness.phases import Phases
+from harness.report import Progress
+from harness.result import EvaluationResult
+from harness.sandbox import choose
+from harness.snapshot import Snapshot, open_snapshot
+
+PROJECT_HPARAMS = Path(__file__).resolve().parents[1] / "hparams.json"
+
+
+def load_hparams(path: Path | None) -> LoadedHparams:
+    """The benchmark: `path`, else $TRAINJUDGE_HPARAMS, else hparams.json here, else the project's.
+
+    Raises InputError(HPARAMS_INVALID).
+    """
+    named = path or (Path(os.environ["TRAINJUDGE_HPARAMS"]) if _named() else None)
+    if named is not None:
+        return load(named)
+    here = Path("hparams.json")
+    return load(here if here.is_file() else PROJECT_HPARAMS)
+
+
+def _named() -> bool:
+    return bool(os.environ.get("TRAINJUDGE_HPARAMS"))
+
+
+def ready_snapshot(
+    loaded: LoadedHparams, directory: Path | None, progress: Progress
+) -> Snapshot:
+    """Open the snapshot; the embedded one, which needs no network, is made where it is missing.
+
+    Raises InputError(SNAPSHOT_MISSING or SNAPSHOT_CHANGED).
+    """
+    try:
+        return open_snapshot(loaded, directory)
+    except InputError as error:
+        embedded = isinstance(loaded.hparams.model, EmbeddedModel)
+        if error.code is not Code.SNAPSHOT_MISSING or not embedded:
+            raise
+    from harness.preload import preload
+
+    return preload(loaded, directory, progress=progress.line)
+
+
+def judge_file(
+    file: Path,
+    *,
+    hparams: Path | None = None,
+    world_size: int | None = None,
+    runs: int | None = None,
+    sandbox: str = "auto",
+    keep: Path | None = None,
+    snapshot: Path | None = None,
+    quiet: bool = False,
+) -> EvaluationResult:
+    """`validator run` as a function; arguments as its options.
+
+    Raises:
+        InputError: a bad option, hparams file or snapshot.
+    """
+    loaded = load_hparams(hparams)
+    with Progress(quiet) as progress:
+        chosen = choose(sandbox)
+        progress.line(f"{loaded.hparams.name}: isolation level {chosen.level}")
+        opened = ready_snapshot(loaded, snapshot, progress)
+        options = Options(world_size=world_size, runs=runs, keep=keep)
+        return evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))

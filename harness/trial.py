@@ -1,0 +1,208 @@
+"""The timed part: one sandbox, one conversation, several runs. `docs/protocol.md` tells the same story.
+
+Nothing is verified here, and nothing that a rank says is believed: what comes out are the judge's own
+clock readings, claims to be checked later, and commitments that bind the files in the outbox.
+"""
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness import challenge as challenges
+from harness.challenge import Challenge
+from harness.hparams import Hparams
+from harness.machine import Device, threads_per_rank
+from harness.phases import PhaseName, Phases
+from harness.protocol.messages import (
+    Again,
+    Assignment,
+    Bye,
+    Commitment,
+    Done,
+    Go,
+    Hello,
+    Import,
+    Key,
+    Loaded,
+    Open,
+    Opened,
+    Ready,
+    Stage,
+)
+from harness.sandbox import Job, Sandbox, code_folder, torchrun_argv
+from harness.session import Session
+from harness.snapshot import Snapshot
+from harness.submission import Submission
+from harness.verify.form import OpeningPlan, plan_opening
+from harness.workspace import Workspace
+
+TRAIN_FILE: Final = "train.py"
+SHOWN_STAGES = {Stage.SETUP: PhaseName.SETUP, Stage.WARMUP: PhaseName.WARMUP}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run as the judge saw it.
+
+    Attributes:
+        challenge: what was served.
+        seconds: from the release of the challenge to the last byte of the last commitment.
+        claims: each rank's DONE, in rank order.
+        commitments: each rank's, in rank order.
+        key: drawn after the last DONE.
+        plan: which rank had to open which piece.
+    """
+
+    challenge: Challenge
+    seconds: float
+    claims: tuple[Done, ...]
+    commitments: tuple[Commitment, ...]
+    key: int
+    plan: OpeningPlan
+
+
+def opened_folder(workspace: Workspace, run: int, rank: int) -> Path:
+    """Where a rank opens its state; `env.worker` knows the same name."""
+    return workspace.outbox / f"run{run}-rank{rank}"
+
+
+@dataclass(frozen=True)
+class TrialSetup:
+    """What the timed part needs."""
+
+    submission: Submission
+    hparams: Hparams
+    snapshot: Snapshot
+    sandbox: Sandbox
+    world_size: int
+    device: Device
+    runs: int
+
+
+def conduct(
+    setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[str]
+) -> list[Trial]:
+    """Run the submission; when this returns or raises, no process of the sandbox is left.
+
+    Args:
+        log: gets what the sandbox printed, whatever happens.
+
+    Raises:
+        SubmissionError: the submission failed.
+        JudgeError: the sandbox failed before the submission was handed over.
+    """
+    hparams, world_size = setup.hparams, setup.world_size
+    phases.enter(PhaseName.LAUNCH)
+
+    def show(stage: Stage) -> None:
+        if stage in SHOWN_STAGES:
+            phases.enter(SHOWN_STAGES[stage])
+
+    with Session(workspace.sockets, world_size, show) as session:
+        with setup.sandbox.start(_job(setup, workspace)) as running:
+            try:
+                session.watch(running)
+                session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+                phases.enter(PhaseName.LOAD)
+                session.broadcast(_assignment(setup, workspace))
+                session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
+                trials = _runs(session, setup, workspace, phases)
+                session.broadcast(Bye())
+            finally:
+                phases.enter(PhaseName.STOP)
+                running.stop()
+                log.append(running.log())
+    return trials
+
+
+def _job(setup: TrialSetup, workspace: Workspace) -> Job:
+    return Job(
+        argv=torchrun_argv(setup.world_size, "env.worker"),
+        code=code_folder(workspace.code),
+        read_only=(setup.snapshot.model_dir, workspace.inbox, workspace.sockets),
+        writable=(workspace.outbox,),
+        environment={
+            "OMP_NUM_THREADS": str(threads_per_rank(setup.world_size)),
+            "TRAINJUDGE_SOCKETS": str(workspace.sockets),
+            "TRAINJUDGE_OUTBOX": str(workspace.outbox),
+            "TRAINJUDGE_DEVICE": setup.device,
+        },
+        limits=setup.hparams.limits,
+        outbox=workspace.outbox,
+        gpus=setup.device == "cuda",
+    )
+
+
+def _assignment(setup: TrialSetup, workspace: Workspace) -> Assignment:
+    hparams = setup.hparams
+    return Assignment(
+        model_dir=str(setup.snapshot.model_dir),
+        inbox=str(workspace.inbox),
+        outbox=str(workspace.outbox),
+        param_dtype=hparams.numerics.param_dtype,
+        placement=hparams.numerics.placement,
+        dp_size=setup.submission.strategy.dp_size,
+        sequence_length=hparams.sequence_length,
+        global_batch=hparams.global_batch,
+        vocab_size=setup.snapshot.manifest.vocab_size,
+        warmup_steps=hparams.warmup_steps,
+        binding_hash=hparams.binding_hash,
+    )
+
+
+def _runs(
+    session: Session, setup: TrialSetup, workspace: Workspace, phases: Phases
+) -> list[Trial]:
+    """From the hand-over of the train file to the last OPENED."""
+    train_file = workspace.inbox / TRAIN_FILE
+    train_file.write_bytes(setup.submission.source)
+    train_file.chmod(0o644)
+    phases.enter(PhaseName.SETUP)
+    session.handed_over = True
+    session.broadcast(Import(file=TRAIN_FILE))
+
+    limits = setup.hparams.limits
+    corpus = setup.snapshot.tokens()
+    trials = []
+    for run in range(setup.runs):
+        if run:
+            session.broadcast(Again(run=run))
+        session.gather(Ready, Stage.SETUP, limits.setup_seconds, run)
+        drawn = challenges.draw(corpus, setup.hparams)
+        phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
+        trials.append(_timed(session, setup, workspace, run, drawn))
+        phases.enter(PhaseName.OPEN)
+        session.send([Open(run=run, pieces=order) for order in trials[-1].plan.orders])
+        session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
+    return trials
+
+
+def _timed(
+    session: Session, setup: TrialSetup, workspace: Workspace, run: int, drawn: Challenge
+) -> Trial:
+    """From the release of the data to the last commitment: the judge's clock."""
+    name = f"challenge{run}.safetensors"
+    # Written where no sandbox can look, so that releasing it is one rename.
+    drawn.write(workspace.private / name)
+    go = Go(run=run, steps=drawn.steps, challenge=name)
+    allowed = setup.hparams.limits.run_seconds
+
+    started = time.perf_counter()
+    os.rename(workspace.private / name, workspace.inbox / name)  # noqa: PTH104
+    session.broadcast(go)
+    done = session.gather(Done, Stage.TRAINING, allowed, run)
+    key = secrets.randbits(64)
+    session.broadcast(Key(run=run, key=f"{key:016x}"))
+    left = max(0.0, allowed - (time.perf_counter() - started))
+    commitments = session.gather(Commitment, Stage.RESULT, left, run)
+    return Trial(
+        challenge=drawn,
+        seconds=commitments.last - started,
+        claims=done.messages,
+        commitments=commitments.messages,
+        key=key,
+        plan=plan_opening(commitments.messages, setup.snapshot.layout),
+    )

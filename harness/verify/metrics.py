@@ -1,0 +1,72 @@
+"""The numbers of a run that have a tolerance: one field here for each field of hparams' Tolerances."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.verify.attribution import Attribution
+from harness.verify.compare import StateComparison
+
+
+class RunMetrics(BaseModel):
+    """Worst measured values of one run. Infinite where the submission is not finite.
+
+    In JSON, infinity and NaN are the strings "Infinity" and "NaN", which load back as themselves.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    loss: float = Field(description="|loss − reference|, nats per token, worst rank")
+    update_error: float = Field(description="‖ws−wr‖ / ‖wr−w0‖, all parameters")
+    tensor_update_error: float = Field(description="the same, worst tensor")
+    slice_update_error: float = Field(
+        description="the same, worst expert or input-embedding row; 0 in a model without them"
+    )
+    norm_ratio: float = Field(description="|‖ws−w0‖ / ‖wr−w0‖ − 1|, all parameters")
+    tensor_norm_ratio: float = Field(description="the same, worst tensor")
+    step_weight: float = Field(
+        description="largest |weight of a step − 1|; NaN if the reference's steps cannot be told apart"
+    )
+
+
+def metric_values(
+    comparisons: Sequence[StateComparison],
+    attributions: Sequence[Attribution],
+    loss_difference: float,
+) -> RunMetrics:
+    """Metrics of one run, the worst over all versions of its state.
+
+    Args:
+        comparisons: one for each version (replicas may hold different weights), at least one.
+        attributions: one for each version.
+        loss_difference: from `checks.judge_losses`, nats per token.
+    """
+    tensors = [tensor for comparison in comparisons for tensor in comparison.tensors]
+    slices = [tensor.worst_slice for tensor in tensors if tensor.worst_slice is not None]
+    return RunMetrics(
+        loss=_worst([loss_difference]),
+        update_error=_worst(comparison.update_error for comparison in comparisons),
+        tensor_update_error=_worst(tensor.update_error for tensor in tensors),
+        slice_update_error=_worst(part.update_error for part in slices),
+        norm_ratio=_worst(abs(comparison.norm_ratio - 1) for comparison in comparisons),
+        tensor_norm_ratio=_worst(abs(tensor.norm_ratio - 1) for tensor in tensors),
+        step_weight=_step_weight(attributions),
+    )
+
+
+def step_distance(attribution: Attribution) -> float:
+    """Largest |weight − 1|: infinite where the submission left no weights to determine."""
+    return _worst(abs(weight - 1) for weight in attribution.weights)
+
+
+def _step_weight(attributions: Sequence[Attribution]) -> float:
+    # Whether the steps can be told apart is a property of the reference, the same for all versions.
+    if not all(attribution.conclusive for attribution in attributions):
+        return math.nan
+    return _worst(step_distance(attribution) for attribution in attributions)
+
+
+def _worst(values: Iterable[float]) -> float:
+    """The largest; a NaN counts as infinite, since no comparison may be passed by it."""
+    return max((math.inf if math.isnan(value) else value for value in values), default=0.0)

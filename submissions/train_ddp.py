@@ -1,0 +1,69 @@
+"""Data parallelism: every rank holds the whole model, and gradients are averaged over the ranks.
+
+Each rank gets its own rows of every global batch, the same number on each. So the average of the
+ranks' gradients is the gradient of the mean loss over the global batch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+LEARNING_RATE = 0.1  # the benchmark's optimizer: SGD, neither momentum nor weight decay
+
+
+def get_strategy() -> dict[str, int]:
+    """Read from the source, never called: it must return a literal. Axes left out are 1."""
+    return {"dp_size": 2}
+
+
+@dataclass
+class InnerStepsResult:
+    final_loss: float  # mean loss of the last step, over this rank's rows
+    total_tokens: int  # tokens that this rank was given
+    final_state: dict[str, Tensor] | None  # names to the trained weights, on rank 0
+    final_logits: Tensor | None = None  # optional, never compared
+
+
+def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
+    """Off the clock, called again for every run. The process group is already initialised."""
+    return DistributedDataParallel(
+        model.to(device),
+        forward_sync_buffers=False,  # rotary frequencies: the same everywhere, and never trained
+        gradient_as_bucket_view=True,  # saves a copy of all gradients
+    )
+
+
+def mean_loss(model: nn.Module, batch: Tensor) -> Tensor:
+    """Mean cross-entropy of predicting each token from those before it, in float32."""
+    logits = model(input_ids=batch[:, :-1], use_cache=False).logits.float()
+    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+
+def inner_steps(
+    model: nn.Module,
+    data_iterator: Iterator[Tensor],
+    optimizer: object,  # None: every train file brings its own
+    num_steps: int,
+    device: torch.device,
+    num_gpus: int = 1,
+) -> InnerStepsResult:
+    sgd = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    total_tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)  # int64 [rows of this rank, sequence_length]
+        loss = mean_loss(model, batch)
+        loss.backward()  # DDP averages the gradients while backward still runs
+        sgd.step()
+        sgd.zero_grad()
+        total_tokens += batch.numel()
+    # All ranks hold the same weights, so one full state dict is enough. Its names begin with DDP's
+    # "module.", which the judge strips.
+    state = None
+    if dist.get_rank() == 0:
+        state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    return InnerStepsResult(loss.item(), total_tokens, state)
