@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -30,8 +31,7 @@ class ResultError(Exception):
     """The result is not of the contract's form; the message says what to change."""
 
 
-@dataclass(frozen=True)
-class LocalBox:
+class LocalBox(NamedTuple):
     """A box of tensor `name` that this rank holds: `tensor` sits at `offset` of `tensor_shape`."""
 
     name: str

@@ -238,7 +238,8 @@ def evaluate(
         boxes = [result.boxes[index] for index in wanted.pieces]
         write_opened(
             Path(me.task.outbox) / f"run{go.run}-rank{me.rank}",
-            ((box.name, box.tensor_shape, box.offset, box.tensor) for box in boxes),
+            boxes,
+            shard=me.rank + 1,
         )
         me.link.send(Opened(run=go.run))
 

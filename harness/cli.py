@@ -66,7 +66,9 @@ def exit_statuses() -> Iterator[None]:
 def run(
     file: Annotated[Path, typer.Argument(help="The train file.")],
     hparams: HparamsOption = None,
-    world: Annotated[int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")] = None,
+    world: Annotated[
+        int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")
+    ] = None,
     runs: Annotated[
         int | None, typer.Option(min=1, max=100, help="Timed runs. Default: the benchmark's.")
     ] = None,
@@ -75,7 +77,9 @@ def run(
     ] = "auto",
     json: Annotated[
         str | None,
-        typer.Option(help="Where the JSON result goes; - is stdout. Default: a new file in results/."),
+        typer.Option(
+            help="Where the JSON result goes; - is stdout. Default: a new file in results/."
+        ),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Keep challenges, states and logs in this new folder.")
@@ -118,7 +122,9 @@ def finish(result: "EvaluationResult", json: str | None) -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="The train file.")],
     hparams: HparamsOption = None,
-    world: Annotated[int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")] = None,
+    world: Annotated[
+        int | None, typer.Option(min=1, help="Ranks. Default: the benchmark's.")
+    ] = None,
 ) -> None:
     """Say what can be said about a train file without running it.
 
@@ -179,7 +185,8 @@ def calibrate(
 @app.command()
 def flops(
     source: Annotated[
-        str, typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model.")
+        str,
+        typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model."),
     ],
     sequence_length: Annotated[int, typer.Option("--sequence-length", min=1)] = 1024,
     json: JsonFlag = False,

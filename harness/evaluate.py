@@ -7,12 +7,11 @@ one only walks through them.
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 
 from harness import machine
 from harness.errors import Code, JudgeError, SubmissionError, TrainjudgeError, Verdict
 from harness.hparams import Hparams, LoadedHparams
-from harness.machine import Device, Machine
+from harness.machine import Machine
 from harness.phases import PhaseName, Phases
 from harness.result import (
     Benchmark,
@@ -23,10 +22,13 @@ from harness.result import (
     SubmissionRecord,
 )
 from harness.sandbox import Level, Sandbox
+from harness.score import score
 from harness.snapshot import Snapshot
-from harness.submission import Submission
-from harness.trial import Trial, TrialSetup, conduct
-from harness.verify.checks import Severity
+from harness.strategy import AXES, Strategy
+from harness.submission import Submission, read
+from harness.trial import TrialSetup, conduct
+from harness.verification import verify
+from harness.verify.checks import Finding, Severity
 from harness.workspace import Workspace
 
 
@@ -84,7 +86,7 @@ class _Draft:
             submission=SubmissionRecord(
                 name=self.name,
                 sha256=submission.sha256 if submission else "",
-                strategy=submission.strategy.declared() if submission else {},
+                strategy=_axes(submission.strategy) if submission else {},
             ),
             isolation=self.isolation.value,
             world_size=self.world_size,
@@ -133,19 +135,27 @@ def evaluate(
         return _ended(draft, Verdict.REJECTED, error)
     except JudgeError as error:
         return _ended(draft, Verdict.ERROR, error)
-    rejecting = [
-        (run.run, finding)
-        for run in draft.runs
-        for finding in run.findings
-        if finding.severity is Severity.REJECTS
-    ]
-    if rejecting:
-        run, first = rejecting[0]
-        where = f"run {run + 1}: " if len(draft.runs) > 1 else ""
-        return draft.result(Verdict.REJECTED, first.code, where + first.message)
+    failed = _first_rejection(draft.runs)
+    if failed is not None:
+        run, finding = failed
+        where = f"run {run.run + 1}: " if len(draft.runs) > 1 else ""
+        return draft.result(Verdict.REJECTED, finding.code, where + finding.message)
     return draft.result(
         Verdict.ACCEPTED, Code.OK, "the loss and the update agree with the trusted reference"
     )
+
+
+def _first_rejection(runs: list[RunResult]) -> tuple[RunResult, Finding] | None:
+    for run in runs:
+        for finding in run.findings:
+            if finding.severity is Severity.REJECTS:
+                return run, finding
+    return None
+
+
+def _axes(strategy: Strategy) -> dict[str, int | bool]:
+    sizes: dict[str, int | bool] = {axis: getattr(strategy, axis) for axis in AXES}
+    return {**sizes, "ep_borrows_dp": strategy.ep_borrows_dp}
 
 
 def _ended(draft: _Draft, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
@@ -179,18 +189,17 @@ def _judge(
     file: Path, draft: _Draft, snapshot: Snapshot, sandbox: Sandbox, options: Options
 ) -> None:
     """All rooms in order; fills the draft."""
+    from harness.flops import count_parameters, load_config
     from harness.peaks import find_peak
-    from harness.submission import read
 
     hparams, phases, world_size = draft.loaded.hparams, draft.phases, draft.world_size
     phases.enter(PhaseName.PREPARE)
-    draft.submission = submission = read(file)
-    submission.strategy.check_world(world_size)
+    draft.submission = submission = read(file, world_size)
     submission.strategy.check_batch(hparams.global_batch)
     device = machine.pick_device(hparams.world.device, world_size)
     draft.machine = machine.describe(device, world_size)
-    # Measured while the machine is idle; the table's figure costs nothing.
-    peak = find_peak(hparams.mfu.peak_tflops, device, machine.threads_per_rank(world_size))
+    # A CPU's peak is measured, so before anything else keeps the machine busy.
+    peak = find_peak(hparams.mfu.peak_tflops, draft.machine)
     if peak.source == "measured":
         draft.warnings.append(
             "MFU is against a peak measured on this CPU: compare it on this machine only"
@@ -206,4 +215,7 @@ def _judge(
     )
     with Workspace(options.keep) as workspace:
         trials = conduct(setup, workspace, phases, draft.log)
-        draft.runs = _verify(setup, trials, workspace, phases)
+        draft.runs = verify(setup, trials, workspace, phases)
+    if _first_rejection(draft.runs) is None:
+        parameters = count_parameters(load_config(str(snapshot.model_dir)))
+        draft.score, draft.runs = score(draft.runs, hparams, parameters, peak, world_size)

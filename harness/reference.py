@@ -23,7 +23,7 @@ from env.data import Rows, challenge_tokens
 from env.model import load_model
 from env.result import local_boxes
 from harness.protocol.opening import write_opened
-from harness.reference_job import FINISHED, RECORD, ReferenceTask
+from harness.reference_job import FINISHED, RECORD, STATE, ReferenceTask
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
         for name, tensor in model.state_dict().items()
         if rank == 0 or isinstance(tensor, DTensor)
     }
-    write_opened(output / f"rank{rank}", local_boxes(mine, {}))
+    write_opened(output / STATE, local_boxes(mine, {}), shard=rank + 1)
     rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
     if rank == 0:
         save_file({"losses": rows, "values": torch.stack(values)}, output / RECORD)

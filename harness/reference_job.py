@@ -4,6 +4,7 @@ The sandbox holds nothing of a submission, and its folder is made after the subm
 gone. What goes wrong here is never the submission's fault.
 """
 
+import select
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,14 @@ from safetensors.numpy import load_file, save_file
 from harness.challenge import Challenge
 from harness.errors import Code, JudgeError
 from harness.hparams import Hparams, Optimizer
+from harness.machine import Device, threads_per_rank
 from harness.sandbox import EndReason, Job, Sandbox, code_folder, torchrun_argv
 from harness.snapshot import Snapshot
 from harness.verify.pieces import State
 from harness.verify.states import trusted_state
 
 FINISHED = "finished"
+STATE = "state"
 RECORD = "record.safetensors"
 LOG_TAIL = 4_000
 
@@ -55,7 +58,7 @@ class ReferenceTask(BaseModel):
     challenges: tuple[Path, ...]
     coordinates: Path
     output: Path
-    device: Literal["cpu", "cuda"]
+    device: Device
     param_dtype: Literal["float32", "bfloat16"]
     optimizer: Optimizer
     variant: Variant
@@ -94,7 +97,7 @@ def run_reference(
     coordinates: Coordinates,
     variant: Variant,
     sandbox: Sandbox,
-    device: Literal["cpu", "cuda"],
+    device: Device,
     folder: Path,
 ) -> list[ReferenceRun]:
     """Train on every challenge in one launch.
@@ -131,9 +134,7 @@ def run_reference(
     (inbox / "task.json").write_text(task.model_dump_json())
 
     _launch(hparams, task, sandbox, folder, inbox)
-    return [
-        _read(snapshot, output / f"run{run}", variant.world_size) for run in range(len(challenges))
-    ]
+    return [_read(snapshot, output / f"run{run}") for run in range(len(challenges))]
 
 
 def _launch(
@@ -156,7 +157,7 @@ def _launch(
         limits.run_seconds + limits.open_seconds
     )
     with sandbox.start(job) as running:
-        ended = running.wait(seconds)
+        ended = bool(select.select([running], [], [], seconds)[0])
         ending = running.stop()
         log = running.log()
     finished = all((task.output / f"{FINISHED}{rank}").is_file() for rank in range(world_size))
@@ -169,16 +170,11 @@ def _launch(
         )
 
 
-def _read(snapshot: Snapshot, folder: Path, world_size: int) -> ReferenceRun:
-    files = [
-        file
-        for rank in range(world_size)
-        for file in sorted((folder / f"rank{rank}").glob("*.safetensors"))
-    ]
+def _read(snapshot: Snapshot, folder: Path) -> ReferenceRun:
     record = load_file(folder / RECORD)
     values = record["values"].astype(np.float64)
     return ReferenceRun(
-        state=trusted_state(files, snapshot.layout),
+        state=trusted_state(folder / STATE, snapshot.layout),
         losses=record["losses"],
         step_updates=np.diff(values, axis=0),
         initial=values[0],

@@ -17,6 +17,7 @@ from harness.errors import Verdict
 from harness.phases import PhaseName
 
 if TYPE_CHECKING:
+    from harness.hparams import Calibration, Tolerances
     from harness.result import EvaluationResult, RunResult
     from harness.submission import Remark
 
@@ -106,7 +107,9 @@ def render(result: "EvaluationResult") -> RenderableType:
     if result.detail:
         parts += [Text(), Text("\n".join(result.detail.splitlines()[-DETAIL_LINES:]), style="dim")]
     parts += [Text(), Text(_footer(result), style="dim")]
-    return Panel(Group(*parts), border_style=colour, title=result.benchmark.name, title_align="left")
+    return Panel(
+        Group(*parts), border_style=colour, title=result.benchmark.name, title_align="left"
+    )
 
 
 def _headline(result: "EvaluationResult") -> str:
@@ -131,7 +134,7 @@ def _runs_table(runs: Sequence["RunResult"]) -> Table:
             f"{run.tokens:,}",
             f"{run.seconds:.3f}",
             f"{run.tokens_per_second:,.0f}",
-            f"{run.mfu_active_params:.2%}",
+            "" if run.mfu_active_params is None else f"{run.mfu_active_params:.2%}",
             f"{losses[0]:.5f}" if losses else "none",
             "" if run.reference_loss is None else f"{run.reference_loss:.5f}",
         )
@@ -172,17 +175,55 @@ def _footer(result: "EvaluationResult") -> str:
     return f"isolation {result.isolation}, {result.world_size} ranks; seconds: {phases}"
 
 
+def phases_table(result: "EvaluationResult") -> Table:
+    """Where the wall time of an evaluation went."""
+    total = sum(phase.seconds for phase in result.phases) or 1.0
+    table = Table(title="where the time went", title_justify="left", box=None, pad_edge=False)
+    table.add_column("phase")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    for phase in result.phases:
+        bar = "█" * round(40 * phase.seconds / total)
+        clock = "  on the clock" if phase.name == PhaseName.TIMED else ""
+        table.add_row(phase.name, f"{phase.seconds:.2f}", bar + clock)
+    return table
+
+
+def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> Table:
+    """Noise of every honest variant, and the tolerances that follow."""
+    names = list(type(tolerances).model_fields)
+    table = Table(title="worst noise of honest runs", title_justify="left")
+    table.add_column("variant")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for variant in calibration.variants:
+        label = f"{variant.name} ({variant.runs} runs{'' if variant.counted else ', not counted'})"
+        table.add_row(label, *(f"{variant.worst[name]:.1e}" for name in names))
+    table.add_section()
+    table.add_row(
+        f"tolerance ({calibration.multiple:g} x worst; * floor)",
+        *(
+            f"{getattr(tolerances, name):.2g}{'*' if name in calibration.floors else ''}"
+            for name in names
+        ),
+        style="bold",
+    )
+    return table
+
+
 def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
     """The remarks of `validator check`; returns the exit status."""
     from harness.submission import Level
 
     console = Console()
-    marks = {Level.OK: "[green]ok[/green]  ", Level.NOTE: "[yellow]note[/yellow]", Level.PROBLEM: "[red]bad[/red] "}
+    marks = {
+        Level.OK: "[green]ok[/green]  ",
+        Level.NOTE: "[yellow]note[/yellow]",
+        Level.PROBLEM: "[red]bad[/red] ",
+    }
     for remark in remarks:
         console.print(f"{marks[remark.level]} {escape(remark.message)}", highlight=False)
     problems = sum(remark.level is Level.PROBLEM for remark in remarks)
     summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
     console.print(f"{file.name}: {summary}", highlight=False)
     return 1 if problems else 0
-
-

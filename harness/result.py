@@ -55,11 +55,12 @@ class RunResult(Record):
     tokens: int = Field(description="tokens served to all ranks; what MFU counts")
     seconds: float = Field(description="release of the data to the last rank's commitment")
     tokens_per_second: float
-    mfu_active_params: float = Field(
-        description="6 · active parameters · tokens / (s · world · peak)"
+    mfu_active_params: float | None = Field(
+        default=None,
+        description="6 · active parameters · tokens / (s · world · peak); null unless accepted",
     )
-    mfu_matmul_flops: float = Field(
-        description="the same with the exact matmul and attention FLOPs"
+    mfu_matmul_flops: float | None = Field(
+        default=None, description="the same with the exact matmul and attention FLOPs"
     )
     reported_losses: tuple[float | None, ...] = Field(description="each rank's claim")
     reference_loss: float | None = Field(description="mean loss of the last step, nats per token")

@@ -1,4 +1,4 @@
-"""From judged runs to the numbers that are ranked."""
+"""From accepted runs to the numbers that are ranked."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -10,44 +10,46 @@ from harness.result import RunResult, Score
 
 
 def score(
-    runs: Sequence[RunResult], hparams: Hparams, parameters: ParameterCount, peak: Peak
-) -> Score:
-    """Medians over the runs; the headline is of the basis that hparams names."""
-    active = median(run.mfu_active_params for run in runs)
-    matmul = median(run.mfu_matmul_flops for run in runs)
-    basis = hparams.mfu.basis
+    runs: Sequence[RunResult],
+    hparams: Hparams,
+    parameters: ParameterCount,
+    peak: Peak,
+    world_size: int,
+) -> tuple[Score, list[RunResult]]:
+    """The score of an accepted evaluation, and its runs with their MFU filled in.
+
+    Every figure is the median over the runs; the headline is of the basis that hparams names.
+    """
+    active_flops, matmul_flops = (
+        flops_per_token(parameters, hparams.sequence_length, basis)
+        for basis in ("active_params", "matmul_flops")
+    )
+    scored = [
+        run.model_copy(
+            update={
+                "mfu_active_params": mfu(
+                    active_flops, run.tokens, run.seconds, world_size, peak.tflops
+                ),
+                "mfu_matmul_flops": mfu(
+                    matmul_flops, run.tokens, run.seconds, world_size, peak.tflops
+                ),
+            }
+        )
+        for run in runs
+    ]
+    active = median(run.mfu_active_params or 0.0 for run in scored)
+    matmul = median(run.mfu_matmul_flops or 0.0 for run in scored)
+    headline_is_active = hparams.mfu.basis == "active_params"
     return Score(
-        mfu=active if basis == "active_params" else matmul,
-        basis=basis,
+        mfu=active if headline_is_active else matmul,
+        basis=hparams.mfu.basis,
         mfu_active_params=active,
         mfu_matmul_flops=matmul,
         tokens_per_second=median(run.tokens_per_second for run in runs),
         total_params=parameters.total,
         active_params=parameters.active,
-        flops_per_token=flops_per_token(parameters, hparams.sequence_length, basis),
+        flops_per_token=active_flops if headline_is_active else matmul_flops,
         formula_version=FORMULA_VERSION,
         peak_tflops=peak.tflops,
         peak_source=peak.source,
-    )
-
-
-def utilisation(
-    hparams: Hparams,
-    parameters: ParameterCount,
-    peak: Peak,
-    tokens: int,
-    seconds: float,
-    world_size: int,
-) -> tuple[float, float]:
-    """MFU of one run in both bases: (active parameters, matmul FLOPs)."""
-    active, matmul = (
-        mfu(
-            flops_per_token(parameters, hparams.sequence_length, basis),
-            tokens,
-            seconds,
-            world_size,
-            peak.tflops,
-        )
-        for basis in ("active_params", "matmul_flops")
-    )
-    return active, matmul
+    ), scored

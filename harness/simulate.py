@@ -31,9 +31,7 @@ def _named() -> bool:
     return bool(os.environ.get("TRAINJUDGE_HPARAMS"))
 
 
-def ready_snapshot(
-    loaded: LoadedHparams, directory: Path | None, progress: Progress
-) -> Snapshot:
+def ready_snapshot(loaded: LoadedHparams, directory: Path | None, progress: Progress) -> Snapshot:
     """Open the snapshot; the embedded one, which needs no network, is made where it is missing.
 
     Raises InputError(SNAPSHOT_MISSING or SNAPSHOT_CHANGED).
@@ -72,3 +70,33 @@ def judge_file(
         opened = ready_snapshot(loaded, snapshot, progress)
         options = Options(world_size=world_size, runs=runs, keep=keep)
         return evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
+
+
+def calibrate_benchmark(
+    hparams: Path | None,
+    snapshot: Path | None,
+    sandbox: str,
+    runs: int,
+    multiple: float,
+    *,
+    write: bool,
+) -> None:
+    """`validator calibrate` as a function; prints the evidence.
+
+    Raises InputError, JudgeError.
+    """
+    from rich.console import Console
+
+    from harness import calibrate
+    from harness.report import calibration_table
+
+    loaded = load_hparams(hparams)
+    with Progress() as progress:
+        opened = ready_snapshot(loaded, snapshot, progress)
+        tolerances, calibration = calibrate.calibrate(
+            loaded, opened, choose(sandbox), runs, multiple, progress.line
+        )
+    Console().print(calibration_table(tolerances, calibration))
+    if write:
+        calibrate.write(loaded.path, tolerances, calibration)
+        Console().print(f"written to {loaded.path}", highlight=False, soft_wrap=True)

@@ -116,7 +116,7 @@ def read_strategy(fact: StrategyFact) -> Strategy:
         return LEGACY_STRATEGIES[fact.text]
     if fact.status == "other":
         raise _invalid(f"returns a {fact.problem}; it must return a dict or a string")
-    sizes: dict[str, int] = {}
+    sizes = dict.fromkeys(AXES, 1)
     borrows = False
     for key, value in fact.entries:
         if key in AXES:
@@ -129,7 +129,14 @@ def read_strategy(fact: StrategyFact) -> Strategy:
             raise _invalid(f"has ep_borrows_dp = {value}; it must be True or False")
         else:
             borrows = value
-    strategy = replace(Strategy(ep_borrows_dp=borrows), **sizes)
+    strategy = Strategy(
+        dp_size=sizes["dp_size"],
+        tp_size=sizes["tp_size"],
+        ep_size=sizes["ep_size"],
+        pp_size=sizes["pp_size"],
+        cp_size=sizes["cp_size"],
+        ep_borrows_dp=borrows,
+    )
     if borrows and strategy.dp_size % strategy.ep_size:
         raise _invalid(
             f"borrows ep_size = {strategy.ep_size} from dp_size = {strategy.dp_size}, "

@@ -82,9 +82,7 @@ class TrialSetup:
     runs: int
 
 
-def conduct(
-    setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[str]
-) -> list[Trial]:
+def conduct(setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[str]) -> list[Trial]:
     """Run the submission; when this returns or raises, no process of the sandbox is left.
 
     Args:
@@ -101,20 +99,22 @@ def conduct(
         if stage in SHOWN_STAGES:
             phases.enter(SHOWN_STAGES[stage])
 
-    with Session(workspace.sockets, world_size, show) as session:
-        with setup.sandbox.start(_job(setup, workspace)) as running:
-            try:
-                session.watch(running)
-                session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
-                phases.enter(PhaseName.LOAD)
-                session.broadcast(_assignment(setup, workspace))
-                session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
-                trials = _runs(session, setup, workspace, phases)
-                session.broadcast(Bye())
-            finally:
-                phases.enter(PhaseName.STOP)
-                running.stop()
-                log.append(running.log())
+    with (
+        Session(workspace.sockets, world_size, show) as session,
+        setup.sandbox.start(_job(setup, workspace)) as running,
+    ):
+        try:
+            session.watch(running)
+            session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+            phases.enter(PhaseName.LOAD)
+            session.broadcast(_assignment(setup, workspace))
+            session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
+            trials = _runs(session, setup, workspace, phases)
+            session.broadcast(Bye())
+        finally:
+            phases.enter(PhaseName.STOP)
+            running.stop()
+            log.append(running.log())
     return trials
 
 
@@ -153,9 +153,7 @@ def _assignment(setup: TrialSetup, workspace: Workspace) -> Assignment:
     )
 
 
-def _runs(
-    session: Session, setup: TrialSetup, workspace: Workspace, phases: Phases
-) -> list[Trial]:
+def _runs(session: Session, setup: TrialSetup, workspace: Workspace, phases: Phases) -> list[Trial]:
     """From the hand-over of the train file to the last OPENED."""
     train_file = workspace.inbox / TRAIN_FILE
     train_file.write_bytes(setup.submission.source)

@@ -4,13 +4,13 @@ The clock of a run ends with this digest of the final state, so it has to need e
 tensor and to cost little more than reading them once.
 
 **Definition.** The row-major, little-endian bytes of a tensor, zero-padded to 32-bit words, are
-signed integers x_p, 0 <= p < 2^32. With p = b·2^L + i (row b, column i < 2^L, L = 15)
+signed integers x_p, 0 <= p < 2^32. With p = b·2^L + i (row b, column i < 2^L, L = 16)
 
     digest = Σ_p M[b] · W[i] · x_p + λ · bytes + μ   (mod 2^64)
 
 where the tables come from the key. W[i] is random and odd, with a permutation of i in bits 1..L;
-M[b] is random with M[b] ≡ 1 (mod 2^(L+1)) and a permutation of b in bits L+1..32; λ is odd. So a row
-costs one dot product with W and one multiplication, and no weight is computed per element.
+M[b] is random with M[b] ≡ 1 (mod 2^(L+1)) and a permutation of b in bits L+1..32; λ is odd. So a
+row costs one dot product with W and one multiplication, and no weight is computed per element.
 
 **What changes it, for every key.** Let w_p = M[b]·W[i] and v(n) the exponent of 2 in n.
 The w_p are odd and differ from each other modulo 2^33: w_p ≡ w_q (mod 2^33) gives W[i] ≡ W[j]
@@ -26,13 +26,13 @@ So v(w_p − w_q) <= 32 for p ≠ q.
 3. Another length of the same padded words: λ is odd and the lengths differ by less than 2^35.
 
 No sum Σ f_p(x_p) modulo 2^64 can promise 2 for 64-bit elements: f_p, f_q and f_p − f_q would be
-permutations of Z/2^64, but the values of a permutation sum to 2^63 and 2^63 − 2^63 ≠ 2^63. There, and
-for any other change, the key decides: a difference fixed before the key is drawn passes with
-probability about 2^-32 or less, unless it is confined to the topmost bits of several words.
+permutations of Z/2^64, but the values of a permutation sum to 2^63, and 2^63 − 2^63 is not 2^63.
+There, and for any other change, the key decides: a difference fixed before the key is drawn, with an
+odd number in it, passes with probability about 2^-48 or less; one of multiples of 2^s, 2^s times that.
 
 **What it does not do.** It is linear: whoever knows the key can change a few hundred low mantissa
-bits so that the sum stays (generalised birthday, lattice reduction; `tests/test_digest.py` does it).
-A rank learns the key before it opens its state, so the pieces carry a SHA-256 too (`bind=True`).
+bits so that the sum stays (generalised birthday; `tests/test_digest.py` does it). A rank learns the
+key before it opens its state, so the pieces carry a SHA-256 too (`bind=True`).
 """
 
 import hashlib
@@ -49,14 +49,15 @@ if TYPE_CHECKING:
     import torch
 
 Bytes = npt.NDArray[np.uint8]
+DeviceTables = tuple["torch.Tensor", "torch.Tensor"]
 
-COLUMN_BITS = 15
+COLUMN_BITS = 16
 COLUMNS = 1 << COLUMN_BITS
 ROWS = 1 << (32 - COLUMN_BITS)
 ROW_BYTES = 4 * COLUMNS
 MAX_BYTES = ROWS * ROW_BYTES
 # Large enough to hide the cost of a task or a kernel launch, small against a model.
-SPAN_BYTES = 256 * ROW_BYTES
+SPAN_BYTES = 128 * ROW_BYTES
 MODULUS = 1 << 64
 
 
@@ -87,7 +88,7 @@ class Weights:
 
 @lru_cache(maxsize=4)
 def key_weights(key: int) -> Weights:
-    """Expand a 64-bit key with Philox4x64, whose raw stream numpy keeps the same across versions."""
+    """Expand a 64-bit key with Philox4x64, a raw stream that numpy keeps the same over versions."""
     if not 0 <= key < MODULUS:
         raise ValueError(f"a digest key is an unsigned 64-bit number, not {key}")
     generator = np.random.Philox(key=key)
@@ -122,8 +123,8 @@ def digest_many(
 ) -> list[TensorDigest]:
     """Digests of the row-major bytes of dense tensors of any dtype, device and strides.
 
-    CPU tensors are read by `threads` Python threads (numpy and hashlib release the interpreter lock);
-    CUDA tensors are summed on their device, after all its streams have finished.
+    CPU tensors are read by `threads` Python threads: numpy and hashlib release the interpreter
+    lock. CUDA tensors are summed on their device, after all its streams have finished.
 
     Args:
         tensors: any shapes, 0-d and empty ones included.
@@ -136,7 +137,11 @@ def digest_many(
     """
     weights = key_weights(key)
     spans = [_spans(tensor) for tensor in tensors]
-    _wait_for_devices(tensors)
+    tables = {
+        device: _prepare(device, weights)
+        for device in {tensor.device for tensor in tensors}
+        if device.type != "cpu"
+    }
     with ThreadPoolExecutor(threads) as pool:
         # SHA-256 of a tensor can't be split, so the longest ones start first; sums fill the gaps.
         hashes: dict[int, Future[str]] = {}
@@ -144,7 +149,10 @@ def digest_many(
             for index in sorted(range(len(spans)), key=lambda index: -tensors[index].nbytes):
                 hashes[index] = pool.submit(_sha256, spans[index])
         sums = [
-            [_start_sum(pool.submit, span, offset, weights) for offset, span in pieces]
+            [
+                _start_sum(pool, span, offset, weights, tables.get(span.device))
+                for offset, span in pieces
+            ]
             for pieces in spans
         ]
         return [
@@ -171,12 +179,17 @@ def _check_size(size: int) -> None:
 
 
 def _start_sum(
-    submit: Callable[..., Future[int]], span: "torch.Tensor", offset: int, weights: Weights
+    pool: ThreadPoolExecutor,
+    span: "torch.Tensor",
+    offset: int,
+    weights: Weights,
+    tables: "DeviceTables | None",
 ) -> Callable[[], int]:
     """Start summing one span; the result is called for its value."""
-    if span.device.type == "cpu":
-        return submit(lambda: _sum_host(_host_bytes(span), offset, weights)).result
-    return _sum_device(_byte_view(span), offset, weights).item  # type: ignore[return-value]
+    if tables is None:
+        return pool.submit(lambda: _sum_host(_host_bytes(span), offset, weights)).result
+    total = sum_device(_byte_view(span), offset, tables)
+    return lambda: int(total.item())
 
 
 def _sum_host(data: Bytes, offset: int, weights: Weights) -> int:
@@ -207,7 +220,7 @@ def _host_words(data: Bytes, before: int) -> npt.NDArray[np.int32]:
     return data.view("<i4")
 
 
-def _sum_device(data: "torch.Tensor", offset: int, weights: Weights) -> "torch.Tensor":
+def sum_device(data: "torch.Tensor", offset: int, tables: "DeviceTables") -> "torch.Tensor":
     """`_sum_host` in torch, on the device of `data` (uint8 [n]); int64 [], not waited for."""
     import torch
 
@@ -219,34 +232,31 @@ def _sum_device(data: "torch.Tensor", offset: int, weights: Weights) -> "torch.T
         padded[before:size] = data
         data = padded
     words = data.view(torch.int32).view(count, COLUMNS)
-    columns, rows = _device_weights(weights, data.device)
+    columns, rows = tables
     return ((words * columns).sum(dim=1) * rows[row : row + count]).sum()
 
 
-_ON_DEVICE: dict[tuple[int, "torch.device"], "tuple[torch.Tensor, torch.Tensor]"] = {}
-
-
-def _device_weights(
-    weights: Weights, device: "torch.device"
-) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Both tables on `device`; those of the last key only are kept."""
+def device_tables(weights: Weights, device: "torch.device") -> "DeviceTables":
+    """W and M, int64, on `device`."""
     import torch
 
-    place = (weights.constant, device)
-    if place not in _ON_DEVICE:
-        for old in [key for key in _ON_DEVICE if key[1] == device]:
-            del _ON_DEVICE[old]
-        _ON_DEVICE[place] = (
-            torch.from_numpy(weights.columns).to(device),
-            torch.from_numpy(weights.rows).to(device),
-        )
-    return _ON_DEVICE[place]
+    columns, rows = weights.columns.copy(), weights.rows.copy()
+    return torch.from_numpy(columns).to(device), torch.from_numpy(rows).to(device)
+
+
+def _prepare(device: "torch.device", weights: Weights) -> "DeviceTables":
+    """Tables on a GPU, once the work that the training left on other streams of it has finished."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return device_tables(weights, device)
 
 
 def _sha256(spans: "Sequence[tuple[int, torch.Tensor]]") -> str:
     state = hashlib.sha256()
     for _, span in spans:
-        state.update(_host_bytes(span))
+        state.update(memoryview(_host_bytes(span)))
     return state.hexdigest()
 
 
@@ -284,7 +294,7 @@ def _split(tensor: "torch.Tensor", offset: int, found: "list[tuple[int, torch.Te
 
 
 def _byte_view(span: "torch.Tensor") -> "torch.Tensor":
-    """uint8 [n] of the row-major elements, on the same device; a copy only where strides ask for it."""
+    """uint8 [n] of the row-major elements, on the same device; copied only if strided."""
     import torch
 
     # A conjugated or negated view is a flag on other bytes.
@@ -294,13 +304,3 @@ def _byte_view(span: "torch.Tensor") -> "torch.Tensor":
 def _host_bytes(span: "torch.Tensor") -> Bytes:
     data: Bytes = _byte_view(span).cpu().numpy()
     return data
-
-
-def _wait_for_devices(tensors: "Sequence[torch.Tensor]") -> None:
-    """Work that the training left on other streams of a GPU has to be in the digest."""
-    devices = {tensor.device for tensor in tensors if tensor.device.type == "cuda"}
-    if devices:
-        import torch
-
-        for device in devices:
-            torch.cuda.synchronize(device)

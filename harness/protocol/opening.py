@@ -1,22 +1,33 @@
 """Opening: a rank writes the pieces that the judge asked for, as sharded safetensors.
 
-The format is that of torch.distributed.checkpoint's `HuggingFaceStorageWriter(save_distributed=True)`:
-tensors in safetensors files, with the offset of each box in the header. That writer itself would need
-collectives, builds a whole file in memory, and knows only one box of a tensor per rank.
+The format is that of torch.distributed.checkpoint's
+`HuggingFaceStorageWriter(save_distributed=True)`: tensors in safetensors files, with the offset of
+each box in the header. That writer itself would need collectives, builds a whole file in memory, and
+knows only one box of a tensor per rank.
 """
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
 
-# What a box consists of: tensor name, shape of the whole tensor, offset of the box, its elements.
-OpenedBox = tuple[str, tuple[int, ...], tuple[int, ...], "torch.Tensor"]
-
 MAX_FILE_BYTES = 1 << 30
+
+
+class BoxToWrite(Protocol):
+    """A box of tensor `name` that begins at `offset` of it; `tensor` are its elements."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def offset(self) -> tuple[int, ...]: ...
+
+    @property
+    def tensor(self) -> "torch.Tensor": ...
 
 
 def file_name(shard: int, number: int, count: int) -> str:
@@ -25,7 +36,7 @@ def file_name(shard: int, number: int, count: int) -> str:
 
 
 def write_opened(
-    folder: Path, boxes: Iterable[OpenedBox], *, shard: int = 1, max_bytes: int = MAX_FILE_BYTES
+    folder: Path, boxes: Iterable[BoxToWrite], *, shard: int, max_bytes: int = MAX_FILE_BYTES
 ) -> list[Path]:
     """Write boxes into `folder`, which is made if it is not there; no box at all makes no file.
 
@@ -35,15 +46,15 @@ def write_opened(
     Args:
         folder: this rank's own folder.
         boxes: of any device, strides and dtype that safetensors knows.
-        shard: number of this rank's files, from 1, so that the files of all ranks may share a folder.
+        shard: number of this rank's files, from 1: the files of all ranks may share a folder.
         max_bytes: data per file.
 
     Returns:
         The files written, in order.
 
     Raises:
-        OSError: no space, or over the outbox's limit.
-        safetensors.SafetensorError: a dtype that safetensors doesn't know.
+        OSError or safetensors.SafetensorError: no space, or over the outbox's limit.
+        KeyError: a dtype that safetensors doesn't know.
     """
     folder.mkdir(parents=True, exist_ok=True)
     groups = _group(boxes, max_bytes)
@@ -55,42 +66,36 @@ def write_opened(
     return paths
 
 
-def _group(boxes: Iterable[OpenedBox], max_bytes: int) -> list[list[OpenedBox]]:
+def _group(boxes: Iterable[BoxToWrite], max_bytes: int) -> list[list[BoxToWrite]]:
     """Fill one file after the other; a box whose name is in the current file begins the next."""
-    groups: list[list[OpenedBox]] = []
+    groups: list[list[BoxToWrite]] = []
     names: set[str] = set()
     size = 0
     for box in boxes:
-        name, _, _, tensor = box
-        if not groups or name in names or size + tensor.nbytes > max_bytes:
+        if not groups or box.name in names or size + box.tensor.nbytes > max_bytes:
             groups.append([])
             names, size = set(), 0
         groups[-1].append(box)
-        names.add(name)
-        size += tensor.nbytes
+        names.add(box.name)
+        size += box.tensor.nbytes
     return groups
 
 
-def _write(path: Path, boxes: Sequence[OpenedBox]) -> None:
+def _write(path: Path, boxes: Sequence[BoxToWrite]) -> None:
     from safetensors.torch import save_file
 
     tensors: dict[str, torch.Tensor] = {}
     storages: set[int] = set()
-    for name, _, _, tensor in boxes:
-        packed = _plain(tensor)
+    for box in boxes:
+        packed = box.tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()
         # Views of one storage, such as tied or flattened parameters, are refused by save_file.
         if packed.untyped_storage().data_ptr() in storages:
             packed = packed.clone()
         storages.add(packed.untyped_storage().data_ptr())
-        tensors[name] = packed
-    offsets = {name: {"saved_offsets": list(offset)} for name, _, offset, _ in boxes}
+        tensors[box.name] = packed
+    offsets = {box.name: {"saved_offsets": list(box.offset)} for box in boxes}
     save_file(
         tensors,
         str(path),
         metadata={"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(offsets)},
     )
-
-
-def _plain(tensor: "torch.Tensor") -> "torch.Tensor":
-    """The same elements as a contiguous CPU tensor."""
-    return tensor.detach().resolve_conj().resolve_neg().contiguous().cpu()

@@ -1,6 +1,6 @@
 """The last trusted step: run inside the sandbox, gives up every privilege and becomes the command.
 
-Started as `python -I -S -c <this file> <settings as JSON>` at every level, so it imports nothing of
+Started as `python -I -S <this file> <settings as JSON>` at every level, so it imports nothing of
 the project. As root it changes to the sandbox's user for good: a real user id, which the kernel
 checks everywhere, and not merely another name inside a user namespace.
 """
@@ -59,12 +59,13 @@ def main() -> None:
     for name, limit in settings["rlimits"].items():
         lower_limit(name, limit)
     libc = ctypes.CDLL(None, use_errno=True)
-    if settings["drop_capabilities"]:
+    user = settings["user"]
+    if user is not None:
         drop_capabilities(libc)
-    if settings["uid"] is not None:
         os.setgroups([])
-        os.setresgid(settings["uid"], settings["uid"], settings["uid"])
-        os.setresuid(settings["uid"], settings["uid"], settings["uid"])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        clear_capabilities(libc)
     if settings["isolated"]:
         prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
         refuse_system_calls(libc)
@@ -78,7 +79,7 @@ def main() -> None:
 
 def make_first_victim() -> None:
     """If the machine runs out of memory, let the kernel end the sandbox and not the judge."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write("1000")
 
 
@@ -99,14 +100,23 @@ def prctl(libc: ctypes.CDLL, option: int, *arguments: int) -> None:
 
 
 def drop_capabilities(libc: ctypes.CDLL) -> None:
-    """Empty the bounding set (the others empty themselves with the change of user)."""
-    with open("/proc/sys/kernel/cap_last_cap") as last:  # noqa: PTH123
+    """Empty the ambient and the bounding set, which takes a capability itself."""
+    with open("/proc/sys/kernel/cap_last_cap") as last:
         highest = int(last.read())
     prctl(libc, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(highest + 1):
         # A container may have taken away the right to do even this; no_new_privs still holds.
         with contextlib.suppress(PermissionError):
             prctl(libc, PR_CAPBSET_DROP, capability)
+
+
+def clear_capabilities(libc: ctypes.CDLL) -> None:
+    """The inheritable set outlives a change of user: empty it, and with it all others."""
+    version_3 = 0x20080522
+    header = ctypes.create_string_buffer(struct.pack("=Ii", version_3, 0))
+    nothing = ctypes.create_string_buffer(24)  # effective, permitted, inheritable: 2 x 32 bits each
+    if libc.capset(header, nothing) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def refuse_system_calls(libc: ctypes.CDLL) -> None:

@@ -11,9 +11,8 @@ import os
 import selectors
 import shutil
 import subprocess
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.sandbox.job import EndReason
@@ -22,7 +21,6 @@ from harness.sandbox.process_tree import (
     descendants,
     end_all,
     measure,
-    reap,
 )
 from harness.sandbox.watch import Log, TooManyEntries, folder_bytes
 
@@ -69,7 +67,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Report:
-    """The ending as it goes to the judge; `left` are processes that could not be ended."""
+    """The ending as it goes to the judge.
+
+    Attributes:
+        reason: an EndReason, or "failed" when the supervisor itself did.
+        left: processes that could not be ended.
+    """
 
     reason: str
     exit_status: int | None
@@ -82,14 +85,18 @@ def supervise() -> None:
     os.setsid()  # a Ctrl-C is for the judge, who then says stop
     become_subreaper()
     plan = Plan(**_first_line())
+    supervision = None
     try:
-        reason, status, detail = _Supervision(plan).run()
-    except OSError as error:
-        reason, status, detail = EndReason.EXITED, 127, f"the sandbox did not start: {error}"
-    finally:
-        left = end_all(plan.user, KILL_SECONDS)
-        _clean(plan)
-    report = Report(str(reason), status, detail, left)
+        supervision = _Supervision(plan)
+        reason, status, detail = supervision.run()
+        report = Report(str(reason), status, detail, [])
+    except Exception as error:
+        report = Report("failed", None, f"{type(error).__name__}: {error}", [])
+    left = end_all(plan.user, KILL_SECONDS)
+    if supervision is not None:
+        supervision.drain()
+    _clean(plan)
+    report = replace(report, left=left)
     with contextlib.suppress(OSError):  # the judge may be gone
         os.write(1, json.dumps(asdict(report)).encode())
     os._exit(0)
@@ -135,7 +142,7 @@ class _Supervision:
         next_poll = 0.0
         while True:
             ready = {key.fd for key, _ in selector.select(max(0.0, next_poll - time.monotonic()))}
-            if self._output in ready and not self._drain():
+            if self._output in ready and not self.drain():
                 selector.unregister(self._output)
             if 0 in ready:
                 return EndReason.STOPPED, None, "stopped by the judge"
@@ -152,7 +159,7 @@ class _Supervision:
 
     def _exit(self) -> tuple[EndReason, int | None, str]:
         status = self._command.wait()
-        self._drain()
+        self.drain()
         # A limit that was passed in the last moment is a limit passed.
         over = self._over_outbox()
         if over is not None:
@@ -161,7 +168,7 @@ class _Supervision:
             return EndReason.EXITED, 128 - status, f"ended by signal {-status}"
         return EndReason.EXITED, status, f"ended with exit status {status}"
 
-    def _drain(self) -> bool:
+    def drain(self) -> bool:
         """Move output into the log. False at its end."""
         for _ in range(PORTIONS):
             try:
@@ -240,9 +247,3 @@ def _clean(plan: Plan) -> None:
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
                     os.unlink(entry.path)
-
-
-if __name__ == "__main__":
-    reap()
-    supervise()
-    sys.exit(0)

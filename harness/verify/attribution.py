@@ -51,7 +51,7 @@ class Attribution:
 
 
 def draw_coordinates(layout: Mapping[str, TensorSpec], samples: int, seed: int) -> Coordinates:
-    """Random elements, without repetition, in proportion to the tensors' sizes.
+    """Random elements, without repetition, in proportion to the tensors' sizes; sorted by name.
 
     Args:
         layout: the benchmark's tensors; only floating ones are sampled.
@@ -60,14 +60,17 @@ def draw_coordinates(layout: Mapping[str, TensorSpec], samples: int, seed: int) 
     """
     generator = np.random.default_rng(seed)
     sizes = {
-        name: math.prod(spec.shape) for name, spec in layout.items() if is_floating(spec.dtype)
+        name: math.prod(spec.shape)
+        for name, spec in sorted(layout.items())
+        if is_floating(spec.dtype)
     }
     total = max(1, sum(sizes.values()))
     drawn: dict[str, Indices] = {}
-    for name, size in sizes.items():
+    for name, size in sorted(sizes.items()):
+        if not size:
+            continue
         count = min(size, max(MIN_PER_TENSOR, round(samples * size / total)))
-        chosen = generator.choice(size, count, replace=False, shuffle=False) if count else []
-        drawn[name] = np.sort(np.asarray(chosen, np.int64))
+        drawn[name] = np.sort(generator.choice(size, count, replace=False, shuffle=False))
     return drawn
 
 
@@ -78,12 +81,13 @@ def gather(state: State, coordinates: Coordinates) -> Float32s:
         state: with all tensors of `coordinates`, in whatever boxes.
 
     Returns:
-        float32 [S], the tensors in the order of `coordinates`, each in the order of its indices.
+        float32 [S], the tensors in the order of their sorted names, each in the order of its
+        indices: the order in which the reference records.
 
     Raises:
         JudgeError: a coordinate is in no piece, or in two (form checks come before this).
     """
-    values = [_gather_tensor(state[name], indices) for name, indices in coordinates.items()]
+    values = [_gather_tensor(state[name], indices) for name, indices in sorted(coordinates.items())]
     return np.concatenate(values) if values else np.empty(0, np.float32)
 
 
@@ -114,15 +118,17 @@ def _gather_tensor(pieces: Sequence[StoredPiece], indices: Indices) -> Float32s:
     return values
 
 
-def attribute(step_updates: Float32s, observed: Float32s) -> Attribution:
+def attribute(
+    step_updates: npt.NDArray[np.floating], observed: npt.NDArray[np.floating]
+) -> Attribution:
     """Least squares of a submitted update on the reference's step updates, in float64.
 
-    The columns are normalised first, so `condition` does not depend on the size of a step. The K x K
-    normal matrix is enough: up to MAX_CONDITION, squaring costs no digits that anything here needs.
+    The columns are normalised first, so `condition` does not depend on the size of a step. The
+    K x K normal matrix is enough: up to MAX_CONDITION, squaring costs no digits that matter here.
 
     Args:
-        step_updates: float32 [K, S], u_k of every step k at the sampled coordinates.
-        observed: float32 [S], ws − w0 at the same coordinates.
+        step_updates: floating [K, S], u_k of every step k at the sampled coordinates.
+        observed: floating [S], ws − w0 at the same coordinates.
     """
     steps = len(step_updates)
     nothing = tuple([math.nan] * steps)

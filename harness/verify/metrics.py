@@ -1,4 +1,4 @@
-"""The numbers of a run that have a tolerance: one field here for each field of hparams' Tolerances."""
+"""The numbers of a run that have a tolerance: one field for each field of hparams' Tolerances."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ class RunMetrics(BaseModel):
     In JSON, infinity and NaN are the strings "Infinity" and "NaN", which load back as themselves.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     loss: float = Field(description="|loss − reference|, nats per token, worst rank")
     update_error: float = Field(description="‖ws−wr‖ / ‖wr−w0‖, all parameters")
@@ -26,7 +26,7 @@ class RunMetrics(BaseModel):
     norm_ratio: float = Field(description="|‖ws−w0‖ / ‖wr−w0‖ − 1|, all parameters")
     tensor_norm_ratio: float = Field(description="the same, worst tensor")
     step_weight: float = Field(
-        description="largest |weight of a step − 1|; NaN if the reference's steps cannot be told apart"
+        description="largest |weight of a step − 1|; NaN if the reference's steps are too much alike"
     )
 
 

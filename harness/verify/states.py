@@ -29,8 +29,8 @@ def as_array(piece: StoredPiece) -> npt.NDArray[Any]:
     """The piece in its box's shape, not copied.
 
     Returns:
-        float32, float64 or float16; uint16 for the bits of bfloat16; for every other dtype the bits as
-        an unsigned integer of the same size.
+        float32, float64 or float16; uint16 for the bits of bfloat16; for every other dtype the
+        bits as an unsigned integer of the same size.
 
     Raises:
         JudgeError: the number of bytes does not fit the box.
@@ -55,21 +55,22 @@ def as_float32(array: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
     return array.astype(np.float32)
 
 
-def trusted_state(folder: Path, layout: Mapping[str, TensorSpec]) -> State:
-    """All *.safetensors of a folder: whole tensors, or the shards that DCP writes.
+def trusted_state(source: Path | Sequence[Path], layout: Mapping[str, TensorSpec]) -> State:
+    """A state in files that we wrote: whole tensors, or the shards that DCP writes.
 
     Args:
-        folder: written by us: the snapshot's initial state, or the reference's output.
+        source: a folder, of which all *.safetensors are read, or the files themselves.
         layout: the tensors that must be there.
 
     Returns:
         For every tensor of `layout` its pieces, each element covered exactly once.
 
     Raises:
-        JudgeError(REFERENCE_FAILED): a tensor or a part is missing, there twice, or not as in `layout`.
+        JudgeError(REFERENCE_FAILED): a part is missing, there twice, or not as in `layout`.
     """
     pieces: dict[str, list[StoredPiece]] = {name: [] for name in layout}
-    for file in sorted(folder.glob("*.safetensors")):
+    files = sorted(source.glob("*.safetensors")) if isinstance(source, Path) else source
+    for file in files:
         for entry in read_shard(file, file.stat().st_size):
             spec = layout.get(entry.name)
             if spec is None:
@@ -79,27 +80,23 @@ def trusted_state(folder: Path, layout: Mapping[str, TensorSpec]) -> State:
                 StoredPiece(entry.name, spec.shape, box, entry.dtype, entry.data)
             )
     for name, spec in layout.items():
-        _check_tensor(folder, name, spec, pieces[name])
+        _check_tensor(name, spec, pieces[name])
     return pieces
 
 
-def _check_tensor(
-    folder: Path, name: str, spec: TensorSpec, pieces: Sequence[StoredPiece]
-) -> None:
+def _check_tensor(name: str, spec: TensorSpec, pieces: Sequence[StoredPiece]) -> None:
     for piece in pieces:
         if piece.dtype != spec.dtype:
-            raise _broken(f"{name} in {folder} is {piece.dtype}, the benchmark's is {spec.dtype}")
+            raise _broken(f"{name} is stored as {piece.dtype}, the benchmark's is {spec.dtype}")
         if not _inside(piece.box, spec.shape):
-            raise _broken(f"{name} in {folder}: {piece.box} is not inside shape {spec.shape}")
+            raise _broken(f"{name}: {piece.box} is not inside shape {spec.shape}")
     # Boxes inside the tensor that are disjoint and add up to its size cover it exactly once.
     boxes = [piece.box for piece in pieces if piece.box.numel]
     if _overlap(boxes):
-        raise _broken(f"{name} in {folder} has elements that are stored twice")
+        raise _broken(f"{name} has elements that are stored twice")
     covered = sum(box.numel for box in boxes)
     if covered != math.prod(spec.shape) or not pieces:
-        raise _broken(
-            f"{name} in {folder}: {covered} of {math.prod(spec.shape)} elements are there"
-        )
+        raise _broken(f"{name}: {covered} of {math.prod(spec.shape)} elements are stored")
 
 
 def _inside(box: Box, shape: tuple[int, ...]) -> bool:

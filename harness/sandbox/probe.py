@@ -1,0 +1,109 @@
+"""Which levels work on this machine: each is tried with a trivial command."""
+
+import os
+import select
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import Code, InputError, TrainjudgeError
+from harness.sandbox import bubblewrap, user
+from harness.sandbox.job import Availability, EndReason, Job, Level
+from harness.sandbox.running import Sandbox
+
+TRIAL_SECONDS = 20.0
+# All that a worker needs of its Python: a binary module of the standard library, and the packages.
+TRIAL = (
+    "import ctypes, os, importlib.util as u; "
+    "assert u.find_spec('torch') is not None, 'torch is not visible'; "
+    "print('alive')"
+)
+DESCRIPTIONS = {
+    Level.BUBBLEWRAP: "own namespaces and file system, no network, unprivileged user",
+    Level.USER: "another user; shares the network and readable files with the judge",
+    Level.NONE: "a plain child process: no protection from the submission",
+}
+
+
+def probe() -> tuple[Availability, ...]:
+    """Every level, best first. Takes well under a second."""
+    return tuple(try_level(level) for level in Level)
+
+
+def choose(level: Level | Literal["auto"] | str = "auto") -> Sandbox:
+    """The sandbox for `level`; "auto" is the best that works here.
+
+    Raises InputError(SANDBOX_UNAVAILABLE) when the level that was asked for does not work, with the
+    reason and what to do, and InputError(BAD_ARGUMENT) for a name that is no level.
+    """
+    if level == "auto":
+        for candidate in Level:
+            if try_level(candidate).available:
+                return Sandbox(candidate)
+        raise InputError(Code.SANDBOX_UNAVAILABLE, "no sandbox works here: see `validator doctor`")
+    try:
+        wanted = Level(level)
+    except ValueError:
+        names = ", ".join(("auto", *Level))
+        raise InputError(Code.BAD_ARGUMENT, f"no sandbox {level!r}; there are {names}") from None
+    availability = try_level(wanted)
+    if not availability.available:
+        raise InputError(
+            Code.SANDBOX_UNAVAILABLE,
+            f"the sandbox {wanted} does not work here: {availability.reason}",
+        )
+    return Sandbox(wanted)
+
+
+def try_level(level: Level) -> Availability:
+    """Run a trivial command at `level`."""
+    checks = {Level.BUBBLEWRAP: bubblewrap.unavailable, Level.USER: user.unavailable}
+    reason = checks[level]() if level in checks else None
+    if reason is None:
+        reason = _trial(level)
+    if reason is not None:
+        return Availability(level, False, reason)
+    return Availability(level, True, DESCRIPTIONS[level])
+
+
+def _trial(level: Level) -> str | None:
+    """Why the trial failed, or None."""
+    from harness.hparams import (
+        Limits,
+    )  # pydantic: not for the supervisor, which imports this package
+
+    with tempfile.TemporaryDirectory(prefix="trainjudge-probe-") as folder:
+        code = Path(folder)
+        code.chmod(0o755)
+        job = Job(
+            argv=(sys.executable, "-c", TRIAL),
+            code=code,
+            read_only=(),
+            writable=(),
+            environment={},
+            limits=Limits(),
+        )
+        try:
+            with Sandbox(level).start(job) as running:
+                select.select([running], [], [], TRIAL_SECONDS)
+                ending = running.stop()
+                log = running.log().strip()
+        except (TrainjudgeError, OSError) as error:
+            return str(error)
+    if ending.reason is EndReason.EXITED and ending.exit_status == 0 and log.endswith("alive"):
+        return None
+    if ending.reason is EndReason.STOPPED:
+        return f"a trivial command took more than {TRIAL_SECONDS:g} seconds"
+    return (log.splitlines() or [ending.detail])[-1] + _advice(level)
+
+
+def _advice(level: Level) -> str:
+    if level is not Level.BUBBLEWRAP:
+        return ""
+    if os.geteuid() == 0:
+        return " (inside a container, bubblewrap needs the right to make namespaces: CAP_SYS_ADMIN)"
+    return (
+        " (user namespaces may be switched off: see the sysctls user.max_user_namespaces and "
+        "kernel.apparmor_restrict_unprivileged_userns)"
+    )

@@ -1,0 +1,216 @@
+"""Starting a job at a level, and holding on to it until nothing of it is left."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.errors import Code, JudgeError
+from harness.sandbox import bubblewrap, user
+from harness.sandbox.environment import clean_environment, enter_argv
+from harness.sandbox.job import Ending, EndReason, Job, Level
+from harness.sandbox.supervisor import KILL_SECONDS, Plan
+from harness.sandbox.watch import Log
+
+# The supervisor gets the standard library and this project's root, and neither site-packages nor the
+# caller's environment: it starts in a twentieth of a second.
+SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from harness.sandbox.supervisor import supervise; supervise()"
+)
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class Running:
+    """A started sandbox. Leaving the `with` block, or the death of this process, ends all of it.
+
+    One thread at a time may use it.
+    """
+
+    def __init__(self, supervisor: "subprocess.Popen[bytes]", log: Log) -> None:
+        self._supervisor = supervisor
+        self._log = log
+        self._ending: Ending | None = None
+        assert supervisor.stdin is not None and supervisor.stdout is not None
+        self._lifeline = supervisor.stdin
+        self._report = supervisor.stdout
+        self._fileno = self._report.fileno()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._report.close()
+
+    def fileno(self) -> int:
+        """For `select`: readable once the sandbox has ended. Valid until the `with` block is left."""
+        return self._fileno
+
+    def ended(self) -> Ending | None:
+        """Why it ended, or None while it runs. Does not wait. Raises JudgeError as `stop` does."""
+        if self._ending is None and _readable(self._fileno, 0.0):
+            self._ending = self._read_report()
+        return self._ending
+
+    def stop(self) -> Ending:
+        """Kill everything and return when nothing is left; the first reason, if it had ended before.
+
+        Raises JudgeError when a process could not be killed or the supervisor was.
+        """
+        if self._ending is None:
+            self._hang_up()
+            if not _readable(self._fileno, KILL_SECONDS + 10):
+                raise JudgeError(Code.INTERNAL, "the sandbox's supervisor does not answer")
+            self._ending = self._read_report()
+        return self._ending
+
+    def log(self) -> str:
+        """What was kept of stdout and stderr: the beginning and the end, safe to print."""
+        return self._log.read()
+
+    def _read_report(self) -> Ending:
+        text = self._report.read()
+        self._hang_up()
+        self._supervisor.wait()
+        if not text:
+            raise JudgeError(
+                Code.INTERNAL,
+                "the sandbox's supervisor was killed; processes of the sandbox may be left",
+            )
+        report = json.loads(text)
+        if report["left"]:
+            raise JudgeError(
+                Code.INTERNAL,
+                f"processes {report['left']} of the sandbox cannot be killed; they hang in the kernel",
+            )
+        if report["reason"] == "failed":
+            raise JudgeError(Code.INTERNAL, f"the sandbox's supervisor failed: {report['detail']}")
+        return Ending(EndReason(report["reason"]), report["exit_status"], report["detail"])
+
+    def _hang_up(self) -> None:
+        if not self._lifeline.closed:
+            self._lifeline.close()
+
+
+class Sandbox:
+    """Starts jobs at one level. `choose` says which levels work; this does not check again."""
+
+    def __init__(self, level: Level) -> None:
+        self.level = level
+
+    def start(self, job: Job) -> Running:
+        """Start `job`; returns at once. Raises JudgeError when a path of it is missing or unusable.
+
+        A failure inside (a command that does not exist, say) is an `Ending` with an exit status.
+        """
+        _check_paths(job)
+        taken = None
+        if os.geteuid() == 0 and self.level is not Level.NONE:
+            taken = user.allocate_user()
+        try:
+            number = None if taken is None else taken.number
+            if number is not None:
+                user.hand_over(job, number)
+            scratch = None if self.level is Level.BUBBLEWRAP else _scratch_folder(number)
+            command = self._command(job, scratch, number)
+            lock = () if taken is None else (taken.lock.fileno(),)
+            return _launch(job, self.level, command, scratch, number, lock)
+        finally:
+            if taken is not None:
+                taken.lock.close()
+
+    def _command(self, job: Job, scratch: str | None, number: int | None) -> user.Command:
+        if self.level is Level.BUBBLEWRAP:
+            return bubblewrap.command(job, number)
+        assert scratch is not None
+        if self.level is Level.USER:
+            assert number is not None, "level user needs root"
+            return user.command(job, scratch, number)
+        argv = enter_argv(job, folder=scratch, user=None, isolated=False, count_tasks=False)
+        return user.Command(argv, ())
+
+
+def _check_paths(job: Job) -> None:
+    if job.outbox is not None and job.outbox not in job.writable:
+        raise JudgeError(
+            Code.INTERNAL, f"the outbox {job.outbox} is not among the writable folders"
+        )
+    for path in (job.code, *job.read_only, *job.writable):
+        if not path.is_absolute() or not path.exists():
+            raise JudgeError(Code.INTERNAL, f"{path} is to be seen in a sandbox but is not there")
+
+
+def _scratch_folder(number: int | None) -> str:
+    """A private folder for temporary files, where the sandbox has no /tmp of its own."""
+    folder = tempfile.mkdtemp(prefix="trainjudge-tmp-")
+    if number is not None:
+        os.chown(folder, number, number)
+    return folder
+
+
+def _launch(
+    job: Job,
+    level: Level,
+    command: user.Command,
+    scratch: str | None,
+    number: int | None,
+    lock: tuple[int, ...],
+) -> Running:
+    """Start the supervisor and give it its plan."""
+    log = Log.create(job.limits.log_bytes)
+    limits = job.limits
+    bubbled = level is Level.BUBBLEWRAP
+    plan = Plan(
+        argv=list(command.argv),
+        environment=clean_environment(job, scratch or "/tmp"),
+        descriptors=list(command.descriptors),
+        own_tasks=bubblewrap.OWN_TASKS if bubbled else 0,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        outbox=None if job.outbox is None else str(job.outbox),
+        outbox_bytes=limits.outbox_bytes,
+        scratch=scratch,
+        scratch_bytes=limits.tmp_bytes,
+        user=number,
+        shared_folders=not bubbled,
+        log=log.file,
+        log_bytes=limits.log_bytes,
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", SUPERVISOR, ROOT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(*command.descriptors, *lock, log.file),
+        env={},
+        cwd="/",
+    )
+    for descriptor in command.descriptors:
+        os.close(descriptor)
+    assert supervisor.stdin is not None
+    try:
+        supervisor.stdin.write(json.dumps(asdict(plan)).encode() + b"\n")
+        supervisor.stdin.flush()
+    except OSError:
+        pass  # it has died: the report, which is missing, says so
+    return Running(supervisor, log)
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(seconds * 1000))

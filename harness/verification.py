@@ -1,0 +1,162 @@
+"""Verifying runs, once the sandbox is gone: open what was committed, train the reference, compare.
+
+This joins the rooms: `sandbox.outbox` reads what a submission wrote, `reference_job` trains, and
+`verify/` knows numbers only.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.errors import Code, JudgeError
+from harness.hparams import Hparams
+from harness.phases import PhaseName, Phases
+from harness.reference_job import ReferenceRun, default_variant, run_reference
+from harness.result import Metric, RunResult
+from harness.sandbox.outbox import read_opened
+from harness.trial import Trial, TrialSetup, opened_folder
+from harness.verify.attribution import (
+    Attribution,
+    Coordinates,
+    attribute,
+    draw_coordinates,
+    gather,
+)
+from harness.verify.checks import RunEvidence, judge_run, measure_run
+from harness.verify.compare import StateComparison, compare_states
+from harness.verify.form import assemble
+from harness.verify.pieces import State, TensorSpec
+from harness.verify.states import trusted_state
+from harness.workspace import Workspace
+
+THREADS = 2
+SEED_BITS = 64
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a run is compared with.
+
+    Attributes:
+        initial: weights before the first step.
+        reference: what the trusted loop made of the same challenge.
+        coordinates: those that the reference recorded.
+        layout: of every tensor of the state.
+    """
+
+    initial: State
+    reference: ReferenceRun
+    coordinates: Coordinates
+    layout: Mapping[str, TensorSpec]
+
+
+def compare(
+    truth: Truth, states: Sequence[State]
+) -> tuple[list[StateComparison], list[Attribution]]:
+    """Compare each version of a final state with the reference's; one of each for every version."""
+    comparisons = [
+        compare_states(truth.initial, truth.reference.state, state, truth.layout, THREADS)
+        for state in states
+    ]
+    attributions = [
+        attribute(
+            truth.reference.step_updates,
+            gather(state, truth.coordinates) - truth.reference.initial,
+        )
+        for state in states
+    ]
+    return comparisons, attributions
+
+
+def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Coordinates:
+    """The sample for step attribution, which no submission can know."""
+    samples = hparams.verify.attribution_samples
+    return draw_coordinates(layout, samples, secrets.randbits(SEED_BITS))
+
+
+def verify(
+    setup: TrialSetup, trials: Sequence[Trial], workspace: Workspace, phases: Phases
+) -> list[RunResult]:
+    """Judge every run, in one launch of the reference.
+
+    Raises:
+        SubmissionError: the outbox is not what was committed to.
+        JudgeError: the reference failed.
+    """
+    hparams, layout = setup.hparams, setup.snapshot.layout
+    phases.enter(PhaseName.VERIFY, "the opened states against their commitments")
+    opened = [_open(setup, trial, workspace, run) for run, trial in enumerate(trials)]
+
+    phases.enter(PhaseName.REFERENCE)
+    coordinates = secret_coordinates(layout, hparams)
+    references = run_reference(
+        hparams,
+        setup.snapshot,
+        [trial.challenge for trial in trials],
+        coordinates,
+        default_variant(hparams, setup.world_size),
+        setup.sandbox,
+        setup.device,
+        workspace.reference,
+    )
+    phases.enter(PhaseName.VERIFY, "updates, steps and losses")
+    initial = trusted_state(setup.snapshot.model_dir / "state", layout)
+    return [
+        _judge(setup, run, trial, states, Truth(initial, reference, coordinates, layout))
+        for run, (trial, states, reference) in enumerate(
+            zip(trials, opened, references, strict=True)
+        )
+    ]
+
+
+def _open(setup: TrialSetup, trial: Trial, workspace: Workspace, run: int) -> tuple[State, ...]:
+    """The versions of one run's final state, every byte of them committed to."""
+    pieces = [
+        read_opened(
+            opened_folder(workspace, run, rank),
+            trial.commitments[rank],
+            order,
+            trial.key,
+            setup.hparams.limits.outbox_bytes,
+            setup.hparams.binding_hash,
+        )
+        for rank, order in enumerate(trial.plan.orders)
+    ]
+    return assemble(trial.plan, pieces)
+
+
+def _judge(
+    setup: TrialSetup, run: int, trial: Trial, states: Sequence[State], truth: Truth
+) -> RunResult:
+    hparams = setup.hparams
+    comparisons, attributions = compare(truth, states)
+    evidence = RunEvidence(
+        claims=trial.claims,
+        strategy=setup.submission.strategy,
+        row_losses=truth.reference.losses[-1],
+        sequence_length=hparams.sequence_length,
+        steps=trial.challenge.steps,
+        comparisons=comparisons,
+        attributions=attributions,
+    )
+    tolerances = hparams.verify.tolerances
+    measured = measure_run(evidence)
+    if trial.seconds <= 0:
+        raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
+    tokens = trial.challenge.token_count
+    return RunResult(
+        run=run,
+        challenge_seed=trial.challenge.seed,
+        steps=trial.challenge.steps,
+        tokens=tokens,
+        seconds=trial.seconds,
+        tokens_per_second=tokens / trial.seconds,
+        reported_losses=tuple(claim.final_loss for claim in trial.claims),
+        reference_loss=float(truth.reference.losses[-1].mean()),
+        step_weights=attributions[0].weights,
+        metrics=tuple(
+            Metric(name=name, measured=value, allowed=getattr(tolerances, name))
+            for name, value in measured
+        ),
+        findings=tuple(judge_run(evidence, tolerances)),
+    )

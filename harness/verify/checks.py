@@ -1,0 +1,145 @@
+"""All checks of one run: what the ranks say, and what the weights say (`update_checks`)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import Code
+from harness.hparams import Tolerances
+from harness.protocol.messages import Done
+from harness.strategy import Strategy
+from harness.verify.attribution import Attribution
+from harness.verify.compare import StateComparison
+from harness.verify.findings import Finding, Severity, TensorFinding, rejects
+from harness.verify.metrics import RunMetrics, metric_values
+from harness.verify.update_checks import judge_update
+
+__all__ = [
+    "Finding",
+    "RunEvidence",
+    "Severity",
+    "TensorFinding",
+    "judge_losses",
+    "judge_run",
+    "judge_tokens",
+    "judge_update",
+    "measure_run",
+]
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """All that the judge knows of one run when it comes to judge it.
+
+    Attributes:
+        claims: every rank's DONE, in rank order.
+        strategy: of the submission, every axis filled in.
+        row_losses: floating [global_batch], the reference's mean loss of each row in the last step,
+            nats per token.
+        sequence_length: tokens in a row.
+        steps: optimizer steps of this run.
+        comparisons: of the state, one for each version that replicas hold, at least one.
+        attributions: one for each version.
+    """
+
+    claims: Sequence[Done]
+    strategy: Strategy
+    row_losses: npt.NDArray[np.floating]
+    sequence_length: int
+    steps: int
+    comparisons: Sequence[StateComparison]
+    attributions: Sequence[Attribution]
+
+
+def measure_run(evidence: RunEvidence) -> RunMetrics:
+    """Every metric of one run, whatever the tolerances; for the result and for calibration."""
+    difference, _ = judge_losses(evidence.claims, evidence.row_losses, evidence.strategy, math.inf)
+    return metric_values(evidence.comparisons, evidence.attributions, difference)
+
+
+def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
+    """All findings of one run, in the order of the checks. No REJECTS among them means accepted."""
+    difference, losses = judge_losses(
+        evidence.claims, evidence.row_losses, evidence.strategy, tolerances.loss
+    )
+    tokens = judge_tokens(
+        evidence.claims,
+        evidence.strategy,
+        len(evidence.row_losses),
+        evidence.sequence_length,
+        evidence.steps,
+    )
+    metrics = metric_values(evidence.comparisons, evidence.attributions, difference)
+    updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
+    return [*losses, *tokens, *updates]
+
+
+# --- what the ranks say -------------------------------------------------------------------------
+
+
+def judge_losses(
+    claims: Sequence[Done],
+    row_losses: npt.NDArray[np.floating],
+    strategy: Strategy,
+    allowed: float,
+) -> tuple[float, list[Finding]]:
+    """Compare the reported losses of the last step with the reference's.
+
+    A rank may report the mean over its own rows or over all rows. Rank 0 has to report one; with a
+    pipeline, where the first stage has none, any rank.
+
+    Args:
+        claims: every rank's DONE, in rank order.
+        row_losses: floating [global_batch], the reference's, nats per token.
+        strategy: says which rows a rank has.
+        allowed: largest accepted difference, nats per token.
+
+    Returns:
+        The largest difference over the ranks that reported (inf if nothing usable was), findings.
+    """
+    rows = np.asarray(row_losses, np.float64).reshape(strategy.dp_size, -1).mean(axis=1)
+    overall = float(rows.mean())
+    worst, found = 0.0, []
+    reported = [rank for rank, claim in enumerate(claims) if claim.final_loss is not None]
+    if not reported or (0 not in reported and strategy.pp_size == 1):
+        message = "rank 0 reports no final_loss" if reported else "no rank reports a final_loss"
+        message += ": return the loss of the last step"
+        worst, found = math.inf, [rejects(Code.LOSS_MISMATCH, "loss", message, None, allowed)]
+    for rank in reported:
+        loss = float(claims[rank].final_loss or 0.0)
+        own = float(rows[strategy.dp_rank(rank)])
+        difference = min(abs(loss - own), abs(loss - overall))
+        difference = difference if math.isfinite(loss) else math.inf
+        worst = max(worst, difference)
+        if not difference <= allowed:
+            message = (
+                f"rank {rank} reports a loss of {loss:.6g}; in the last step the reference has "
+                f"{own:.6g} over this rank's rows and {overall:.6g} over all (nats per token)"
+            )
+            found.append(rejects(Code.LOSS_MISMATCH, "loss", message, difference, allowed))
+    return worst, found
+
+
+def judge_tokens(
+    claims: Sequence[Done], strategy: Strategy, global_batch: int, sequence_length: int, steps: int
+) -> list[Finding]:
+    """A reported token count has to be the rank's or the world's; it is compared, never used.
+
+    Every token of every row counts, the first one included: rows x sequence_length x steps.
+    """
+    world = global_batch * sequence_length * steps
+    own = world // strategy.dp_size
+    accepted = f"{own} (this rank's rows)" + (f" or {world} (all rows)" if own != world else "")
+    return [
+        rejects(
+            Code.TOKENS_MISMATCH,
+            "tokens",
+            f"rank {rank} reports {claim.total_tokens} tokens; expected {accepted}: "
+            f"rows x sequence length {sequence_length} x {steps} steps",
+        )
+        for rank, claim in enumerate(claims)
+        if claim.total_tokens is not None and claim.total_tokens not in (own, world)
+    ]

@@ -1,0 +1,66 @@
+"""What a check has to say: the form of a finding."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.errors import Code
+
+
+class Severity(StrEnum):
+    REJECTS = "rejects"
+    NOTE = "note"
+
+
+class TensorFinding(BaseModel):
+    """One tensor, or one slice of it, and how it fails a check."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    tensor: str
+    slice_index: int | None = Field(
+        default=None, description="expert or embedding row, along the first dimension"
+    )
+    measured: float
+    message: str
+
+
+class Finding(BaseModel):
+    """What one check found in one run. Checks that pass without anything to say leave none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+    code: Code
+    check: str = Field(description="a field of the tolerances, or: tokens, finite, exact, unmoved")
+    severity: Severity
+    message: str
+    measured: float | None = None
+    allowed: float | None = None
+    worst: tuple[TensorFinding, ...] = Field(
+        default=(), description="the worst tensors, the worst first; not all of them"
+    )
+
+
+def rejects(
+    code: Code,
+    check: str,
+    message: str,
+    measured: float | None = None,
+    allowed: float | None = None,
+    worst: tuple[TensorFinding, ...] = (),
+) -> Finding:
+    """A finding that rejects the run."""
+    return Finding(
+        code=code,
+        check=check,
+        severity=Severity.REJECTS,
+        message=message,
+        measured=measured,
+        allowed=allowed,
+        worst=worst,
+    )
+
+
+def note(check: str, message: str) -> Finding:
+    """A finding that rejects nothing, but must not go unsaid."""
+    return Finding(code=Code.OK, check=check, severity=Severity.NOTE, message=message)

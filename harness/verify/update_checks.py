@@ -1,0 +1,256 @@
+"""What the weights say: findings about the final state, from comparison and attribution.
+
+A finding names the check, the measured value against the allowed one, and the worst tensors. What
+the cause may be is said after that: it is a guess that helps an author, and no verdict rests on it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from harness.errors import Code
+from harness.hparams import Tolerances
+from harness.verify.attribution import Attribution, explain_weights
+from harness.verify.compare import StateComparison, TensorComparison
+from harness.verify.findings import Finding, TensorFinding, note, rejects
+from harness.verify.metrics import RunMetrics, step_distance
+from harness.verify.pieces import TensorKind
+
+WORST_SHOWN = 5
+# Below this norm ratio a tensor is said not to have moved; it is rejected by its update error.
+STILL = 0.01
+SLICE_NAMES = {TensorKind.EXPERTS: "expert", TensorKind.EMBEDDING: "row"}
+
+
+def judge_update(
+    metrics: RunMetrics,
+    comparisons: Sequence[StateComparison],
+    attributions: Sequence[Attribution],
+    tolerances: Tolerances,
+) -> list[Finding]:
+    """Every check of the final state, and notes about what could not be checked.
+
+    Args:
+        metrics: of the same comparisons and attributions (`metrics.metric_values`).
+        comparisons: one for each version of the state.
+        attributions: one for each version.
+    """
+    tensors = _worst_versions(comparisons)
+    broken = _judge_finite(tensors)
+    if broken:
+        return broken  # all other figures are infinite and would only repeat it
+    found = _judge_exact(tensors)
+    found += _judge_global(metrics, tolerances)
+    found += _judge_tensors(metrics, tensors, tolerances)
+    found += _judge_slices(metrics, tensors, tolerances)
+    found += _judge_steps(metrics, attributions, tolerances)
+    found += _note_unmoved(tensors)
+    if found and len(comparisons) > 1:
+        message = (
+            f"replicas hold {len(comparisons)} different versions of the state; "
+            "the worst was judged"
+        )
+        found.append(note("versions", message))
+    return found
+
+
+def _worst_versions(comparisons: Sequence[StateComparison]) -> list[TensorComparison]:
+    """Every tensor as its worst version holds it."""
+    return [
+        max(versions, key=lambda tensor: (tensor.nonfinite, tensor.update_error))
+        for versions in zip(*(comparison.tensors for comparison in comparisons), strict=True)
+    ]
+
+
+def _judge_finite(tensors: Iterable[TensorComparison]) -> list[Finding]:
+    bad = sorted((t for t in tensors if t.nonfinite), key=lambda t: -t.nonfinite)
+    if not bad:
+        return []
+    worst = tuple(
+        TensorFinding(
+            tensor=t.name,
+            measured=t.nonfinite,
+            message=f"{_count(t.nonfinite, 'non-finite element')} of {t.numel}",
+        )
+        for t in bad[:WORST_SHOWN]
+    )
+    total = sum(t.nonfinite for t in bad)
+    message = (
+        f"the final state contains {_count(total, 'non-finite element')} (NaN or infinity) in "
+        f"{_names(t.name for t in bad)}"
+    )
+    return [rejects(Code.STATE_INVALID, "finite", message, total, 0.0, worst)]
+
+
+def _judge_exact(tensors: Iterable[TensorComparison]) -> list[Finding]:
+    """Tensors that are not floating are equal or wrong."""
+    bad = [t for t in tensors if t.different]
+    if not bad:
+        return []
+    worst = tuple(
+        TensorFinding(
+            tensor=t.name,
+            measured=t.different,
+            message=f"{t.different} of {t.numel} elements differ",
+        )
+        for t in bad[:WORST_SHOWN]
+    )
+    message = f"{_names(t.name for t in bad)} must equal the reference exactly, and does not"
+    total = sum(t.different for t in bad)
+    return [rejects(Code.UPDATE_MISMATCH, "exact", message, total, 0.0, worst)]
+
+
+def _judge_global(metrics: RunMetrics, tolerances: Tolerances) -> list[Finding]:
+    found = []
+    if not metrics.update_error <= tolerances.update_error:
+        message = (
+            "the final weights are not where the benchmark's training leads: "
+            f"update error {_against(metrics.update_error, tolerances.update_error)}"
+        )
+        found.append(_off("update_error", message, metrics, tolerances))
+    if not metrics.norm_ratio <= tolerances.norm_ratio:
+        message = (
+            "the weights moved too far or not far enough: the length of the update differs from "
+            f"the reference's by {_against(metrics.norm_ratio, tolerances.norm_ratio)}"
+        )
+        found.append(_off("norm_ratio", message, metrics, tolerances))
+    return found
+
+
+def _judge_tensors(
+    metrics: RunMetrics, tensors: Sequence[TensorComparison], tolerances: Tolerances
+) -> list[Finding]:
+    found = []
+    floating = [t for t in tensors if not t.exact]
+    checks = (
+        ("tensor_update_error", "update error", [t.update_error for t in floating]),
+        ("tensor_norm_ratio", "update length off by", [abs(t.norm_ratio - 1) for t in floating]),
+    )
+    for check, what, values in checks:
+        allowed = getattr(tolerances, check)
+        bad = [(v, t) for v, t in zip(values, floating, strict=True) if not v <= allowed]
+        if not bad:
+            continue
+        bad.sort(key=lambda pair: -pair[0])
+        worst = tuple(
+            TensorFinding(
+                tensor=t.name, measured=v, message=f"{what} {_against(v, allowed)}; {_movement(t)}"
+            )
+            for v, t in bad[:WORST_SHOWN]
+        )
+        message = (
+            f"{len(bad)} of {_count(len(floating), 'tensor')} are off; "
+            f"worst: {worst[0].tensor}: {worst[0].message}"
+        )
+        found.append(_off(check, message, metrics, tolerances, worst))
+    return found
+
+
+def _judge_slices(
+    metrics: RunMetrics, tensors: Sequence[TensorComparison], tolerances: Tolerances
+) -> list[Finding]:
+    allowed = tolerances.slice_update_error
+    bad = [t for t in tensors if t.slice_errors.size and not t.slice_errors.max() <= allowed]
+    if not bad:
+        return []
+    bad.sort(key=lambda t: -float(t.slice_errors.max()))
+    worst = tuple(_slice_finding(t, allowed) for t in bad[:WORST_SHOWN])
+    total = sum(int(np.count_nonzero(~(t.slice_errors <= allowed))) for t in bad)
+    message = (
+        f"{_count(total, 'expert or embedding row', 'experts or embedding rows')} off in "
+        f"{_count(len(bad), 'tensor')}; worst: {worst[0].tensor}: {worst[0].message}"
+    )
+    return [_off("slice_update_error", message, metrics, tolerances, worst)]
+
+
+def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
+    part = tensor.worst_slice
+    assert part is not None  # a tensor with slice errors has a worst slice
+    off = np.flatnonzero(~(tensor.slice_errors <= allowed))
+    name = SLICE_NAMES[tensor.kind]
+    movement = "it did not move" if part.norm_ratio < STILL else f"norm ratio {part.norm_ratio:.2f}"
+    message = (
+        f"{name} {part.index}: update error {_against(part.update_error, allowed)}; {movement}"
+    )
+    if len(off) > 1:
+        listed = ", ".join(str(index) for index in off[:8])
+        more = ", ..." if len(off) > 8 else ""
+        message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {listed}{more})"
+    return TensorFinding(
+        tensor=tensor.name, slice_index=part.index, measured=part.update_error, message=message
+    )
+
+
+def _judge_steps(
+    metrics: RunMetrics, attributions: Sequence[Attribution], tolerances: Tolerances
+) -> list[Finding]:
+    unclear = [attribution for attribution in attributions if not attribution.conclusive]
+    if unclear:
+        message = f"step attribution says nothing here: {unclear[0].reason}"
+        return [note("step_weight", message)]
+    if metrics.step_weight <= tolerances.step_weight:
+        return []
+    weights = max(attributions, key=step_distance).weights
+    message = (
+        f"the weight of a step differs from 1 by "
+        f"{_against(metrics.step_weight, tolerances.step_weight)}: "
+        f"{explain_weights(weights, tolerances.step_weight)}"
+    )
+    return [_off("step_weight", message, metrics, tolerances)]
+
+
+def _note_unmoved(tensors: Iterable[TensorComparison]) -> list[Finding]:
+    """Tensors that the reference left alone: equal in the submission, or an error found above."""
+    still = [t for t in tensors if not t.exact and not t.moved and t.numel]
+    if not still:
+        return []
+    equal = sum(t.update_error == 0 for t in still)
+    message = (
+        f"the reference's training did not move {_names(t.name for t in still)}; "
+        f"the submission left {equal} of these {len(still)} as they were"
+    )
+    return [note("unmoved", message)]
+
+
+# --- words -----------------------------------------------------------------------------------
+
+
+def _movement(tensor: TensorComparison) -> str:
+    """What a tensor did instead, and what often causes it."""
+    ratio = tensor.norm_ratio
+    if not tensor.moved:
+        return "it moved although the reference's training does not move it"
+    if ratio < STILL:
+        return f"it did not move (norm ratio {ratio:.2f}): is it trained?"
+    # An update in the right direction has an error of |ratio - 1| and no more.
+    if tensor.update_error <= 1.1 * abs(ratio - 1):
+        return f"it moved {ratio:.3g} times as far, in the right direction: is its gradient scaled?"
+    return f"norm ratio {ratio:.3g}"
+
+
+def _against(measured: float, allowed: float) -> str:
+    if not math.isfinite(measured):
+        return f"{measured} (allowed {allowed:.3g})"
+    return f"{measured:.3g} (allowed {allowed:.3g}, {measured / allowed:.3g}x)"
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = list(names)
+    shown = ", ".join(listed[:WORST_SHOWN])
+    return shown if len(listed) <= WORST_SHOWN else f"{shown} and {len(listed) - WORST_SHOWN} more"
+
+
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def _off(
+    check: str,
+    message: str,
+    metrics: RunMetrics,
+    tolerances: Tolerances,
+    worst: tuple[TensorFinding, ...] = (),
+) -> Finding:
+    measured, allowed = getattr(metrics, check), getattr(tolerances, check)
+    return rejects(Code.UPDATE_MISMATCH, check, message, measured, allowed, worst)
