@@ -199,7 +199,11 @@ def _judge(
     device = machine.pick_device(hparams.world.device, world_size)
     draft.machine = machine.describe(device, world_size)
     # A CPU's peak is measured, so before anything else keeps the machine busy.
-    peak = find_peak(hparams.mfu.peak_tflops, draft.machine)
+    peak = find_peak(
+        draft.machine.devices[0] if device == "cuda" else "cpu",
+        hparams.mfu.peak_tflops,
+        machine.threads_per_rank(world_size),
+    )
     if peak.source == "measured":
         draft.warnings.append(
             "MFU is against a peak measured on this CPU: compare it on this machine only"

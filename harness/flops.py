@@ -13,18 +13,29 @@ and another lacks need no rule of their own. Two figures come out, both in every
   torch.utils.flop_counter.FlopCounterMode to the last FLOP.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import Code, InputError
+from harness.model_config import load_config
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
     from transformers import PretrainedConfig
+
+__all__ = [
+    "FORMULA_VERSION",
+    "Basis",
+    "ParameterCount",
+    "attention_flops_per_token",
+    "count_parameters",
+    "flops_per_token",
+    "load_config",
+    "mfu",
+    "render",
+]
 
 FORMULA_VERSION = "1"
 
@@ -35,7 +46,8 @@ Basis = Literal["active_params", "matmul_flops"]
 EXPERTS_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 TOP_K_KEYS = ("num_experts_per_tok", "moe_top_k", "moe_topk", "moe_k")
 # `layer_types` of a config: layers in which tokens attend to one another by two matrix products, and
-# layers without any. Others (sparse indexers, hybrids) would need a formula of their own.
+# layers without them, whose recurrent state is not counted. Others (sparse indexers, hybrids) would
+# need a formula of their own and are refused.
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 OTHER_LAYERS = frozenset({"linear_attention", "conv", "mlp", "moe"})
 
@@ -220,7 +232,7 @@ def _routed_containers(model: "nn.Module", num_experts: int) -> dict[str, "nn.Mo
         name: module
         for name, module in modules.items()
         if _is_stack(module, num_experts)
-        and any(_has_router(modules[above], module, num_experts) for above in _parents(name))
+        and any(_has_router(above, module, num_experts) for above in _parents(modules, name))
     }
 
 
@@ -242,13 +254,15 @@ def _has_router(above: "nn.Module", container: "nn.Module", num_experts: int) ->
     )
 
 
-def _parents(name: str) -> Iterator[str]:
-    """One and two levels up: "a.b.c" gives "a.b" and "a"."""
+def _parents(modules: dict[str, "nn.Module"], name: str) -> Iterator["nn.Module"]:
+    """The modules one and two levels up, within a layer: a list of layers holds others' routers."""
+    from torch import nn
+
     for _ in range(2):
-        if not name:
-            return
         name = name.rpartition(".")[0]
-        yield name
+        if not name or isinstance(modules[name], nn.ModuleList):
+            return
+        yield modules[name]
 
 
 def _layer_of(container: str) -> str:
@@ -321,70 +335,6 @@ def _attention_layers(config: "PretrainedConfig", text: "PretrainedConfig") -> i
             config, f"no formula for layers of the kind {', '.join(sorted(unknown))}"
         )
     return sum(kind in ATTENTION_LAYERS for kind in kinds)
-
-
-# --- validator flops --------------------------------------------------------------------------
-
-
-def load_config(source: str) -> "PretrainedConfig":
-    """The config that a person names: nothing is executed, remote code is never trusted.
-
-    Args:
-        source: a config.json, a folder that holds one, an hparams file, or a model name of the hub.
-
-    Raises InputError(BAD_ARGUMENT) with one line.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        path = path / "config.json"
-    if not path.exists():
-        return _config_from_hub(source)
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(Code.BAD_ARGUMENT, f"cannot read {path} as JSON: {error}") from None
-    if isinstance(content, dict) and "schema_version" in content:
-        from harness import hparams
-
-        model = hparams.load(path).hparams.model
-        if model.source == "hub":
-            return _config_from_hub(model.repo, model.revision)
-        content = model.config
-    return config_from_dict(content, str(path))
-
-
-def config_from_dict(content: object, where: str) -> "PretrainedConfig":
-    """A transformers config from the content of a config.json.
-
-    Raises InputError(BAD_ARGUMENT), naming `where`.
-    """
-    from transformers import AutoConfig
-
-    if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
-        raise InputError(Code.BAD_ARGUMENT, f"{where} is no model config: it has no model_type")
-    values = {key: value for key, value in content.items() if key != "model_type"}
-    try:
-        return AutoConfig.for_model(content["model_type"], **values)
-    except Exception as error:  # each architecture validates in its own way
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(Code.BAD_ARGUMENT, f"{where}: {lines[0]}") from None
-
-
-def _config_from_hub(name: str, revision: str | None = None) -> "PretrainedConfig":
-    from transformers import AutoConfig
-
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise InputError(
-            Code.BAD_ARGUMENT,
-            f"there is no file {name}, and it is no model name of the hub (owner/name) either",
-        )
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except Exception as error:  # offline, unknown, gated, remote code: all end the same way here
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(
-            Code.BAD_ARGUMENT, f"cannot get the config of {name} from the hub: {lines[0]}"
-        ) from None
 
 
 def render(count: ParameterCount, sequence_length: int) -> "Table":

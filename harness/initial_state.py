@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
+from transformers.utils import logging as transformers_logging
 
 from harness.errors import Code, InputError
 from harness.verify.pieces import TensorKind, TensorSpec
@@ -122,6 +123,7 @@ def write_converted(
         InputError: HPARAMS_INVALID where checkpoint and model do not fit together.
     """
     wanted = dict.fromkeys(model.state_dict())
+    transformers_logging.disable_progress_bar()  # one a layer says nothing
     ties: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
     writer = StateWriter(folder, dtype)
     with ExitStack() as stack:
@@ -222,7 +224,8 @@ def _convert(
     if info.mismatched_keys or info.conversion_errors:
         problems = [*map(str, info.mismatched_keys), *map(str, info.conversion_errors.values())]
         raise InputError(
-            Code.HPARAMS_INVALID, "the checkpoint does not fit the model: " + "; ".join(problems[:5])
+            Code.HPARAMS_INVALID,
+            "the checkpoint does not fit the model: " + "; ".join(problems[:5]),
         )
     for name, tensor in list(model.state_dict().items()):
         if tensor.device.type != "meta":

@@ -62,6 +62,7 @@ def preload(
             INTERNAL where the disk is full or not writable.
     """
     directory = default_directory(loaded) if directory is None else directory.absolute()
+    benchmark_key(loaded)  # names a missing tokenizer file before any work is done
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with _alone(directory, progress):
@@ -225,9 +226,7 @@ def _write_model(
     write_layout(building / LAYOUT, layout)
     if inputs.checkpoint:
         progress(f"converting {len(inputs.checkpoint)} files of weights")
-        initial_state.write_converted(
-            empty, inputs.checkpoint, dtype, building / STATE, progress
-        )
+        initial_state.write_converted(empty, inputs.checkpoint, dtype, building / STATE, progress)
     else:
         progress(f"drawing random weights from seed {model.init_seed}")
         initial_state.write_random(config, dtype, model.init_seed, building / STATE)
@@ -268,9 +267,7 @@ def _write_corpus(
         )
     else:
         documents = read_documents(inputs.corpus)
-    packed = pack(
-        documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress
-    )
+    packed = pack(documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress)
     progress(f"packed {packed.documents:,} documents into {packed.count:,} tokens")
     if not packed.count:
         raise InputError(Code.HPARAMS_INVALID, f"the corpus {inputs.corpus} is empty")

@@ -24,6 +24,7 @@ from harness.snapshot import Snapshot
 from harness.verify.pieces import State
 from harness.verify.states import trusted_state
 
+TASK = "task.json"
 FINISHED = "finished"
 STATE = "state"
 RECORD = "record.safetensors"
@@ -131,7 +132,9 @@ def run_reference(
     for challenge, path in zip(challenges, task.challenges, strict=True):
         challenge.write(path)
     save_file(dict(coordinates), task.coordinates)
-    (inbox / "task.json").write_text(task.model_dump_json())
+    (inbox / TASK).write_text(task.model_dump_json())
+    for file in inbox.iterdir():
+        file.chmod(0o644)  # the reference is another user, too
 
     _launch(hparams, task, sandbox, folder, inbox)
     return [_read(snapshot, output / f"run{run}") for run in range(len(challenges))]
@@ -144,7 +147,7 @@ def _launch(
     limits = hparams.limits
     world_size = task.variant.world_size
     job = Job(
-        argv=(*torchrun_argv(world_size, "harness.reference"), str(inbox / "task.json")),
+        argv=(*torchrun_argv(world_size, "harness.reference"), str(inbox / TASK)),
         code=code_folder(folder / "code", judge=True),
         read_only=(task.model_dir, inbox),
         writable=(task.output,),

@@ -252,9 +252,7 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
         raise _changed(directory, f"{path} does not belong there")
     for path, size in sizes.items():
         if size != expected[path].size:
-            raise _changed(
-                directory, f"{path} has {size} bytes instead of {expected[path].size}"
-            )
+            raise _changed(directory, f"{path} has {size} bytes instead of {expected[path].size}")
     for path, sha256 in hash_files(directory, sizes).items():
         if sha256 != expected[path].sha256:
             raise _changed(directory, f"{path} has another sha256 than the manifest")

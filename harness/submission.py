@@ -21,6 +21,8 @@ from harness.errors import Code, InputError, JudgeError, SubmissionError, Trainj
 from harness.source_facts import Binding, Facts, StrategyFact
 from harness.strategy import Strategy, read_strategy
 
+__all__ = ["Level", "Remark", "Strategy", "Submission", "check", "read"]
+
 MAX_BYTES = 2**20
 # CPU time is limited in the child; only a machine in trouble gets here.
 PARSE_SECONDS = 300

@@ -118,7 +118,7 @@ def _open(setup: TrialSetup, trial: Trial, workspace: Workspace, run: int) -> tu
             order,
             trial.key,
             setup.hparams.limits.outbox_bytes,
-            setup.hparams.binding_hash,
+            bind=setup.hparams.binding_hash,
         )
         for rank, order in enumerate(trial.plan.orders)
     ]

@@ -27,8 +27,10 @@ So v(w_p − w_q) <= 32 for p ≠ q.
 
 No sum Σ f_p(x_p) modulo 2^64 can promise 2 for 64-bit elements: f_p, f_q and f_p − f_q would be
 permutations of Z/2^64, but the values of a permutation sum to 2^63, and 2^63 − 2^63 is not 2^63.
-There, and for any other change, the key decides: a difference fixed before the key is drawn, with an
-odd number in it, passes with probability about 2^-48 or less; one of multiples of 2^s, 2^s times that.
+There, and for any other change, the key decides: a difference fixed before the key is drawn that has
+an odd number in it passes with a probability of about 2^-30 at most (47 bits of W[i] are uniform, of
+which 17 can be lost where the changes of a column add up to 0), one of multiples of 2^s with up to
+2^s times that.
 
 **What it does not do.** It is linear: whoever knows the key can change a few hundred low mantissa
 bits so that the sum stays (generalised birthday; `tests/test_digest.py` does it). A rank learns the
@@ -256,7 +258,7 @@ def _prepare(device: "torch.device", weights: Weights) -> "DeviceTables":
 def _sha256(spans: "Sequence[tuple[int, torch.Tensor]]") -> str:
     state = hashlib.sha256()
     for _, span in spans:
-        state.update(memoryview(_host_bytes(span)))
+        state.update(_host_bytes(span).data)
     return state.hexdigest()
 
 
@@ -298,7 +300,9 @@ def _byte_view(span: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     # A conjugated or negated view is a flag on other bytes.
-    return span.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    plain = span.resolve_conj().resolve_neg().contiguous()
+    # A dimension of size 1 may have any stride in a contiguous tensor; `view(dtype)` wants 1.
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
 
 
 def _host_bytes(span: "torch.Tensor") -> Bytes:

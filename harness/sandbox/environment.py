@@ -76,7 +76,7 @@ def package_folders() -> tuple[Path, ...]:
 
 def interpreter_links() -> tuple[Path, ...]:
     """Every hop from `sys.executable` to the real file: each has to exist inside."""
-    hops = []
+    hops: list[Path] = []
     path = Path(sys.executable)
     while path.is_symlink() and len(hops) < 40:
         hops.append(path)

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -121,14 +122,18 @@ class Sandbox:
         taken = None
         if os.geteuid() == 0 and self.level is not Level.NONE:
             taken = user.allocate_user()
+        number = None if taken is None else taken.number
+        scratch = None if self.level is Level.BUBBLEWRAP else _scratch_folder(number)
         try:
-            number = None if taken is None else taken.number
             if number is not None:
                 user.hand_over(job, number)
-            scratch = None if self.level is Level.BUBBLEWRAP else _scratch_folder(number)
             command = self._command(job, scratch, number)
             lock = () if taken is None else (taken.lock.fileno(),)
             return _launch(job, self.level, command, scratch, number, lock)
+        except BaseException:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
         finally:
             if taken is not None:
                 taken.lock.close()

@@ -22,7 +22,7 @@ from harness.sandbox.process_tree import (
     end_all,
     measure,
 )
-from harness.sandbox.watch import Log, TooManyEntries, folder_bytes
+from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
 
 POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0
@@ -208,7 +208,7 @@ class _Supervision:
                 continue
             try:
                 size = folder_bytes(folder)
-            except TooManyEntries as error:
+            except TooManyEntriesError as error:
                 return EndReason.OUTBOX, None, f"{name} has {error}"
             if size > allowed:
                 detail = f"{_mib(size)} in {name} where {_mib(allowed)} are allowed"

@@ -9,7 +9,7 @@ MAX_ENTRIES = 100_000
 COUNTER = struct.Struct("<Q")
 
 
-class TooManyEntries(Exception):
+class TooManyEntriesError(Exception):
     """The folder is too deep or has too many entries to be measured."""
 
 
@@ -17,7 +17,7 @@ def folder_bytes(folder: str) -> int:
     """Bytes that `folder` holds: for each entry the larger of its disk blocks and its apparent size.
 
     A sparse file counts by its apparent size, because whoever reads it reads that much. No link is
-    followed, also none that takes a folder's place while this runs. Raises TooManyEntries.
+    followed, also none that takes a folder's place while this runs. Raises TooManyEntriesError.
     """
     counted = [0]
     try:
@@ -32,12 +32,12 @@ def _folder_bytes(folder: int, depth: int, counted: list[int]) -> int:
     total = 0
     try:
         if depth > MAX_DEPTH:
-            raise TooManyEntries(f"folders nested deeper than {MAX_DEPTH}")
+            raise TooManyEntriesError(f"folders nested deeper than {MAX_DEPTH}")
         with os.scandir(folder) as entries:
             for entry in entries:
                 counted[0] += 1
                 if counted[0] > MAX_ENTRIES:
-                    raise TooManyEntries(f"more than {MAX_ENTRIES} files")
+                    raise TooManyEntriesError(f"more than {MAX_ENTRIES} files")
                 try:
                     status = entry.stat(follow_symlinks=False)
                     total += max(status.st_blocks * 512, status.st_size)

@@ -192,7 +192,7 @@ def explain_weights(weights: Sequence[float], allowed: float) -> str:
 
 def _explain_step(step: int, weight: float, steps: int) -> str:
     if abs(weight) < NEAR:
-        return f"step {step} of {steps} is missing (weight {weight:.2f})"
+        return f"step {step} of {steps} is missing (weight {weight:z.2f})"
     if abs(weight - 2) < NEAR:
-        return f"step {step} of {steps} counts twice (weight {weight:.2f})"
+        return f"step {step} of {steps} counts twice (weight {weight:z.2f})"
     return ""

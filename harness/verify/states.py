@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import Code, JudgeError
-from harness.sandbox.shards import read_shard
+from harness.sandbox.shards import ShardEntry, ShardError, read_shard
 from harness.verify.pieces import Box, State, StoredPiece, TensorSpec
 
 # numpy has no bfloat16: its bits are the upper half of a float32's.
@@ -71,7 +71,7 @@ def trusted_state(source: Path | Sequence[Path], layout: Mapping[str, TensorSpec
     pieces: dict[str, list[StoredPiece]] = {name: [] for name in layout}
     files = sorted(source.glob("*.safetensors")) if isinstance(source, Path) else source
     for file in files:
-        for entry in read_shard(file, file.stat().st_size):
+        for entry in _read(file):
             spec = layout.get(entry.name)
             if spec is None:
                 raise _broken(f"{file} holds {entry.name}, which is no tensor of the benchmark")
@@ -82,6 +82,13 @@ def trusted_state(source: Path | Sequence[Path], layout: Mapping[str, TensorSpec
     for name, spec in layout.items():
         _check_tensor(name, spec, pieces[name])
     return pieces
+
+
+def _read(file: Path) -> list[ShardEntry]:
+    try:
+        return read_shard(file, file.stat().st_size)
+    except (ShardError, OSError) as error:
+        raise _broken(f"cannot read {file}: {error}") from error
 
 
 def _check_tensor(name: str, spec: TensorSpec, pieces: Sequence[StoredPiece]) -> None:

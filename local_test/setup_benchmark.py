@@ -1,0 +1,59 @@
+"""Make what an evaluation reads: model, tokenizer and packed corpus of a benchmark.
+
+    python local_test/setup_benchmark.py [--hparams FILE] [--directory FOLDER] [--token TOKEN]
+
+Needs a network only for a benchmark of the hub (profiles/); afterwards everything is offline. It is
+`validator preload`, followed by a look at what this machine offers.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
+
+from harness.errors import TrainjudgeError  # noqa: E402
+from harness.hparams import load  # noqa: E402
+from harness.preload import preload  # noqa: E402
+from harness.snapshot import Snapshot  # noqa: E402
+
+
+def main() -> int:
+    """Exit status 0; 2: something that you can set right; 3: hub, network or disk."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--hparams", type=Path, default=ROOT / "hparams.json")
+    parser.add_argument("--directory", type=Path, help="the snapshot's folder")
+    parser.add_argument("--token", help="for gated repositories; better: HF_TOKEN")
+    arguments = parser.parse_args()
+    try:
+        loaded = load(arguments.hparams)
+        snapshot = preload(loaded, arguments.directory, arguments.token, progress=print)
+    except TrainjudgeError as error:
+        print(f"{error.code}: {error.message}", file=sys.stderr)
+        return error.exit_status
+    describe(snapshot)
+    describe_machine()
+    return 0
+
+
+def describe(snapshot: Snapshot) -> None:
+    manifest = snapshot.manifest
+    print(f"benchmark   {manifest.name}")
+    print(f"model       {manifest.model_source}  (sha256 {manifest.model_sha256[:12]})")
+    print(f"corpus      {manifest.data_source}: {manifest.token_count:,} tokens")
+    print(f"snapshot    {snapshot.directory}")
+
+
+def describe_machine() -> None:
+    """What a run here would have; `validator doctor` says more, sandboxes included."""
+    import torch
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    print(f"torch       {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"devices     {', '.join(devices) or 'no GPU: the ranks run on the CPU'}")
+    print("next        python local_test/simulate_validator.py submissions/train_single.py")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

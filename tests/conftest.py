@@ -1,0 +1,67 @@
+"""What many tests share: the embedded benchmark and its snapshot, made once a session."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.hparams import LoadedHparams, load
+from harness.preload import preload
+from harness.snapshot import Snapshot
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Edit = Callable[[dict[str, Any]], LoadedHparams]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of the judge for this session, so that no test reads or writes the user's own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRAINJUDGE_HOME", str(home))
+        patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+        yield home
+
+
+@pytest.fixture(scope="session")
+def loaded() -> LoadedHparams:
+    """The embedded benchmark, hparams.json of the project."""
+    return load(ROOT / "hparams.json")
+
+
+@pytest.fixture(scope="session")
+def snapshot(loaded: LoadedHparams, judge_home: Path) -> Snapshot:
+    """The snapshot of the embedded benchmark, at the default place below `judge_home`."""
+    return preload(loaded)
+
+
+@pytest.fixture
+def raw_hparams(loaded: LoadedHparams) -> dict[str, Any]:
+    """The fields of hparams.json, to be changed at will; files are named by absolute path."""
+    raw: dict[str, Any] = json.loads(loaded.path.read_bytes())
+    raw["model"]["tokenizer"] = str(loaded.resolve(raw["model"]["tokenizer"]))
+    raw["data"]["file"] = str(loaded.resolve(raw["data"]["file"]))
+    return raw
+
+
+@pytest.fixture
+def edited(raw_hparams: dict[str, Any], tmp_path: Path) -> Edit:
+    """Make a benchmark that differs: `edited({"steps.max": 5, "model": {...}})`."""
+
+    def edit(changes: dict[str, Any]) -> LoadedHparams:
+        raw = copy.deepcopy(raw_hparams)
+        for dotted, value in changes.items():
+            *sections, field = dotted.split(".")
+            target = raw
+            for section in sections:
+                target = target[section]
+            target[field] = value
+        path = tmp_path / "hparams.json"
+        path.write_text(json.dumps(raw), encoding="utf-8")
+        return load(path)
+
+    return edit

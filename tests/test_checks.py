@@ -1,0 +1,311 @@
+"""Cheats and honest noise on a synthetic training: each cheat is rejected by a finding that names it."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from build_states import whole
+from safetensors.numpy import save_file
+
+from harness.errors import Code, JudgeError
+from harness.hparams import Tolerances
+from harness.protocol.messages import Done
+from harness.strategy import Strategy
+from harness.verify.attribution import attribute, draw_coordinates, gather
+from harness.verify.checks import (
+    Finding,
+    RunEvidence,
+    Severity,
+    judge_losses,
+    judge_run,
+    judge_tokens,
+    measure_run,
+)
+from harness.verify.compare import compare_states
+from harness.verify.metrics import RunMetrics
+from harness.verify.pieces import TensorKind, TensorSpec
+from harness.verify.states import trusted_state
+
+STEPS, BATCH, SEQUENCE = 6, 8, 16
+GATE = "model.layers.2.mlp.gate.weight"
+EXPERTS = "model.layers.2.mlp.experts.down_proj"
+EMBEDDING = "model.embed_tokens.weight"
+LAYOUT = {
+    EMBEDDING: TensorSpec((64, 16), "float32", TensorKind.EMBEDDING),
+    EXPERTS: TensorSpec((4, 16, 12), "float32", TensorKind.EXPERTS),
+    GATE: TensorSpec((4, 16), "float32"),
+    "lm_head.weight": TensorSpec((64, 16), "float32"),
+}
+TOLERANCES = Tolerances(
+    loss=1e-3,
+    update_error=0.05,
+    tensor_update_error=0.1,
+    slice_update_error=0.3,
+    norm_ratio=3e-3,
+    tensor_norm_ratio=0.02,
+    step_weight=0.02,
+)
+ROWS = np.linspace(6.0, 7.0, BATCH)
+STRATEGY = Strategy(dp_size=2, tp_size=2)
+Weights = dict[str, np.ndarray]
+
+
+class Training:
+    """Initial weights and the reference's updates; float64 [steps, *shape] for each tensor."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.initial: Weights = {n: rng.standard_normal(s.shape) for n, s in LAYOUT.items()}
+        # The gate moves a hundred times less than the rest: a global norm does not see it.
+        self.updates: Weights = {
+            n: (1e-4 if n == GATE else 1e-2) * rng.standard_normal((STEPS, *s.shape))
+            for n, s in LAYOUT.items()
+        }
+
+    def final(self, weights: list[float] | None = None) -> Weights:
+        factors = np.array(weights or [1.0] * STEPS)
+        return {n: w + np.tensordot(factors, self.updates[n], 1) for n, w in self.initial.items()}
+
+    def noisy(self) -> Weights:
+        rng = np.random.default_rng(1)
+        return {
+            n: self.initial[n] + (w - self.initial[n]) * (1 + 3e-3 * rng.standard_normal(w.shape))
+            for n, w in self.final().items()
+        }
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return Training()
+
+
+def evidence(
+    training: Training, *versions: Weights, claims: list[Done] | None = None
+) -> RunEvidence:
+    initial, reference = (whole(w, LAYOUT) for w in (training.initial, training.final()))
+    states = [whole(weights, LAYOUT) for weights in versions]
+    coordinates = draw_coordinates(LAYOUT, 1_000, seed=0)
+    steps = np.stack(
+        [
+            np.concatenate([training.updates[n][k].flatten()[coordinates[n]] for n in coordinates])
+            for k in range(STEPS)
+        ]
+    )
+    start = gather(initial, coordinates)
+    return RunEvidence(
+        claims=claims or [done(ROWS.mean())] * STRATEGY.world_size,
+        strategy=STRATEGY,
+        row_losses=ROWS,
+        sequence_length=SEQUENCE,
+        steps=STEPS,
+        comparisons=[compare_states(initial, reference, state, LAYOUT) for state in states],
+        attributions=[attribute(steps, gather(state, coordinates) - start) for state in states],
+    )
+
+
+def done(loss: float | None, tokens: int | None = None) -> Done:
+    return Done(run=0, final_loss=None if loss is None else float(loss), total_tokens=tokens)
+
+
+def rejections(findings: list[Finding]) -> dict[str, Finding]:
+    return {f.check: f for f in findings if f.severity is Severity.REJECTS}
+
+
+def test_honest_noise_is_accepted_without_a_word(training: Training) -> None:
+    assert judge_run(evidence(training, training.noisy()), TOLERANCES) == []
+
+
+def swap_experts(weights: Weights, _: Training) -> None:
+    weights[EXPERTS][[1, 3]] = weights[EXPERTS][[3, 1]]
+
+
+def freeze_expert(weights: Weights, training: Training) -> None:
+    weights[EXPERTS][2] = training.initial[EXPERTS][2]
+
+
+def freeze_row(weights: Weights, training: Training) -> None:
+    weights[EMBEDDING][41] = training.initial[EMBEDDING][41]
+
+
+def freeze_gate(weights: Weights, training: Training) -> None:
+    weights[GATE] = training.initial[GATE]
+
+
+def scale_gate(weights: Weights, training: Training) -> None:
+    weights[GATE] = training.initial[GATE] + 4 * (weights[GATE] - training.initial[GATE])
+
+
+def hide_nan(weights: Weights, _: Training) -> None:
+    weights[EXPERTS][3, 15, 11] = math.nan
+
+
+@pytest.mark.parametrize(
+    ("cheat", "check", "tensor", "said"),
+    [
+        (freeze_gate, "tensor_update_error", GATE, f"{GATE}: update error 1 (allowed 0.1, 10x); "
+         "it did not move (norm ratio 0.00): is it trained?"),
+        (scale_gate, "tensor_update_error", GATE, "it moved 4 times as far, in the right direction"),
+        (freeze_expert, "slice_update_error", EXPERTS, f"{EXPERTS}: expert 2: update error 1 (allowed 0.3"),
+        (swap_experts, "slice_update_error", EXPERTS, "(2 of 4 experts are off: 1, 3)"),
+        (freeze_row, "slice_update_error", EMBEDDING, f"{EMBEDDING}: row 41: update error 1 (allowed 0.3"),
+        (hide_nan, "finite", EXPERTS, f"contains 1 non-finite element (NaN or infinity) in {EXPERTS}"),
+    ],
+)  # fmt: skip
+def test_a_part_that_is_wrong_is_named(
+    training: Training,
+    cheat: Callable[[Weights, Training], None],
+    check: str,
+    tensor: str,
+    said: str,
+) -> None:
+    weights = training.noisy()
+    cheat(weights, training)
+    found = rejections(judge_run(evidence(training, weights), TOLERANCES))
+    assert said in found[check].message
+    assert found[check].measured is not None and found[check].allowed is not None
+    assert found[check].measured > found[check].allowed
+    assert found[check].worst[0].tensor == tensor
+
+
+def test_nan_is_reported_once_and_not_drowned_in_infinite_errors(training: Training) -> None:
+    weights = training.noisy()
+    hide_nan(weights, training)
+    run = evidence(training, weights)
+    assert [f.check for f in judge_run(run, TOLERANCES)] == ["finite"]
+    assert judge_run(run, TOLERANCES)[0].code is Code.STATE_INVALID
+    assert measure_run(run).update_error == math.inf
+
+
+@pytest.mark.parametrize(
+    ("factors", "said"),
+    [
+        ([1, 1, 1, 1, 1, 0], "step 6 of 6 is missing (weight 0.00)"),
+        ([0.9] * 6, "the learning rate is about 0.90 times the benchmark's"),
+        ([1, 1, 2, 1, 1, 1], "step 3 of 6 counts twice (weight 2.00)"),
+        ([1e-9] * 6, "none of the 6 steps"),
+    ],
+)
+def test_steps_that_were_not_done_as_asked_are_named(
+    training: Training, factors: list[float], said: str
+) -> None:
+    found = rejections(judge_run(evidence(training, training.final(factors)), TOLERANCES))
+    assert said in found["step_weight"].message
+    assert {"update_error", "tensor_update_error", "norm_ratio"} <= set(found)
+    assert all(f.code is Code.UPDATE_MISMATCH for f in found.values())
+
+
+def test_the_worst_version_of_replicas_is_judged(training: Training) -> None:
+    cheated = training.noisy()
+    freeze_row(cheated, training)
+    for versions in ((training.noisy(), cheated), (cheated, training.noisy())):
+        findings = judge_run(evidence(training, *versions), TOLERANCES)
+        assert "row 41" in rejections(findings)["slice_update_error"].message
+        assert any(f.check == "versions" for f in findings)
+
+
+def test_a_tensor_that_the_reference_does_not_move_is_noted_or_rejected() -> None:
+    training = Training()
+    training.updates[GATE][:] = 0
+    honest = judge_run(evidence(training, training.noisy()), TOLERANCES)
+    assert [(f.check, f.severity) for f in honest] == [("unmoved", Severity.NOTE)]
+    assert GATE in honest[0].message
+    moved = training.noisy()
+    moved[GATE] = moved[GATE] + 1e-3
+    found = rejections(judge_run(evidence(training, moved), TOLERANCES))
+    assert "although the reference" in found["tensor_update_error"].message
+
+
+def test_inconclusive_steps_are_noted_and_the_other_checks_stand() -> None:
+    training = Training()
+    for updates in training.updates.values():
+        updates[3] = updates[2]
+    notes = judge_run(evidence(training, training.noisy()), TOLERANCES)
+    assert [(f.check, f.severity) for f in notes] == [("step_weight", Severity.NOTE)]
+    short = judge_run(evidence(training, training.final([1, 1, 1, 0, 1, 1])), TOLERANCES)
+    assert "update_error" in rejections(short)
+
+
+def test_metrics_and_tolerances_are_the_same_fields_and_infinity_survives_json() -> None:
+    assert set(RunMetrics.model_fields) == set(Tolerances.model_fields)
+    training = Training()
+    weights = training.noisy()
+    hide_nan(weights, training)
+    metrics = measure_run(evidence(training, weights))
+    assert RunMetrics.model_validate_json(metrics.model_dump_json()) == metrics
+
+
+OWN = [float(ROWS[:4].mean()), float(ROWS[4:].mean())]
+ALL = float(ROWS.mean())
+
+
+@pytest.mark.parametrize(
+    ("losses", "strategy", "accepted"),
+    [
+        ([ALL, ALL, ALL, ALL], STRATEGY, True),
+        ([OWN[0], OWN[0], OWN[1], OWN[1]], STRATEGY, True),
+        ([OWN[0], None, None, None], STRATEGY, True),
+        ([OWN[0] + 5e-4, None, None, None], STRATEGY, True),
+        ([OWN[1], None, None, None], STRATEGY, False),  # another rank's rows
+        ([ALL, None, OWN[0], None], STRATEGY, False),
+        ([None, ALL, ALL, ALL], STRATEGY, False),
+        ([None] * 4, STRATEGY, False),
+        ([ALL, None, math.nan, None], STRATEGY, False),
+        ([math.inf, None, None, None], STRATEGY, False),
+        ([0.0, None, None, None], STRATEGY, False),
+        ([None, None, None, ALL], Strategy(dp_size=2, pp_size=2), True),
+        ([None, OWN[0], None, OWN[1]], Strategy(dp_size=2, pp_size=2), True),
+        ([None] * 4, Strategy(dp_size=2, pp_size=2), False),
+    ],
+)
+def test_losses_are_those_of_the_ranks_rows_or_of_all(
+    losses: list[float | None], strategy: Strategy, accepted: bool
+) -> None:
+    difference, findings = judge_losses([done(loss) for loss in losses], ROWS, strategy, 1e-3)
+    assert (findings == []) == accepted
+    assert (difference <= 1e-3) == accepted
+    assert all(f.code is Code.LOSS_MISMATCH for f in findings)
+
+
+def test_a_wrong_loss_is_told_with_both_reference_values() -> None:
+    _, findings = judge_losses([done(6.6), *[done(None)] * 3], ROWS, STRATEGY, 1e-3)
+    assert "rank 0 reports a loss of 6.6" in findings[0].message
+    assert f"{OWN[0]:.6g}" in findings[0].message and f"{ALL:.6g}" in findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("tokens", "accepted"),
+    [
+        (None, True),
+        (BATCH * SEQUENCE * STEPS, True),
+        (BATCH // 2 * SEQUENCE * STEPS, True),
+        (BATCH * (SEQUENCE - 1) * STEPS, False),
+        (BATCH * SEQUENCE, False),
+        (0, False),
+        (-1, False),
+    ],
+)
+def test_token_counts_are_compared(tokens: int | None, accepted: bool) -> None:
+    findings = judge_tokens([done(1.0, tokens)], STRATEGY, BATCH, SEQUENCE, STEPS)
+    assert (findings == []) == accepted
+    assert all(f.code is Code.TOKENS_MISMATCH for f in findings)
+
+
+def test_trusted_states_are_read_from_whole_files_and_refused_with_a_hole(tmp_path: Path) -> None:
+    training = Training()
+    arrays = {n: w.astype(np.float32) for n, w in training.initial.items()}
+    names = list(arrays)
+    save_file({n: arrays[n] for n in names[:2]}, tmp_path / "a.safetensors")
+    with pytest.raises(JudgeError, match="0 of 64 elements"):
+        trusted_state(tmp_path, LAYOUT)
+    save_file({n: arrays[n] for n in names[2:]}, tmp_path / "b.safetensors")
+    state = trusted_state(tmp_path, LAYOUT)
+    coordinates = draw_coordinates(LAYOUT, 500, seed=0)
+    expected = np.concatenate([arrays[n].flatten()[i] for n, i in coordinates.items()])
+    assert gather(state, coordinates).tolist() == expected.tolist()
+    save_file({GATE: arrays[GATE]}, tmp_path / "c.safetensors")
+    with pytest.raises(JudgeError, match="stored twice"):
+        trusted_state(tmp_path, LAYOUT)
+    with pytest.raises(JudgeError, match="no tensor of the benchmark"):
+        trusted_state(tmp_path, {GATE: LAYOUT[GATE]})
