@@ -11,16 +11,18 @@ about memory, not about a disk.
 """
 
 import argparse
+import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors.numpy import save
@@ -29,6 +31,10 @@ from harness.verify.compare import compare_states
 from harness.verify.pieces import State, TensorKind, TensorSpec
 from harness.verify.states import trusted_state
 
+if TYPE_CHECKING:
+    import torch
+
+States = tuple[State, State, State]
 NAMES = ("initial", "reference", "submission")
 # What the states are cut along, and into how many shards: as one file, FSDP, and TP would.
 CUTS = ((0, 1), (0, 4), (1, 4))
@@ -49,8 +55,6 @@ def layout_of(gigabytes: float) -> dict[str, TensorSpec]:
 
 def write_states(folder: Path, layout: Mapping[str, TensorSpec]) -> None:
     """One safetensors file a tensor and shard, with the offsets of its box in the header."""
-    import json
-
     rng = np.random.default_rng(0)
     for name, spec in layout.items():
         values = rng.standard_normal(spec.shape, dtype=np.float32)
@@ -68,7 +72,7 @@ def write_states(folder: Path, layout: Mapping[str, TensorSpec]) -> None:
             values += step * rng.standard_normal(spec.shape, dtype=np.float32)
 
 
-def read_plainly(states: list[State], threads: int) -> None:
+def read_plainly(states: States, threads: int) -> None:
     """Every byte once, by numpy's sum over float32."""
     chunks = [
         piece.data.view(np.float32)[start : start + CHUNK]
@@ -81,11 +85,12 @@ def read_plainly(states: list[State], threads: int) -> None:
         list(pool.map(np.sum, chunks))
 
 
-def compare_naively(states: list[State], threads: int) -> None:
+def compare_naively(states: States, threads: int) -> None:
     """Whole tensors in torch, as a first version of a judge does it. Assembling them is included."""
     import torch
 
     torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     for name in states[0]:
         w0, wr, ws = (whole_tensor(state, name) for state in states)
         moved = (wr.float() - w0.float()).square().sum().sqrt()
@@ -93,7 +98,7 @@ def compare_naively(states: list[State], threads: int) -> None:
         ((ws.float() - w0.float()).square().sum().sqrt() / moved).item()
 
 
-def whole_tensor(state: State, name: str):  # type: ignore[no-untyped-def]
+def whole_tensor(state: State, name: str) -> "torch.Tensor":
     import torch
 
     pieces = state[name]
@@ -108,8 +113,9 @@ def whole_tensor(state: State, name: str):  # type: ignore[no-untyped-def]
     return torch.from_numpy(whole)
 
 
-def load(folder: Path, layout: Mapping[str, TensorSpec]) -> list[State]:
-    return [trusted_state(folder / name, layout) for name in NAMES]
+def load(folder: Path, layout: Mapping[str, TensorSpec]) -> States:
+    initial, reference, submission = (trusted_state(folder / name, layout) for name in NAMES)
+    return initial, reference, submission
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -118,9 +124,13 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_rss() -> int:
-    """Highest resident memory of this process so far, bytes; mapped pages of files included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak_resident() -> int:
+    """Highest resident memory of this process so far, bytes; mapped pages of files included.
+
+    Not getrusage's ru_maxrss, which a process inherits from the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
 
 
 def main() -> None:
@@ -134,9 +144,9 @@ def main() -> None:
     layout = layout_of(options.gigabytes)
     if options.measure_memory:
         states = load(options.measure_memory, layout)
-        before = peak_rss()
+        before = peak_resident()
         compare_states(*states, layout, options.threads)
-        print(peak_rss() - before)
+        print(peak_resident() - before)
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)

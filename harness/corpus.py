@@ -6,10 +6,11 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -47,7 +48,7 @@ def read_documents(file: Path, text_field: str = "text") -> Iterator[str]:
     zipped = file.suffix == ".gz"
     form = (file.with_suffix("") if zipped else file).suffix
     try:
-        with gzip.open(file) if zipped else file.open("rb") as stream:
+        with _open(file) as stream:
             if form == ".txt":
                 yield from _lines(file, stream)
             elif form == ".jsonl":
@@ -68,7 +69,7 @@ def text_sha256(file: Path) -> str:
     """SHA-256 of a plain or gzipped file's uncompressed bytes. Raises InputError(HPARAMS_INVALID)."""
     digest = hashlib.sha256()
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with _open(file) as stream:
             while block := stream.read(COPY_BYTES):
                 digest.update(block)
     except (EOFError, gzip.BadGzipFile) as error:
@@ -124,13 +125,17 @@ def pack(
     return Packed(dtype, count, seen)
 
 
-def _lines(file: Path, stream: IO[bytes]) -> Iterator[str]:
+def _open(file: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(file)) if file.suffix == ".gz" else file.open("rb")
+
+
+def _lines(file: Path, stream: BinaryIO) -> Iterator[str]:
     for line in stream:
         if text := line.decode("utf-8").strip("\r\n"):
             yield text
 
 
-def _json_lines(file: Path, stream: IO[bytes], text_field: str) -> Iterator[str]:
+def _json_lines(file: Path, stream: BinaryIO, text_field: str) -> Iterator[str]:
     for number, line in enumerate(stream, 1):
         if not line.strip():
             continue
@@ -145,21 +150,21 @@ def _json_lines(file: Path, stream: IO[bytes], text_field: str) -> Iterator[str]
             yield text
 
 
-def _parquet(file: Path, stream: IO[bytes], text_field: str, zipped: bool) -> Iterator[str]:
+def _parquet(file: Path, stream: BinaryIO, text_field: str, zipped: bool) -> Iterator[str]:
     if find_spec("pyarrow") is None:
         raise InputError(
             Code.HPARAMS_INVALID,
             f"{file.name} is a parquet file; reading it needs pyarrow: `pip install pyarrow`",
         )
-    import pyarrow
-    import pyarrow.parquet
-
+    # Not a dependency: only benchmarks with such a corpus need it, and only to preload.
+    pyarrow = import_module("pyarrow")
+    parquet = import_module("pyarrow.parquet")
     with tempfile.TemporaryFile() as plain:
         if zipped:  # parquet is read from its end
             while block := stream.read(COPY_BYTES):
                 plain.write(block)
         try:
-            table = pyarrow.parquet.ParquetFile(plain if zipped else stream)
+            table = parquet.ParquetFile(plain if zipped else stream)
             if text_field not in table.schema_arrow.names:
                 raise _unusable(file, f"has no column {text_field!r}")
             for rows in table.iter_batches(batch_size=BATCH_ROWS, columns=[text_field]):

@@ -341,18 +341,19 @@ def render(count: ParameterCount, sequence_length: int) -> "Table":
     """The table of `validator flops`."""
     from rich.table import Table
 
-    def millions(parameters: int) -> str:
-        return f"{parameters:,}  ({parameters / 1e9:.3g} B)"
+    def size(parameters: int) -> str:
+        unit, name = (1e9, "B") if parameters >= 1e9 else (1e6, "M")
+        return f"{parameters:,}  ({parameters / unit:.3g} {name})"
 
     experts = f"{count.num_experts} experts, {count.top_k} a token, {count.moe_layers} layers"
     attention = attention_flops_per_token(count, sequence_length)
     rows = [
-        ("parameters, total", millions(count.total)),
-        ("parameters, active", millions(count.active)),
-        ("input embedding", millions(count.input_embedding) + (", tied" if count.tied else "")),
+        ("parameters, total", size(count.total)),
+        ("parameters, active", size(count.active)),
+        ("input embedding", size(count.input_embedding) + (", tied" if count.tied else "")),
         ("routed experts", experts if count.num_experts else "none"),
-        ("routed experts, total", millions(count.routed_experts)),
-        ("in matrix products, active", millions(count.matmul_active)),
+        ("routed experts, total", size(count.routed_experts)),
+        ("in matrix products, active", size(count.matmul_active)),
         ("attention, FLOPs a token", f"{attention:.4g}"),
     ]
     for basis in ("active_params", "matmul_flops"):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.errors import Code, InputError
 
 SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 4 * 2**20
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=2**46)]
@@ -22,7 +23,8 @@ Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict, or "8" and true would be numbers; an infinite tolerance would be none.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class EmbeddedModel(Section):
@@ -169,7 +171,9 @@ class Mfu(Section):
         default="active_params", description="which of the two MFU figures is the headline"
     )
     peak_tflops: float | None = Field(
-        default=None, gt=0, description="dense TFLOP/s of one device; null: table, or measured on CPU"
+        default=None,
+        gt=0,
+        description="dense TFLOP/s of one device; null: table, or measured on CPU",
     )
 
 
@@ -177,14 +181,18 @@ class Limits(Section):
     """What the sandbox allows. Wall times are the judge's; sizes are of the whole sandbox."""
 
     startup_seconds: Seconds = Field(default=300, description="launch and model loading")
-    setup_seconds: Seconds = Field(default=300, description="import, setup() and warm-up, each time")
+    setup_seconds: Seconds = Field(
+        default=300, description="import, setup() and warm-up, each time"
+    )
     run_seconds: Seconds = Field(default=600, description="one timed run")
     open_seconds: Seconds = Field(default=300, description="opening the state of one run")
     memory_bytes: Bytes = Field(default=16 * 2**30, description="anonymous and shared memory")
     processes: int = Field(default=512, ge=16, le=65_536, description="processes and threads")
     outbox_bytes: Bytes = Field(default=4 * 2**30, description="bytes in the outbox of all ranks")
     tmp_bytes: Bytes = Field(default=2**30, description="size of /tmp and of /dev/shm, each")
-    log_bytes: Bytes = Field(default=2**20, description="kept of stdout and stderr; the rest is cut")
+    log_bytes: Bytes = Field(
+        default=2**20, description="kept of stdout and stderr; the rest is cut"
+    )
 
 
 class Hparams(Section):
@@ -206,9 +214,20 @@ class Hparams(Section):
     verify: Verify
     mfu: Mfu = Mfu()
     binding_hash: bool = Field(
-        default=True, description="commit to a SHA-256 too; see docs/protocol.md before turning it off"
+        default=True,
+        description="commit to a SHA-256 too; see docs/protocol.md before turning it off",
     )
     limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _reference_divides_the_batch(self) -> Self:
+        ranks = self.reference.world_size or self.world.size
+        if self.global_batch % (ranks * self.reference.micro_batches):
+            raise ValueError(
+                f"the reference cannot deal global_batch {self.global_batch} evenly to {ranks} ranks "
+                f"in {self.reference.micro_batches} micro-batches"
+            )
+        return self
 
     def noise_sha256(self) -> str:
         """Hash of the fields that shape the noise of an honest run: a calibration is for one of them."""
@@ -243,27 +262,65 @@ class LoadedHparams(BaseModel):
 def load(path: Path) -> LoadedHparams:
     """Read and validate. Raises InputError(HPARAMS_INVALID) with one line per problem."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise InputError(Code.HPARAMS_INVALID, f"cannot read {path}: {error.strerror}") from None
     try:
-        hparams = Hparams.model_validate(json.loads(raw))
+        hparams = _parse(raw)
     except ValueError as error:
-        problems = _problems(error)
         raise InputError(
-            Code.HPARAMS_INVALID, "\n".join(f"{path}: {problem}" for problem in problems)
+            Code.HPARAMS_INVALID, "\n".join(f"{path}: {problem}" for problem in _problems(error))
         ) from None
     return LoadedHparams(
         path=path.resolve(), sha256=hashlib.sha256(raw).hexdigest(), hparams=hparams
     )
 
 
+def _parse(raw: bytes) -> Hparams:
+    """Raises ValueError, of which pydantic's ValidationError and JSON's and UTF-8's are kinds."""
+    if len(raw) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES} bytes: not an hparams file")
+    try:
+        json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except RecursionError:
+        raise ValueError("nested too deeply: not an hparams file") from None
+    return Hparams.model_validate_json(raw)
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """JSON keeps the last of two equal keys, silently; a second tolerance must not win like that."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ValueError(f"the key {', '.join(twice)} is there twice in one object")
+    return found
+
+
 def _problems(error: ValueError) -> list[str]:
-    if not isinstance(error, ValidationError):
+    if isinstance(error, UnicodeDecodeError):
+        return [f"not UTF-8 text: {error.reason} at byte {error.start}"]
+    if isinstance(error, json.JSONDecodeError):
         return [f"not valid JSON: {error}"]
-    lines = []
-    for problem in error.errors():
-        # A union's tag ("embedded") is part of pydantic's location but not of the file.
-        where = ".".join(str(part) for part in problem["loc"]) or "file"
-        lines.append(f"{where}: {problem['msg']}")
-    return lines
+    if not isinstance(error, ValidationError):
+        return [str(error)]
+    return [_problem(details["type"], details["loc"], details["msg"]) for details in error.errors()]
+
+
+def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    # A union's tag is part of pydantic's location but not of the file.
+    parts = [
+        str(part)
+        for index, part in enumerate(location)
+        if not (index == 1 and location[0] in ("model", "data") and part in ("embedded", "hub"))
+    ]
+    where = ".".join(parts) or "the file"
+    texts = {
+        "extra_forbidden": "there is no such key",
+        "missing": "is missing",
+        "model_type": "must be a JSON object",
+        "union_tag_not_found": 'needs a "source": "embedded" or "hub"',
+        "union_tag_invalid": 'its "source" must be "embedded" or "hub"',
+    }
+    return f"{where}: {texts.get(kind, message.removeprefix('Value error, '))}"

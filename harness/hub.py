@@ -6,13 +6,14 @@ snapshot is made, that cache may be deleted.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -88,10 +89,15 @@ def download_data(data: HubData, token: str | None, progress: Progress) -> Path:
     return _download(repository, [data.file], progress) / data.file
 
 
+def _api() -> HfApi:
+    """The hub, or what HF_ENDPOINT names now, a mirror for instance."""
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+
+
 def _list(repository: _Repository, names: Sequence[str]) -> list[RepoFile]:
     """What the hub says of those of the files that exist."""
     with _explained(repository):
-        found = HfApi().get_paths_info(
+        found = _api().get_paths_info(
             repository.name,
             list(names),
             revision=repository.revision,
@@ -111,7 +117,7 @@ def _download(repository: _Repository, names: Sequence[str], progress: Progress)
     progress(f"downloading {len(names)} files, {size / 1e6:,.1f} MB, of {repository}")
     with _explained(repository):
         if len(names) == 1:
-            file = hf_hub_download(
+            file = _api().hf_hub_download(
                 repository.name,
                 names[0],
                 revision=repository.revision,
@@ -121,7 +127,7 @@ def _download(repository: _Repository, names: Sequence[str], progress: Progress)
             folder = Path(file.removesuffix(names[0]))
         else:
             folder = Path(
-                snapshot_download(
+                _api().snapshot_download(
                     repository.name,
                     revision=repository.revision,
                     repo_type=repository.kind,

@@ -7,7 +7,7 @@ preload leaves nothing that looks like a snapshot.
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -175,7 +175,9 @@ def _build(loaded: LoadedHparams, building: Path, token: str | None, progress: P
 def _gather(loaded: LoadedHparams, token: str | None, progress: Progress) -> _Inputs:
     model, data = loaded.hparams.model, loaded.hparams.data
     if isinstance(model, EmbeddedModel):
-        tokenizer, model_folder, checkpoint = loaded.resolve(model.tokenizer), None, ()
+        tokenizer = loaded.resolve(model.tokenizer)
+        model_folder: Path | None = None
+        checkpoint: tuple[Path, ...] = ()
     else:
         from harness import hub
 
@@ -261,12 +263,10 @@ def _write_corpus(
             Code.HPARAMS_INVALID, f"{inputs.tokenizer} is not a tokenizer.json: {error}"
         ) from None
     progress(f"tokenising {inputs.corpus.name}")
+    documents: Iterable[str] = read_documents(inputs.corpus)
     if hparams.data.source == "hub":
-        documents = islice(
-            read_documents(inputs.corpus, hparams.data.text_field), hparams.data.max_documents
-        )
-    else:
-        documents = read_documents(inputs.corpus)
+        every = read_documents(inputs.corpus, hparams.data.text_field)
+        documents = islice(every, hparams.data.max_documents)
     packed = pack(documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress)
     progress(f"packed {packed.documents:,} documents into {packed.count:,} tokens")
     if not packed.count:

@@ -86,15 +86,16 @@ def collect(source: bytes) -> Facts:
     """Parse and look. Never raises for anything that `source` holds, short of a crash."""
     try:
         tree = ast.parse(source)
-        bindings = {name: list(_bindings(tree, name))[:MAX_ENTRIES] for name in CALLS}
+        statements = list(_module_level(tree))
+        bindings = {name: _bindings(statements, name)[:MAX_ENTRIES] for name in CALLS}
         return Facts(
-            "",
-            _strategy(tree),
-            bindings["inner_steps"],
-            bindings["setup"],
-            any(
+            syntax_error="",
+            strategy=_strategy(tree, statements),
+            inner_steps=bindings["inner_steps"],
+            setup=bindings["setup"],
+            star_import=any(
                 isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
-                for node in _module_level(tree)
+                for node in statements
             ),
         )
     except SyntaxError as error:
@@ -130,18 +131,21 @@ def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:
         pending += reversed(inner)
 
 
-def _bindings(tree: ast.Module, name: str) -> Iterator[Binding]:
-    for node in _module_level(tree):
+def _bindings(statements: list[ast.stmt], name: str) -> list[Binding]:
+    bindings = []
+    for node in statements:
+        if not _binds(node, name):
+            continue
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if node.name == name:
-                yield _function(node, name)
-        elif _binds(node, name):
-            yield Binding(node.lineno, "opaque")
+            bindings.append(_function(node, name))
+        else:
+            bindings.append(Binding(node.lineno, "opaque"))
+    return bindings
 
 
 def _binds(node: ast.stmt, name: str) -> bool:
     """Whether this statement, not those inside it, assigns, imports or defines `name`."""
-    if isinstance(node, ast.ClassDef):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return node.name == name
     if isinstance(node, ast.Import | ast.ImportFrom):
         return any((alias.asname or alias.name) == name for alias in node.names)
@@ -168,7 +172,7 @@ def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Bindin
 
 def _signature(args: ast.arguments) -> inspect.Signature:
     """The signature that Python would give the function; the defaults' values do not matter."""
-    kinds = inspect._ParameterKind
+    kinds = inspect.Parameter
     empty = inspect.Parameter.empty
     positional = args.posonlyargs + args.args
     without_default = len(positional) - len(args.defaults)
@@ -188,15 +192,9 @@ def _signature(args: ast.arguments) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _strategy(tree: ast.Module) -> StrategyFact:
+def _strategy(tree: ast.Module, statements: list[ast.stmt]) -> StrategyFact:
     """What `get_strategy` returns, if it is one top-level function that only returns a literal."""
-    name = "get_strategy"
-    found = [
-        node
-        for node in _module_level(tree)
-        if _binds(node, name)
-        or (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name)
-    ]
+    found = [node for node in statements if _binds(node, "get_strategy")]
     if not found:
         return ABSENT
     if len(found) > 1:
@@ -242,11 +240,18 @@ def clip(text: str) -> str:
     return line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + "…"
 
 
+def limit(kind: int, value: int) -> None:
+    """Lower the soft limit; the hard one may be lower already, and nobody here will raise it again."""
+    hard = resource.getrlimit(kind)[1]
+    lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (lowered, hard))
+
+
 def main() -> None:
     """Limits first, then the source from stdin, the facts to stdout."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 10))
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_AS, ADDRESS_SPACE_BYTES)
+    limit(resource.RLIMIT_CPU, CPU_SECONDS)
     warnings.simplefilter("ignore")  # the parser warns of every "\d"
     gc.disable()
     facts = collect(sys.stdin.buffer.read())

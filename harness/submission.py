@@ -5,6 +5,7 @@ which rows), so it is a literal. Everything else said here is help for the autho
 file does what it should is decided by its run alone, and no Python construct is forbidden.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -131,24 +132,24 @@ def _read_bytes(path: Path) -> bytes:
         # Without O_NONBLOCK the open itself would wait for somebody to write into a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        if path.is_symlink():
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
             raise SubmissionError(
                 Code.FILE_UNREADABLE, f"{path} is a symbolic link; give the file that it points to"
             ) from None
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(Code.FILE_UNREADABLE, f"cannot read {path}: {reason}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
+    try:
+        mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise InputError(Code.FILE_UNREADABLE, f"{path} is a folder; give a train file")
         if not stat.S_ISREG(mode):
             raise SubmissionError(Code.FILE_UNREADABLE, f"{path} is not a regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             source = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise InputError(
-                Code.FILE_UNREADABLE, f"cannot read {path}: {error.strerror}"
-            ) from None
+    except OSError as error:
+        raise InputError(Code.FILE_UNREADABLE, f"cannot read {path}: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     if len(source) > MAX_BYTES:
         raise SubmissionError(
             Code.FILE_TOO_LARGE, f"{path} is larger than the {MAX_BYTES:,} bytes allowed"

@@ -30,7 +30,7 @@ def main() -> int:
         loaded = load(arguments.hparams)
         snapshot = preload(loaded, arguments.directory, arguments.token, progress=print)
     except TrainjudgeError as error:
-        print(f"{error.code}: {error.message}", file=sys.stderr)
+        print(f"{error.code}: {error.message}\n{error.detail}".rstrip(), file=sys.stderr)
         return error.exit_status
     describe(snapshot)
     describe_machine()

@@ -32,12 +32,11 @@ from harness.protocol.opening import write_opened
 from harness.sandbox.outbox import read_opened
 
 KEYS = st.sampled_from([0, 1, MODULUS - 1, 0x0123456789ABCDEF])
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
-]
+# Without a GPU one test says that it was skipped, not one for each dtype and view.
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+CUDA = pytest.param(
+    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+)
 DTYPES = [
     torch.bool,
     torch.uint8,
@@ -142,12 +141,15 @@ def test_views_have_the_digest_of_their_row_major_copy(
     assert one(tensor).digest == digest_bytes(np.frombuffer(raw, np.uint8), 7)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    ("start", "stop"), [(0, 10), (0, ROW_BYTES), (1, 3 * ROW_BYTES), (ROW_BYTES + 6, 3 * ROW_BYTES)]
-)
-def test_gpu_code_gives_the_sum_of_cpu_code(start: int, stop: int, device: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_gpu_code_gives_the_sum_of_cpu_code(device: str) -> None:
     """`sum_device` is what runs on a GPU; it is plain torch, so it is checked on the CPU as well."""
+    end = 3 * ROW_BYTES
+    for start, stop in [(0, 10), (0, ROW_BYTES), (1, end), (ROW_BYTES + 6, end), (4, 4)]:
+        check_device_sum(start, stop, device)
+
+
+def check_device_sum(start: int, stop: int, device: str) -> None:
     data = torch.randint(0, 256, (3 * ROW_BYTES,), dtype=torch.uint8)
     weights = key_weights(5)
     tables = device_tables(weights, torch.device(device))
@@ -240,7 +242,7 @@ def test_weights_have_what_the_proof_uses(key: int) -> None:
 
 def test_another_key_gives_another_digest() -> None:
     data = np.arange(100, dtype=np.uint8)
-    assert len({digest_bytes(data, key) for key in range(200)}) == 200
+    assert len({digest_bytes(data, key) for key in range(40)}) == 40
 
 
 # --- what it can't notice, and why pieces carry a SHA-256 too ----------------------------------

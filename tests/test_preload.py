@@ -417,7 +417,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         )
         data = {"sample/part.jsonl.gz": gzip.compress(lines), "small.txt": b"a line\n" * 500}
         standin.repositories["datasets/tiny/text"] = Repository(COMMIT, data)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", standin.url)
+        monkeypatch.setenv("HF_ENDPOINT", standin.url)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         yield standin
 
@@ -545,7 +545,17 @@ def test_a_checkpoint_without_one_of_the_tensors_is_refused(
     lost = index["weight_map"]["model.norm.weight"]
     index["weight_map"] = {k: v for k, v in index["weight_map"].items() if v != lost}
     files["model.safetensors.index.json"] = json.dumps(index).encode()
-    with pytest.raises(InputError, match=r"lacks.*model\.norm\.weight|does not fit"):
+    with pytest.raises(InputError, match=r"lacks \d+ of the model's tensors"):
+        preload(hub_benchmark(), tmp_path / "s")
+
+
+def test_a_checkpoint_of_other_shapes_is_refused(
+    hub: Hub, hub_benchmark: Callable[..., LoadedHparams], tmp_path: Path
+) -> None:
+    files = hub.repositories["models/tiny/moe"].files
+    config = {**json.loads(files["config.json"]), "moe_intermediate_size": 4}
+    files["config.json"] = json.dumps(config).encode()
+    with pytest.raises(InputError, match="does not fit the model"):
         preload(hub_benchmark(), tmp_path / "s")
 
 

@@ -404,6 +404,16 @@ for place in ("/tmp", "/dev/shm", os.environ["TMPDIR"]):
     assert Path("/usr/bin").is_dir()
 
 
+def test_the_next_sandbox_cannot_reach_what_the_last_one_wrote(
+    isolated: Level, folder: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("this test run is not root")
+    run(isolated, make_job(folder, ""))
+    status = (folder / "outbox").stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (0, 0o700)
+
+
 # Limits -----------------------------------------------------------------------------------------
 
 BOMB = """
@@ -709,5 +719,7 @@ def test_level_user_holds_too() -> None:
 
 
 def test_bubblewrap_holds_for_a_judge_that_is_not_root() -> None:
-    selection = "(bubblewrap] or bubblewrap- or bubblewrap_) and not root and not different_users"
+    selection = (
+        "(bubblewrap] or bubblewrap- or bubblewrap_) and not root and not users and not next"
+    )
     rerun(["-k", selection], ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups"])

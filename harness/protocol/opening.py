@@ -67,17 +67,24 @@ def write_opened(
 
 
 def _group(boxes: Iterable[BoxToWrite], max_bytes: int) -> list[list[BoxToWrite]]:
-    """Fill one file after the other; a box whose name is in the current file begins the next."""
+    """Each box goes into the first file that has room and no box of its name yet.
+
+    A state in per-expert names has hundreds of boxes of each fused tensor, one after the other: a
+    file for each run of different names would make thousands of files of one box.
+    """
     groups: list[list[BoxToWrite]] = []
-    names: set[str] = set()
-    size = 0
+    sizes: list[int] = []
+    next_group: dict[str, int] = {}
     for box in boxes:
-        if not groups or box.name in names or size + box.tensor.nbytes > max_bytes:
+        group = next_group.get(box.name, 0)
+        while group < len(groups) and sizes[group] + box.tensor.nbytes > max_bytes:
+            group += 1
+        if group == len(groups):
             groups.append([])
-            names, size = set(), 0
-        groups[-1].append(box)
-        names.add(box.name)
-        size += box.tensor.nbytes
+            sizes.append(0)
+        groups[group].append(box)
+        sizes[group] += box.tensor.nbytes
+        next_group[box.name] = group + 1
     return groups
 
 

@@ -114,6 +114,7 @@ def enter_argv(
         "RLIMIT_NOFILE": OPEN_FILES,
         "RLIMIT_FSIZE": max(limits.outbox_bytes, limits.tmp_bytes) + SPARE_BYTES,
         "RLIMIT_RTPRIO": 0,
+        "RLIMIT_MSGQUEUE": 0,
     }
     if count_tasks:
         rlimits["RLIMIT_NPROC"] = limits.processes + SPARE_TASKS

@@ -6,6 +6,7 @@ Call this only after the sandbox is gone: nothing may change the outbox while it
 import hashlib
 import os
 import re
+import resource
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,8 +53,10 @@ def read_opened(
         SubmissionError(OUTBOX_INVALID): the folder holds something else than the files of the
             opening, or a file is malformed, or a piece is missing or not asked for.
         SubmissionError(COMMITMENT_BROKEN): a piece's bytes are not those committed to.
+        OSError: this machine's fault, such as no descriptors or memory left.
     """
     rank = folder.name
+    _allow_many_files()
     entries = _entries(folder, max_bytes, rank)
     wanted = {_place(commitment.pieces[index]): index for index in indices}
     found: dict[int, StoredPiece] = {}
@@ -80,6 +83,13 @@ def read_opened(
 
 def _place(piece: Piece) -> _Place:
     return piece.name, piece.offset, piece.shape
+
+
+def _allow_many_files() -> None:
+    """Every mapped file holds a descriptor, and a state in per-expert names has hundreds of files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 # --- the folder ---------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Running:
         self._supervisor = supervisor
         self._log = log
         self._ending: Ending | None = None
+        self._kept: str | None = None
         assert supervisor.stdin is not None and supervisor.stdout is not None
         self._lifeline = supervisor.stdin
         self._report = supervisor.stdout
@@ -55,6 +56,8 @@ class Running:
         try:
             self.stop()
         finally:
+            self._kept = self._log.read()
+            os.close(self._log.file)
             self._report.close()
 
     def fileno(self) -> int:
@@ -80,8 +83,11 @@ class Running:
         return self._ending
 
     def log(self) -> str:
-        """What was kept of stdout and stderr: the beginning and the end, safe to print."""
-        return self._log.read()
+        """What was kept of stdout and stderr: the beginning and the end, safe to print.
+
+        Works at any time, also after the `with` block.
+        """
+        return self._log.read() if self._kept is None else self._kept
 
     def _read_report(self) -> Ending:
         text = self._report.read()
@@ -130,9 +136,14 @@ class Sandbox:
             command = self._command(job, scratch, number)
             lock = () if taken is None else (taken.lock.fileno(),)
             return _launch(job, self.level, command, scratch, number, lock)
-        except BaseException:
+        except BaseException as error:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise JudgeError(
+                    Code.SANDBOX_UNAVAILABLE,
+                    f"a sandbox at level {self.level} cannot start: {error}",
+                ) from error
             raise
         finally:
             if taken is not None:
@@ -191,6 +202,7 @@ def _launch(
         scratch=scratch,
         scratch_bytes=limits.tmp_bytes,
         user=number,
+        writable=[] if number is None else [str(path) for path in job.writable],
         shared_folders=not bubbled,
         log=log.file,
         log_bytes=limits.log_bytes,

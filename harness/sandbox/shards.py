@@ -9,6 +9,7 @@ Format: https://github.com/huggingface/safetensors#format, with the optional off
 torch.distributed.checkpoint stores in the metadata.
 """
 
+import errno
 import json
 import math
 import mmap
@@ -28,6 +29,7 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_NAME = 256
 MAX_EXTENT = 2**48
 _LENGTH = struct.Struct("<Q")
+_OUR_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 
 # safetensors' name of a dtype: torch's name and bytes an element.
 DTYPES: Mapping[str, tuple[str, int]] = {
@@ -87,6 +89,7 @@ def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> l
 
     Raises:
         ShardError: not a regular file, too large, or not well formed.
+        OSError: this machine's fault: out of descriptors or memory, or a broken disk.
     """
     content = _map_file(path, max_bytes, folder)
     if content.size < _LENGTH.size:
@@ -130,8 +133,12 @@ def _map_file(path: Path | str, max_bytes: int, folder: int | None) -> npt.NDArr
         descriptor = os.open(
             path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
         )
-    except (OSError, ValueError) as error:
-        raise ShardError(f"it cannot be opened: {error}") from None
+    except ValueError:
+        raise ShardError("its name is no file name") from None
+    except OSError as error:
+        if error.errno in _OUR_FAULT:
+            raise
+        raise ShardError(f"it cannot be opened: {error.strerror}") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

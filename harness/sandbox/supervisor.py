@@ -45,6 +45,7 @@ class Plan:
         own_tasks: tasks of the sandbox's own machinery, not counted against the limit.
         outbox, scratch: folders whose bytes are limited; the scratch folder is removed at the end.
         user: user id that only this sandbox has, or None.
+        writable: folders that were given to that user and are taken back at the end.
         shared_folders: the command saw the host's /tmp and the like: remove what the user left there.
         log: descriptor of the log's memory file.
     """
@@ -60,6 +61,7 @@ class Plan:
     scratch: str | None
     scratch_bytes: int
     user: int | None
+    writable: list[str]
     shared_folders: bool
     log: int
     log_bytes: int
@@ -233,7 +235,15 @@ def _mib(size: int) -> str:
 
 
 def _clean(plan: Plan) -> None:
-    """Remove what the command left in temporary folders. Nothing of it runs any more."""
+    """Take back what the user was given, remove what it left. Nothing of it runs any more.
+
+    The next sandbox may have the same user id: it must not reach this one's files, which the judge is
+    about to read.
+    """
+    for folder in plan.writable:
+        with contextlib.suppress(OSError):
+            os.chown(folder, 0, 0, follow_symlinks=False)
+            os.chmod(folder, 0o700)
     if plan.scratch is not None:
         shutil.rmtree(plan.scratch, ignore_errors=True)
     if plan.user is None or not plan.shared_folders:
