@@ -5,17 +5,15 @@ at once.
 """
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from harness.errors import TrainjudgeError
-
-if TYPE_CHECKING:
-    from harness.result import EvaluationResult
 
 INTERRUPTED = 130
 DEFECT = 3
@@ -37,7 +35,6 @@ HparamsOption = Annotated[
 SnapshotOption = Annotated[
     Path | None, typer.Option("--snapshot", help="Folder of the preloaded snapshot.")
 ]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
@@ -60,6 +57,11 @@ def exit_statuses() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("validator: interrupted; nothing was left behind", err=True)
         sys.exit(INTERRUPTED)
+    except Exception:
+        # Status 1 would read as "rejected".
+        traceback.print_exc()
+        typer.echo("validator: internal: a defect of the judge; please report it", err=True)
+        sys.exit(DEFECT)
 
 
 @app.command()
@@ -92,8 +94,10 @@ def run(
 
     [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
     """
+    from harness.report import print_result, result_file, store
     from harness.simulate import judge_file
 
+    path = None if json == "-" else result_file(file.name, Path(json) if json else None)
     result = judge_file(
         file,
         hparams=hparams,
@@ -102,19 +106,13 @@ def run(
         sandbox=sandbox,
         keep=keep,
         snapshot=snapshot,
-        quiet=json == "-",
+        quiet=path is None,
     )
-    finish(result, json)
-
-
-def finish(result: "EvaluationResult", json: str | None) -> None:
-    """Show and store the result; exit with its status."""
-    from harness.report import print_result, store
-
-    if json == "-":
+    if path is None:
         typer.echo(result.model_dump_json(indent=2))
     else:
-        print_result(result, store(result, Path(json) if json else None))
+        store(result, path)
+        print_result(result, path)
     raise typer.Exit(result.verdict.exit_status)
 
 
@@ -188,8 +186,9 @@ def flops(
         str,
         typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model."),
     ],
-    sequence_length: Annotated[int, typer.Option("--sequence-length", min=1)] = 1024,
-    json: JsonFlag = False,
+    sequence_length: Annotated[
+        int, typer.Option("--sequence-length", min=1, help="Tokens in a row, for attention.")
+    ] = 1024,
 ) -> None:
     """Count a model's parameters, active parameters and FLOPs per token.
 
@@ -199,17 +198,15 @@ def flops(
     """
     from rich.console import Console
 
-    from harness.flops import count_parameters, load_config, render, to_json
+    from harness.flops import count_parameters, load_config, render
 
-    count = count_parameters(load_config(source))
-    if json:
-        typer.echo(to_json(count, sequence_length))
-    else:
-        Console().print(render(count, sequence_length))
+    Console().print(render(count_parameters(load_config(source)), sequence_length))
 
 
 @app.command()
-def doctor(json: JsonFlag = False) -> None:
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
     """Say what this machine offers: devices and peaks, sandboxes and why one is missing, versions.
 
     [dim]validator doctor --json[/dim]

@@ -4,12 +4,13 @@ Data flows one way: submission → challenge → sandbox → verify → score. E
 one only walks through them.
 """
 
+import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import machine
-from harness.errors import Code, JudgeError, SubmissionError, TrainjudgeError, Verdict
+from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError, Verdict
 from harness.hparams import Hparams, LoadedHparams
 from harness.machine import Machine
 from harness.phases import PhaseName, Phases
@@ -135,6 +136,15 @@ def evaluate(
         return _ended(draft, Verdict.REJECTED, error)
     except JudgeError as error:
         return _ended(draft, Verdict.ERROR, error)
+    except InputError:
+        raise
+    except Exception as error:
+        defect = JudgeError(
+            Code.INTERNAL,
+            f"a defect of the judge ({type(error).__name__}); please report it",
+            traceback.format_exc(),
+        )
+        return _ended(draft, Verdict.ERROR, defect)
     failed = _first_rejection(draft.runs)
     if failed is not None:
         run, finding = failed

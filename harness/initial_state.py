@@ -85,16 +85,24 @@ def describe_layout(model: PreTrainedModel) -> dict[str, TensorSpec]:
     }
 
 
-def write_random(config: PreTrainedConfig, dtype: torch.dtype, seed: int, folder: Path) -> None:
+def write_random(
+    config: PreTrainedConfig, layout: Mapping[str, TensorSpec], seed: int, folder: Path
+) -> None:
     """Write transformers' own random initialisation, drawn on the CPU in float32 from `seed`.
 
     The same torch and transformers give the same bytes on the same kind of CPU. The whole model is
     in memory, in float32.
+
+    Args:
+        config: the model's.
+        layout: from `describe_layout`; the dtypes to write.
+        seed: torch's; the caller's random state is left alone.
+        folder: gets the safetensors files.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _build(config, torch.float32)
-    writer = StateWriter(folder, dtype)
+    writer = StateWriter(folder, layout)
     for name, tensor in model.state_dict().items():
         writer.add(name, tensor)
     writer.close()
@@ -103,7 +111,7 @@ def write_random(config: PreTrainedConfig, dtype: torch.dtype, seed: int, folder
 def write_converted(
     model: PreTrainedModel,
     checkpoint: Sequence[Path],
-    dtype: torch.dtype,
+    layout: Mapping[str, TensorSpec],
     folder: Path,
     progress: Callable[[str], None],
 ) -> None:
@@ -115,17 +123,17 @@ def write_converted(
     Args:
         model: on the meta device, as from `empty_model`; left there.
         checkpoint: safetensors files, read memory-mapped.
-        dtype: of the floating-point tensors to write.
+        layout: from `describe_layout` of the same model; names and dtypes to write.
         folder: gets the safetensors files.
         progress: told what is going on.
 
     Raises:
         InputError: HPARAMS_INVALID where checkpoint and model do not fit together.
     """
-    wanted = dict.fromkeys(model.state_dict())
+    wanted = dict.fromkeys(layout)
     transformers_logging.disable_progress_bar()  # one a layer says nothing
     ties: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
-    writer = StateWriter(folder, dtype)
+    writer = StateWriter(folder, layout)
     with ExitStack() as stack:
         groups = _by_layer(checkpoint, stack)
         for number, (_, tensors) in enumerate(sorted(groups.items()), 1):
@@ -147,21 +155,26 @@ def write_converted(
 class StateWriter:
     """Collects tensors and writes them as files of about SHARD_BYTES, in the order given."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, layout: Mapping[str, TensorSpec]) -> None:
         self._folder = folder
-        self._dtype = dtype
+        self._layout = layout
         self._waiting: dict[str, torch.Tensor] = {}
+        self._storages: set[int] = set()
         self._bytes = 0
         self._files = 0
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take a copy of `tensor`, floating-point values in the writer's dtype."""
-        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
+        """Take `tensor`, in the layout's dtype; it must not change before it is written."""
+        dtype: torch.dtype = getattr(torch, self._layout[name].dtype)
         size = tensor.numel() * dtype.itemsize
         if self._waiting and self._bytes + size > SHARD_BYTES:
             self.close()
-        # A copy of its own: safetensors refuses tensors that share memory, as tied ones do.
-        self._waiting[name] = tensor.detach().to(dtype, copy=True).contiguous()
+        own = tensor.detach().to(dtype).contiguous()
+        storage = own.untyped_storage()
+        if storage.data_ptr() in self._storages or storage.nbytes() != size:
+            own = own.clone()  # safetensors refuses tensors that share memory, as tied ones do
+        self._storages.add(own.untyped_storage().data_ptr())
+        self._waiting[name] = own
         self._bytes += size
 
     def close(self) -> None:
@@ -169,6 +182,7 @@ class StateWriter:
         self._files += 1
         save_file(self._waiting, self._folder / f"{self._files:05d}.safetensors", {"format": "pt"})
         self._waiting = {}
+        self._storages = set()
         self._bytes = 0
 
 

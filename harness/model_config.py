@@ -42,13 +42,17 @@ def config_from_dict(content: object, where: str) -> "PretrainedConfig":
 
     Raises InputError(BAD_ARGUMENT), naming `where`.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING
 
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         raise InputError(Code.BAD_ARGUMENT, f"{where} is no model config: it has no model_type")
-    values = {key: value for key, value in content.items() if key != "model_type"}
+    model_type = content["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise InputError(
+            Code.BAD_ARGUMENT, f"{where}: transformers knows no model_type {model_type!r}"
+        )
     try:
-        return AutoConfig.for_model(content["model_type"], **values)
+        return CONFIG_MAPPING[model_type].from_dict(content)
     except Exception as error:  # each architecture validates in its own way
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(Code.BAD_ARGUMENT, f"{where}: {lines[0]}") from None

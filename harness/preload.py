@@ -228,10 +228,10 @@ def _write_model(
     write_layout(building / LAYOUT, layout)
     if inputs.checkpoint:
         progress(f"converting {len(inputs.checkpoint)} files of weights")
-        initial_state.write_converted(empty, inputs.checkpoint, dtype, building / STATE, progress)
+        initial_state.write_converted(empty, inputs.checkpoint, layout, building / STATE, progress)
     else:
         progress(f"drawing random weights from seed {model.init_seed}")
-        initial_state.write_random(config, dtype, model.init_seed, building / STATE)
+        initial_state.write_random(config, layout, model.init_seed, building / STATE)
     end = config.eos_token_id
     end = end[0] if isinstance(end, list) and end else end
     if not isinstance(end, int):

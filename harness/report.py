@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import Verdict
+from harness.errors import Code, InputError, Verdict
 from harness.phases import PhaseName
 
 if TYPE_CHECKING:
@@ -72,14 +72,28 @@ class Progress:
         self.line(words)
 
 
-def store(result: "EvaluationResult", path: Path | None) -> Path:
-    """Write the JSON document; without a path into a new file under results/."""
-    if path is None:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        path = RESULTS / f"{stamp}-{Path(result.submission.name).stem}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(result.model_dump_json(indent=2) + "\n")
+def result_file(name: str, wanted: Path | None = None) -> Path:
+    """Where the JSON document will go, checked before any work; without a wish a new one in results/.
+
+    Raises:
+        InputError: it cannot be written there.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    path = wanted or RESULTS / f"{stamp}-{Path(name).stem}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise InputError(
+            Code.BAD_ARGUMENT, f"cannot write the result to {path}: {error.strerror}"
+        ) from None
     return path
+
+
+def store(result: "EvaluationResult", path: Path) -> None:
+    """Write the JSON document."""
+    path.write_text(result.model_dump_json(indent=2) + "\n")
 
 
 def print_result(result: "EvaluationResult", path: Path) -> None:

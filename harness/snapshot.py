@@ -169,7 +169,14 @@ def open_snapshot(loaded: LoadedHparams, directory: Path | None = None) -> Snaps
             f"library versions (transformers {manifest.transformers}, torch {manifest.torch}): run "
             f"`validator preload` for {loaded.path}",
         )
-    _verify_files(directory, manifest)
+    try:
+        _verify_files(directory, manifest)
+    except OSError as error:
+        raise InputError(
+            Code.SNAPSHOT_MISSING,
+            f"cannot read {error.filename} of the snapshot: {error.strerror}; it belongs to the user "
+            "who ran `validator preload`",
+        ) from None
     try:
         layout = _LAYOUT.validate_json((directory / LAYOUT).read_bytes())
     except ValidationError as error:
@@ -203,7 +210,7 @@ def list_files(directory: Path) -> dict[str, int]:
         InputError: SNAPSHOT_CHANGED where something is neither a regular file nor a folder.
     """
     sizes = {}
-    for folder, folders, files in os.walk(directory):
+    for folder, folders, files in os.walk(directory, onerror=_raise):
         for entry in (*folders, *files):
             path = Path(folder, entry)
             status = path.lstat()
@@ -288,6 +295,10 @@ def _sha256_of_input(loaded: LoadedHparams, field: str, relative: str) -> str:
         raise InputError(
             Code.HPARAMS_INVALID, f"{loaded.path}: {field}: cannot read {path}: {error.strerror}"
         ) from None
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _sha256(directory: Path, path: str) -> str:

@@ -252,7 +252,7 @@ def main() -> None:
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_AS, ADDRESS_SPACE_BYTES)
     limit(resource.RLIMIT_CPU, CPU_SECONDS)
-    warnings.simplefilter("ignore")  # the parser warns of every "\d"
+    warnings.simplefilter("ignore")  # from Python 3.12 on, of every "\d"
     gc.disable()
     facts = collect(sys.stdin.buffer.read())
     sys.stdout.write(json.dumps(asdict(facts)))

@@ -46,12 +46,12 @@ def describe(snapshot: Snapshot) -> None:
 
 
 def describe_machine() -> None:
-    """What a run here would have; `validator doctor` says more, sandboxes included."""
-    import torch
+    """What a run here would have, as `validator doctor` says it."""
+    from rich.console import Console
 
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print(f"torch       {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"devices     {', '.join(devices) or 'no GPU: the ranks run on the CPU'}")
+    from harness.doctor import examine, render
+
+    Console().print(render(examine()))
     print("next        python local_test/simulate_validator.py submissions/train_single.py")
 
 

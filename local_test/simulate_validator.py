@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import HparamsOption, exit_statuses
-from harness.report import phases_table, print_result, store
+from harness.report import phases_table, print_result, result_file, store
 from harness.simulate import judge_file
 
 
@@ -26,8 +26,10 @@ def simulate(
     """Judge SUBMISSION as the validator would."""
     from rich.console import Console
 
+    path = result_file(file.name)
     result = judge_file(file, hparams=hparams, world_size=world, runs=runs, sandbox=sandbox)
-    print_result(result, store(result, None))
+    store(result, path)
+    print_result(result, path)
     Console().print(phases_table(result))
     raise typer.Exit(result.verdict.exit_status)
 

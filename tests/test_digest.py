@@ -122,7 +122,8 @@ def views() -> dict[str, torch.Tensor]:
         "odd offset of 8 bits": torch.arange(50, dtype=torch.uint8)[3:],
         "odd rows of 16 bits": half.t(),
         "conjugate": torch.randn(4, 5, dtype=torch.complex64).conj(),
-        "negative": torch.randn(8, dtype=torch.complex64).conj().imag,
+        "negative": torch._neg_view(torch.randn(8)),
+        "negative and strided": torch.randn(8, dtype=torch.complex64).conj().imag,
         "needs a gradient": torch.nn.Parameter(torch.randn(4, 4)).t(),
     }
 

@@ -143,7 +143,7 @@ def test_more_files_than_descriptors_by_default_can_be_read(tmp_path: Path) -> N
     held = tuple(Held("a", (index % 5, index // 5), torch.ones(1, 1)) for index in range(20))
     folder = tmp_path / "run0-rank3"
     assert len(write_opened(folder, held, shard=4)) == 20
-    used = len(os.listdir("/proc/self/fd"))
+    used = len(list(Path("/proc/self/fd").iterdir()))
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
         pieces = read_opened(folder, commit(held), range(20), KEY, LIMIT, bind=True)

@@ -46,6 +46,21 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 64,
     "eos_token_id": 0,
 }
+DEEPSEEK = {
+    **{key: value for key, value in TINY.items() if key != "head_dim"},
+    "num_key_value_heads": 2,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 0,
+    "moe_intermediate_size": 8,
+    "kv_lora_rank": 4,
+    "q_lora_rank": 4,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 4,
+}
 TINY_MOE = {**TINY, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8}
 
 
@@ -60,21 +75,14 @@ def copied(snapshot: Snapshot, tmp_path: Path) -> Path:
 # --- the embedded benchmark -------------------------------------------------------------------
 
 
-def test_a_second_preload_makes_the_same_bytes(
+def test_a_second_preload_makes_the_same_bytes_and_leaves_the_random_state_alone(
     loaded: LoadedHparams, snapshot: Snapshot, tmp_path: Path
-) -> None:
-    torch.manual_seed(99)  # whatever the process has drawn before
-    again = preload(loaded, tmp_path / "again")
-    assert again.manifest == snapshot.manifest
-
-
-def test_preload_leaves_the_callers_random_state_alone(
-    loaded: LoadedHparams, tmp_path: Path
 ) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    preload(loaded, tmp_path / "again")
+    again = preload(loaded, tmp_path / "again")
+    assert again.manifest == snapshot.manifest
     assert torch.equal(torch.rand(4), expected)
 
 
@@ -131,6 +139,22 @@ def test_bfloat16_parameters_are_the_rounded_float32_ones(
     state = _state(rounded)
     assert all(torch.equal(state[name], exact[name].bfloat16()) for name in exact)
     assert {spec.dtype for spec in rounded.layout.values()} == {"bfloat16"}
+
+
+def test_a_killed_preload_leaves_no_snapshot_and_the_next_one_works(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    target = tmp_path / "s"
+    script = ROOT / "local_test" / "setup_benchmark.py"
+    command = [sys.executable, "-u", script, "--directory", target]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while "tokenising" not in child.stdout.readline():
+            assert child.poll() is None
+        child.kill()
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [".s.lock", ".s.partial"]
+    preload(loaded, target)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [".s.lock", "s"]
 
 
 def test_the_shipped_tokenizer_is_what_its_script_makes(tmp_path: Path) -> None:
@@ -370,6 +394,7 @@ def _tiny_model(model_type: str, **fields: Any) -> Any:
         ("mixtral", {**TINY, "num_local_experts": 4, "sliding_window": None}, 2),
         ("gpt_oss", {**TINY, "num_local_experts": 4, "num_experts_per_tok": 2}, 4),
         ("qwen2_moe", {**TINY_MOE, "shared_expert_intermediate_size": 8}, 2),
+        ("deepseek_v3", DEEPSEEK, 2),
         ("llama", TINY, 0),
     ],
 )

@@ -572,6 +572,18 @@ def test_auto_takes_the_best_level_that_works() -> None:
     assert choose("auto").level is best
 
 
+def test_bubblewrap_is_available_where_bwrap_can_make_namespaces() -> None:
+    """Without this, a broken sandbox would only skip the tests above."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        pytest.skip("bwrap is not installed")
+    trial = ["--unshare-pid", "--unshare-net", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    result = subprocess.run([bwrap, *trial], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        pytest.skip(f"bwrap cannot make namespaces here: {result.stderr.strip()}")
+    assert AVAILABLE[Level.BUBBLEWRAP].available, AVAILABLE[Level.BUBBLEWRAP].reason
+
+
 def test_a_level_that_does_not_work_is_refused_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -124,7 +124,17 @@ def test_a_frame_that_says_it_is_huge_is_refused_before_it_is_read(tmp_path: Pat
         b"\xff\xfe",
         b'{"type":"ready","run":' + b"9" * 5_000 + b"}",
     ],
-    ids=["text", "list", "field missing", "negative", "unknown field", "judge's", "deep", "utf8", "int"],
+    ids=[
+        "text",
+        "list",
+        "field missing",
+        "negative",
+        "unknown field",
+        "judge's",
+        "deep",
+        "utf8",
+        "int",
+    ],
 )
 def test_a_malformed_message_is_the_submissions_fault(tmp_path: Path, body: bytes) -> None:
     assert rejected(tmp_path, says(struct.pack(">I", len(body)) + body)).code is Code.BAD_MESSAGE

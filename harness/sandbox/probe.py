@@ -13,10 +13,11 @@ from harness.sandbox.job import Availability, EndReason, Job, Level
 from harness.sandbox.running import Sandbox
 
 TRIAL_SECONDS = 20.0
-# All that a worker needs of its Python: a binary module of the standard library, and the packages.
+# What a worker needs: a binary module of the standard library, the packages, a folder to write in.
 TRIAL = (
-    "import ctypes, os, importlib.util as u; "
+    "import ctypes, sys, importlib.util as u; "
     "assert u.find_spec('torch') is not None, 'torch is not visible'; "
+    "open(sys.argv[1] + '/file', 'w').close(); "
     "print('alive')"
 )
 DESCRIPTIONS = {
@@ -27,7 +28,7 @@ DESCRIPTIONS = {
 
 
 def probe() -> tuple[Availability, ...]:
-    """Every level, best first. Takes well under a second."""
+    """Every level, best first. Takes some tenths of a second."""
     return tuple(try_level(level) for level in Level)
 
 
@@ -76,11 +77,13 @@ def _trial(level: Level) -> str | None:
     with tempfile.TemporaryDirectory(prefix="trainjudge-probe-") as folder:
         code = Path(folder)
         code.chmod(0o755)
+        box = code / "box"
+        box.mkdir()
         job = Job(
-            argv=(sys.executable, "-c", TRIAL),
+            argv=(sys.executable, "-c", TRIAL, str(box)),
             code=code,
             read_only=(),
-            writable=(),
+            writable=(box,),
             environment={},
             limits=Limits(),
         )

@@ -2,9 +2,9 @@
 
 With w0 the initial, wr the reference's and ws the submitted weights:
     update error  ‖ws − wr‖ / ‖wr − w0‖        norm ratio  ‖ws − w0‖ / ‖wr − w0‖
-The states stay in their files. The three may be cut into boxes in three different ways, so the work
-is done on the intersections, block by block (`verify/blocks.py`), by a few threads. Their sums are
-added in a fixed order, so a comparison gives the same numbers with any number of threads.
+The states stay in their files, cut into boxes in three different ways. A tensor is read in blocks of
+its rows (`verify/blocks.py`), by a few threads. Their sums are added in a fixed order, so a comparison
+gives the same numbers with any number of threads and any cuts.
 """
 
 import math
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.errors import Code, JudgeError
-from harness.verify.blocks import JOB_ELEMENTS, Array, Floats, Job, Scratch, Sums, run, tiles
+from harness.verify.blocks import JOB_ELEMENTS, Floats, Job, Part, Scratch, Sums, run, tiles
 from harness.verify.pieces import Box, State, StoredPiece, TensorKind, TensorSpec
 from harness.verify.states import as_array, is_floating
 
@@ -106,18 +106,15 @@ def compare_states(
     jobs = (
         job
         for name, spec in layout.items()
-        for job in _jobs(name, spec, initial[name], reference[name], submitted[name])
+        for job in _jobs(name, spec, [state[name] for state in (initial, reference, submitted)])
     )
     with ThreadPoolExecutor(threads) as pool:
         for job, part in _in_order(pool, lambda job: run(job, scratch), jobs, 8 * threads):
             totals[job.name].add(job, part)
-    for name, spec in layout.items():
-        if totals[name].covered != math.prod(spec.shape):
-            raise JudgeError(Code.INTERNAL, f"{name}: the states compared do not cover the tensor")
     return _summary(layout, totals)
 
 
-# --- the work: intersections of boxes, cut into jobs --------------------------------------------
+# --- the work, cut into jobs --------------------------------------------------------------------
 
 
 @dataclass
@@ -127,7 +124,6 @@ class _Totals:
     sums: Floats
     nonfinite: int = 0
     different: int = 0
-    covered: int = 0
 
     @classmethod
     def empty(cls, spec: TensorSpec) -> "_Totals":
@@ -138,50 +134,43 @@ class _Totals:
         self.sums[job.first : job.first + job.slices] += part.sums
         self.nonfinite += part.nonfinite
         self.different += part.different
-        self.covered += job.views[0].size
 
 
-def _jobs(
-    name: str,
-    spec: TensorSpec,
-    initial: Sequence[StoredPiece],
-    reference: Sequence[StoredPiece],
-    submitted: Sequence[StoredPiece],
-) -> Iterator[Job]:
-    """Cut one tensor where any of the three states is cut, and then into pieces of work."""
+def _jobs(name: str, spec: TensorSpec, states: Sequence[Sequence[StoredPiece]]) -> Iterator[Job]:
+    """Cut one tensor into pieces of work."""
+    if not math.prod(spec.shape):
+        return
+    initial, reference, submitted = (_Pieces(pieces) for pieces in states)
     sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
-    for w0 in initial:
-        for wr in reference:
-            trusted = w0.box.intersect(wr.box)
-            if trusted is None:
-                continue
-            for ws in submitted:
-                common = trusted.intersect(ws.box)
-                if common is None:
-                    continue
-                pieces = (w0, wr, ws)
-                arrays = [_part_of(piece, common) for piece in pieces]
-                for tile in tiles(arrays[0].shape, JOB_ELEMENTS):
-                    views = (arrays[0][tile], arrays[1][tile], arrays[2][tile])
-                    yield Job(
-                        name,
-                        views,
-                        (w0.dtype, wr.dtype, ws.dtype),
-                        common.offset[0] + tile[0].start if sliced else 0,
-                        views[0].shape[0] if sliced else 1,
-                    )
+    shape = spec.shape or (1,)
+    for box in tiles(Box((0,) * len(shape), shape), JOB_ELEMENTS):
+        yield Job(
+            name,
+            box,
+            (initial.touching(box), reference.touching(box), submitted.touching(box)),
+            first=box.offset[0] if sliced else 0,
+            slices=box.shape[0] if sliced else 1,
+        )
 
 
-def _part_of(piece: StoredPiece, box: Box) -> Array:
-    """The elements of `box`, a part of the piece's own box, with at least one dimension."""
-    array = as_array(piece)
-    if not box.shape:
-        return array.reshape(1)
-    index = tuple(
-        slice(low - start, low - start + size)
-        for low, start, size in zip(box.offset, piece.box.offset, box.shape, strict=True)
-    )
-    return array[index]
+class _Pieces:
+    """Finds the pieces of a tensor that touch a box; a submission may cut it into very many."""
+
+    def __init__(self, pieces: Sequence[StoredPiece]) -> None:
+        self._parts = [_part(piece) for piece in pieces]
+        self._low = np.array([part.box.offset for part in self._parts])
+        self._high = self._low + np.array([part.box.shape for part in self._parts])
+
+    def touching(self, box: Box) -> list[Part]:
+        high = np.add(box.offset, box.shape)
+        touched = ((self._low < high) & (self._high > box.offset)).all(axis=1)
+        return [self._parts[int(index)] for index in np.flatnonzero(touched)]
+
+
+def _part(piece: StoredPiece) -> Part:
+    """The piece for the inner loop, which knows no scalars: they are vectors of one element."""
+    box = piece.box if piece.box.shape else Box((0,), (1,))
+    return Part(box, piece.dtype, as_array(piece).reshape(box.shape))
 
 
 def _in_order(

@@ -11,8 +11,8 @@ import __main__ as worker
 write_opened = worker.write_opened
 
 
-def write_and_spoil(folder, boxes):
-    write_opened(folder, boxes)
+def write_and_spoil(folder, boxes, **options):
+    write_opened(folder, boxes, **options)
     for file in list(folder.iterdir()):
         os.truncate(file, 2**40)
 

@@ -16,11 +16,11 @@ def nudge():
     weights["lm_head.weight"][0, 0] += 1e-6
 
 
-def nudge_and_write(folder, boxes):
+def nudge_and_write(*arguments, **options):
     thread = threading.Thread(target=nudge)
     thread.start()
     thread.join()
-    write_opened(folder, boxes)
+    write_opened(*arguments, **options)
 
 
 worker.write_opened = nudge_and_write
