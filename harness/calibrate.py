@@ -126,7 +126,7 @@ def calibrate(
                 )
             )
             progress(f"{named.name}: update error {worst.update_error:.2e}")
-    return _conclude(loaded, measured, multiple, device)
+    return conclude(loaded, measured, multiple, device)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Lab:
         )
 
 
-def _conclude(
+def conclude(
     loaded: LoadedHparams, measured: Sequence[CalibrationVariant], multiple: float, device: Device
 ) -> tuple[Tolerances, Calibration]:
     """Tolerances from the worst counted noise."""
@@ -179,18 +179,11 @@ def _conclude(
     worst = {
         name: max(variant.worst[name] for variant in counted) for name in Tolerances.model_fields
     }
-    floors = {
-        name: floor
-        for name, floor in FLOORS.model_dump().items()
-        if multiple * worst[name] <= floor
-    }
-    tolerances = Tolerances(
-        **{name: floors.get(name, _round_up(multiple * worst[name])) for name in worst}
-    )
+    wanted = {name: multiple * value for name, value in worst.items()}
     blind = [
-        f"{name} would be {getattr(tolerances, name):.2g}, and a cheat shows at {ceiling:g}"
+        f"{name} would be {wanted[name]:.2g}, and a cheat shows at {ceiling:g}"
         for name, ceiling in CEILINGS.items()
-        if getattr(tolerances, name) > ceiling
+        if not wanted[name] <= ceiling  # NaN: the reference's steps cannot be told apart
     ]
     if blind:
         raise InputError(
@@ -198,6 +191,10 @@ def _conclude(
             "honest noise is too large for this benchmark to judge anything; take fewer steps, "
             "float32 compute or a smaller multiple:\n" + "\n".join(blind),
         )
+    floors = {name: floor for name, floor in FLOORS.model_dump().items() if wanted[name] <= floor}
+    tolerances = Tolerances(
+        **{name: floors.get(name, _round_up(value)) for name, value in wanted.items()}
+    )
     described = machine.describe(device, 1)
     return tolerances, Calibration(
         date=datetime.now(UTC).date().isoformat(),

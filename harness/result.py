@@ -9,13 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.errors import Code, Verdict
 from harness.machine import Machine
-from harness.verify.checks import Finding
-
-SCHEMA_VERSION = 1
+from harness.verify.findings import Finding, TensorFinding
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Benchmark(Record):
@@ -95,7 +93,7 @@ class Score(Record):
 class EvaluationResult(Record):
     """The whole document."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     verdict: Verdict = Field(
         description="accepted; rejected: the submission's fault; error: ours, never scored"
     )
@@ -126,7 +124,7 @@ def document() -> str:
     ]
     models: tuple[type[BaseModel], ...] = (
         EvaluationResult, Score, Benchmark, SubmissionRecord, Machine, RunResult, Metric, Finding,
-        Phase,
+        TensorFinding, Phase,
     )  # fmt: skip
     for model in models:
         summary = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
@@ -150,7 +148,7 @@ def document() -> str:
 def _type_name(annotation: object) -> str:
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     generic = str(annotation) if "[" in str(annotation) else name
-    for prefix in ("typing.", "harness.verify.checks.", "harness.machine.", "harness.errors.",
+    for prefix in ("typing.", "harness.verify.findings.", "harness.machine.", "harness.errors.",
                    "harness.result.", "__main__."):  # fmt: skip
         generic = generic.replace(prefix, "")
     return generic

@@ -1,5 +1,6 @@
 """Cheats and honest noise on a synthetic training: each cheat is rejected by a finding that names it."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.errors import Code, JudgeError
 from harness.hparams import Tolerances
 from harness.protocol.messages import Done
 from harness.strategy import Strategy
-from harness.verify.attribution import attribute, draw_coordinates, gather
+from harness.verify.attribution import Attribution, attribute, draw_coordinates, gather
 from harness.verify.checks import (
     Finding,
     RunEvidence,
@@ -24,7 +25,7 @@ from harness.verify.checks import (
     measure_run,
 )
 from harness.verify.compare import compare_states
-from harness.verify.metrics import RunMetrics
+from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.pieces import TensorKind, TensorSpec
 from harness.verify.states import trusted_state
 
@@ -236,6 +237,16 @@ def test_metrics_and_tolerances_are_the_same_fields_and_infinity_survives_json()
     assert RunMetrics.model_validate_json(metrics.model_dump_json()) == metrics
 
 
+def test_weights_that_a_submission_made_undeterminable_pass_no_tolerance(
+    training: Training,
+) -> None:
+    run = evidence(training, training.noisy())
+    lost = Attribution((math.nan,) * STEPS, condition=1.0, residual=math.inf)
+    for attributions in ([lost], [run.attributions[0], lost]):
+        metrics = metric_values(run.comparisons * len(attributions), attributions, 0.0)
+        assert metrics.step_weight == math.inf
+
+
 OWN = [float(ROWS[:4].mean()), float(ROWS[4:].mean())]
 ALL = float(ROWS.mean())
 
@@ -309,3 +320,21 @@ def test_trusted_states_are_read_from_whole_files_and_refused_with_a_hole(tmp_pa
         trusted_state(tmp_path, LAYOUT)
     with pytest.raises(JudgeError, match="no tensor of the benchmark"):
         trusted_state(tmp_path, {GATE: LAYOUT[GATE]})
+
+
+def test_trusted_states_are_read_from_the_shards_of_several_ranks(tmp_path: Path) -> None:
+    whole_gate = np.arange(64, dtype=np.float32).reshape(4, 16)
+    layout = {GATE: LAYOUT[GATE]}
+    files = []
+    for rank, (low, high) in enumerate(((0, 3), (3, 4))):
+        files.append(tmp_path / f"rank{rank}.safetensors")
+        place = {"DCP_SHARDING_INFO": json.dumps({GATE: {"saved_offsets": [low, 0]}})}
+        save_file({GATE: whole_gate[low:high]}, files[-1], place)
+    coordinates = {GATE: np.arange(64)}
+    state = trusted_state(files, layout)
+    assert gather(state, coordinates).tolist() == whole_gate.flatten().tolist()
+    with pytest.raises(JudgeError, match="48 of 64 elements"):
+        trusted_state(files[:1], layout)
+    files[0].write_bytes(b"not a safetensors file")
+    with pytest.raises(JudgeError, match="cannot read"):
+        trusted_state(files, layout)

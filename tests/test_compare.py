@@ -132,15 +132,16 @@ def test_finite_values_whose_squares_overflow_are_not_called_nonfinite() -> None
     assert tensor.update_error == pytest.approx(3e38 / math.sqrt(1_000), rel=1e-5)
 
 
-def test_updates_whose_squares_underflow_are_still_compared() -> None:
+@pytest.mark.parametrize("size", [1e-25, 4e-23])  # squares: zero, and subnormal
+def test_updates_whose_squares_underflow_are_still_compared(size: float) -> None:
     w0 = np.zeros((4, 50))
-    wr = w0 + 1e-25
+    wr = w0 + size
     ws = wr.copy()
-    ws[2] = 0
+    ws[2] *= 1.5
     tensor = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
     assert tensor.moved
-    assert tensor.update_error == pytest.approx(0.5, rel=1e-4)
-    assert tensor.slice_errors == pytest.approx([0, 0, 1, 0], rel=1e-4)
+    assert tensor.update_error == pytest.approx(0.25, rel=1e-4)
+    assert tensor.slice_errors == pytest.approx([0, 0, 0.5, 0], rel=1e-4)
 
 
 def test_a_row_that_the_reference_left_alone_must_be_left_alone() -> None:

@@ -15,7 +15,7 @@ class Severity(StrEnum):
 class TensorFinding(BaseModel):
     """One tensor, or one slice of it, and how it fails a check."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     tensor: str
     slice_index: int | None = Field(
@@ -28,7 +28,7 @@ class TensorFinding(BaseModel):
 class Finding(BaseModel):
     """What one check found in one run. Checks that pass without anything to say leave none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     code: Code
     check: str = Field(description="a field of the tolerances, or: tokens, finite, exact, unmoved")

@@ -1,0 +1,98 @@
+"""Tolerances from noise. The launches of real variants are `validator calibrate`'s own business and
+`tests/test_reference.py`'s; here is what is made of their figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.calibrate import CEILINGS, FLOORS, conclude, variants, write
+from harness.errors import Code, InputError
+from harness.hparams import CalibrationVariant, LoadedHparams, Tolerances, load
+from harness.reference_job import Variant
+
+BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
+NAMES = tuple(Tolerances.model_fields)
+
+
+def measured(value: float, counted: bool = True, **worst: float) -> CalibrationVariant:
+    return CalibrationVariant(
+        name="variant", runs=4, counted=counted, worst={**dict.fromkeys(NAMES, value), **worst}
+    )
+
+
+def test_honest_variants_differ_in_sharding_micro_batches_kernels_and_dtype() -> None:
+    found = {named.name: named.variant for named in variants(BASE, 8)}
+    assert {v.world_size for v in found.values()} == {1, 2, 4}
+    assert {v.micro_batches for v in found.values()} >= {1, 2}
+    assert {v.attention for v in found.values()} >= {"eager", "sdpa"}
+    assert {v.experts for v in found.values()} >= {"eager", "grouped_mm"}
+    assert {v.compute_dtype for v in found.values()} == {"float32", "bfloat16"}
+
+
+def test_bfloat16_counts_as_honest_only_where_the_benchmark_computes_in_it() -> None:
+    def counted(base: Variant) -> dict[str, bool]:
+        return {named.name: named.counted for named in variants(base, 8)}
+
+    assert not counted(BASE)["bfloat16 compute"]
+    in_bf16 = counted(BASE.model_copy(update={"compute_dtype": "bfloat16"}))
+    assert all(in_bf16.values())
+    assert "float32 compute" in in_bf16
+
+
+def test_a_variant_that_cannot_deal_the_rows_is_left_out() -> None:
+    assert all(6 % named.variant.world_size == 0 for named in variants(BASE, 6))
+    assert all(named.variant.micro_batches <= 1 for named in variants(BASE, 1))
+
+
+def test_a_tolerance_is_the_multiple_of_the_worst_counted_noise_rounded_up(
+    loaded: LoadedHparams,
+) -> None:
+    noise = [measured(1e-9, update_error=1.234e-3), measured(0.2, counted=False)]
+    tolerances, calibration = conclude(loaded, noise, 10.0, "cpu")
+    assert tolerances.update_error == 0.013
+    assert "update_error" not in calibration.floors
+    assert calibration.runs == 4
+
+
+def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
+    loaded: LoadedHparams,
+) -> None:
+    tolerances, calibration = conclude(loaded, [measured(0.0)], 10.0, "cpu")
+    assert tolerances == FLOORS
+    assert set(calibration.floors) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", list(CEILINGS))
+def test_a_benchmark_whose_noise_hides_cheats_is_refused(loaded: LoadedHparams, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        conclude(loaded, [measured(1e-6, **{name: 0.2})], 10.0, "cpu")
+    assert caught.value.code is Code.HPARAMS_INVALID
+    assert name in caught.value.message
+
+
+def test_what_is_written_loads_as_calibrated_and_changes_nothing_else(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-7)], 10.0, "cpu"))
+    before, after = (json.loads(path.read_bytes()) for path in (loaded.path, copy))
+    assert load(copy).hparams.calibrated
+    assert {k: v for k, v in before.items() if k != "verify"} == {
+        k: v for k, v in after.items() if k != "verify"
+    }
+
+
+def test_a_changed_benchmark_is_no_longer_calibrated(loaded: LoadedHparams, tmp_path: Path) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-7)], 10.0, "cpu"))
+    raw = json.loads(copy.read_bytes())
+    raw["optimizer"]["lr"] = 0.2
+    copy.write_text(json.dumps(raw))
+    assert not load(copy).hparams.calibrated
+
+
+def test_the_shipped_benchmark_is_calibrated(loaded: LoadedHparams) -> None:
+    assert loaded.hparams.calibrated
