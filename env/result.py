@@ -5,6 +5,7 @@ per-expert names that transformers used before it fused the experts of a layer i
 """
 
 import math
+import numbers
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def _loss(value: object) -> float | None:
         return None
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return float(value.detach())
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     raise ResultError(
         f"final_loss is {_describe(value)}; it must be a float or a one-element tensor"
@@ -90,8 +91,8 @@ def _tokens(value: object) -> int | None:
         return None
     if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_floating_point():
         return int(value.detach())
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     raise ResultError(f"total_tokens is {_describe(value)}; it must be an int")
 
 

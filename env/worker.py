@@ -150,8 +150,7 @@ def serve(me: Rank) -> None:
     if me.task.warmup_steps:
         model = set_up(me, submission, model)
         me.link.send(Progress(stage=Stage.WARMUP))
-        with stage(Stage.WARMUP):
-            warm_up(me, submission, model, shapes)
+        warm_up(me, submission, model, shapes)
         del model
         model = build(me)
     run = 0
@@ -214,8 +213,10 @@ def warm_up(
     tokens = random_tokens(
         me.task.warmup_steps, me.task.global_batch, me.task.sequence_length, me.task.vocab_size
     )
-    result = read_result(train(me, submission, model, tokens), shapes)
-    commit(me, result, run=0, key=0)
+    with stage(Stage.WARMUP):
+        returned = train(me, submission, model, tokens)
+    with stage(Stage.RESULT):
+        commit(me, read_result(returned, shapes), run=0, key=0)
 
 
 def evaluate(

@@ -32,6 +32,13 @@ from harness.verification import verify
 from harness.verify.checks import Finding, Severity
 from harness.workspace import Workspace
 
+TELLING = (
+    Code.STATE_INVALID,
+    Code.UPDATE_MISMATCH,
+    Code.LOSS_MISMATCH,
+    Code.TOKENS_MISMATCH,
+)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -145,7 +152,7 @@ def evaluate(
             traceback.format_exc(),
         )
         return _ended(draft, Verdict.ERROR, defect)
-    failed = _first_rejection(draft.runs)
+    failed = _rejection(draft.runs)
     if failed is not None:
         run, finding = failed
         where = f"run {run.run + 1}: " if len(draft.runs) > 1 else ""
@@ -155,12 +162,15 @@ def evaluate(
     )
 
 
-def _first_rejection(runs: list[RunResult]) -> tuple[RunResult, Finding] | None:
-    for run in runs:
-        for finding in run.findings:
-            if finding.severity is Severity.REJECTS:
-                return run, finding
-    return None
+def _rejection(runs: list[RunResult]) -> tuple[RunResult, Finding] | None:
+    """The finding that says most: wrong weights explain a wrong loss, and not the other way round."""
+    rejecting = [
+        (run, finding)
+        for run in runs
+        for finding in run.findings
+        if finding.severity is Severity.REJECTS
+    ]
+    return min(rejecting, key=lambda pair: TELLING.index(pair[1].code), default=None)
 
 
 def _axes(strategy: Strategy) -> dict[str, int | bool]:
@@ -230,6 +240,6 @@ def _judge(
     with Workspace(options.keep) as workspace:
         trials = conduct(setup, workspace, phases, draft.log)
         draft.runs = verify(setup, trials, workspace, phases)
-    if _first_rejection(draft.runs) is None:
+    if _rejection(draft.runs) is None:
         parameters = count_parameters(load_config(str(snapshot.model_dir)))
         draft.score, draft.runs = score(draft.runs, hparams, parameters, peak, world_size)

@@ -10,6 +10,7 @@ submission's, whatever the ranks say.
 
 import selectors
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -211,7 +212,11 @@ class Session:
 
     def _accept(self, link: _Link) -> None:
         """Take the one connection that a rank's socket is for, and close the door behind it."""
-        link.connection, _ = link.listener.accept()
+        connection, _ = link.listener.accept()
+        if self._running is not None and peer_user(connection) != self._running.user:
+            connection.close()  # at level `user` another evaluation's sandbox could find our sockets
+            return
+        link.connection = connection
         link.connection.settimeout(SEND_SECONDS)
         self._selector.unregister(link.listener)
         link.listener.close()
@@ -308,6 +313,14 @@ def _listen(path: Path) -> socket.socket:
     path.chmod(0o666)  # the rank may be another user; the folder is for this sandbox alone
     listener.listen(1)
     return listener
+
+
+def peer_user(connection: socket.socket) -> int:
+    """User id of the process that connected, as the kernel knows it (SO_PEERCRED of unix(7))."""
+    credentials = struct.Struct("3i")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
+    _, user, _ = credentials.unpack(raw)
+    return int(user)
 
 
 def _ranks(ranks: Sequence[int]) -> str:

@@ -23,7 +23,8 @@ Script = Callable[[socket.socket], None]
 class FakeSandbox:
     """Stands in for a running sandbox: a pipe that becomes readable when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: int | None = None) -> None:
+        self.user = os.geteuid() if user is None else user
         self._read, self._write = os.pipe()
         self._ending: Ending | None = None
 
@@ -217,6 +218,13 @@ def test_before_the_hand_over_every_failure_is_ours(tmp_path: Path) -> None:
         folder.mkdir()
         with session(folder, script, handed_over=False) as judge, pytest.raises(JudgeError):
             judge.gather(Ready, Stage.LOADING, 0.5)
+
+
+def test_a_process_of_another_user_is_not_taken_for_a_rank(tmp_path: Path) -> None:
+    with session(tmp_path, ready) as judge, pytest.raises(SubmissionError) as caught:
+        judge.watch(FakeSandbox(user=os.geteuid() + 1))  # type: ignore[arg-type]
+        judge.gather(Ready, Stage.SETUP, 0.5, run=0)
+    assert caught.value.code is Code.TIMED_OUT
 
 
 def test_a_second_connection_to_a_socket_is_refused(tmp_path: Path) -> None:

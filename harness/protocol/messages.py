@@ -221,12 +221,8 @@ class Bye(Message):
 
 FromJudge = Assignment | Import | Go | Key | Open | Again | Bye
 
-_FROM_RANK: TypeAdapter[FromRank] = TypeAdapter(
-    Annotated[FromRank, Field(discriminator="type")]
-)
-_FROM_JUDGE: TypeAdapter[FromJudge] = TypeAdapter(
-    Annotated[FromJudge, Field(discriminator="type")]
-)
+_FROM_RANK: TypeAdapter[FromRank] = TypeAdapter(Annotated[FromRank, Field(discriminator="type")])
+_FROM_JUDGE: TypeAdapter[FromJudge] = TypeAdapter(Annotated[FromJudge, Field(discriminator="type")])
 
 
 def parse_from_rank(body: bytes) -> FromRank:

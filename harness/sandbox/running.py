@@ -32,9 +32,13 @@ class Running:
     """A started sandbox. Leaving the `with` block, or the death of this process, ends all of it.
 
     One thread at a time may use it.
+
+    Attributes:
+        user: the user id that every process of it has, as the judge's kernel sees it.
     """
 
-    def __init__(self, supervisor: "subprocess.Popen[bytes]", log: Log) -> None:
+    def __init__(self, supervisor: "subprocess.Popen[bytes]", log: Log, user: int) -> None:
+        self.user = user
         self._supervisor = supervisor
         self._log = log
         self._ending: Ending | None = None
@@ -224,7 +228,7 @@ def _launch(
         supervisor.stdin.flush()
     except OSError:
         pass  # it has died: the report, which is missing, says so
-    return Running(supervisor, log)
+    return Running(supervisor, log, os.geteuid() if number is None else number)
 
 
 def _readable(descriptor: int, seconds: float) -> bool:
