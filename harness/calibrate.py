@@ -36,9 +36,8 @@ from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.states import trusted_state
 from harness.workspace import Workspace
 
-#: A tolerance is never below these: with them, set before the seeds were drawn, no honest run of 30
-#: was rejected in float32 and all of 66 cheats were (docs/tolerances.md). Rare top-k flips make noise
-#: that a handful of calibration runs need not contain.
+#: A tolerance is never below these, whatever little noise was measured: they reject every cheat that
+#: we know of, and leave room for what a handful of runs need not contain (docs/tolerances.md).
 FLOORS: Final = Tolerances(
     loss=1e-4,
     update_error=1e-3,
@@ -49,7 +48,15 @@ FLOORS: Final = Tolerances(
     step_weight=0.02,
 )
 #: Above these a benchmark cannot tell a cheat from noise: a step that is missing has weight 0.
-CEILINGS: Final = {"update_error": 0.5, "tensor_update_error": 0.9, "step_weight": 0.5}
+CEILINGS: Final = {
+    "update_error": 0.5,
+    "tensor_update_error": 0.9,
+    "slice_update_error": 0.9,
+    "step_weight": 0.5,
+}
+#: Relative size of the noise that decides near ties in the variant that forces them. Some ten times
+#: what float32 kernels differ by, so that every run has several; bfloat16 has its own without help.
+NEAR_TIES: Final = 1e-5
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,12 @@ def variants(base: Variant, global_batch: int) -> list[NamedVariant]:
                     attention="eager", experts="eager")
         )  # fmt: skip
     bf16 = base.compute_dtype == "bfloat16"
+    if not bf16:
+        found.append(differs("near ties of the router", near_ties=NEAR_TIES))
     # Whoever computes more exactly than allowed is honest; whoever computes in bfloat16 is only where
     # the benchmark says so.
-    found.append(differs("float32 compute", compute_dtype="float32")) if bf16 else None
+    if bf16:
+        found.append(differs("float32 compute", compute_dtype="float32"))
     found.append(differs("bfloat16 compute", counted=bf16, compute_dtype="bfloat16"))
     return found
 

@@ -163,10 +163,10 @@ def preload(
 @app.command()
 def calibrate(
     hparams: HparamsOption = None,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 4,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 8,
     multiple: Annotated[
         float, typer.Option(min=1.5, help="Tolerance = multiple × the worst honest noise.")
-    ] = 10.0,
+    ] = 3.0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
     snapshot: SnapshotOption = None,

@@ -8,7 +8,9 @@ sampled coordinates before and after every step. `harness/reference_job.py` laun
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from env.data import Rows, challenge_tokens
 from env.model import load_model
@@ -54,8 +57,10 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
     )
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
+    ties = NearTies(task.variant.near_ties, device)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
-        losses.append(step(model, optimizer, batch.to(device), task.variant.micro_batches))
+        with ties if task.variant.near_ties else nullcontext():
+            losses.append(step(model, optimizer, batch.to(device), task.variant.micro_batches))
         values.append(recorder.values())
 
     mine = {
@@ -115,6 +120,34 @@ def step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.cat(losses)
+
+
+class NearTies(TorchFunctionMode):
+    """Decides near ties of every top-k choice at random, as rounding does once in a while.
+
+    Two experts whose scores differ by less than the rounding of a kernel are chosen by that rounding,
+    so two honest runs send such a token to different experts. It is rare enough in float32 to be
+    missing from a calibration, and large enough to reject an honest run that meets it. Only the
+    choice is disturbed; the scores that are used are the true ones.
+    """
+
+    def __init__(self, size: float, device: torch.device) -> None:
+        super().__init__()
+        self._size = size
+        self._generator = torch.Generator(device).manual_seed(dist.get_rank())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func not in (torch.topk, torch.Tensor.topk):
+            return func(*args, **(kwargs or {}))
+        scores, *rest = args
+        noise = torch.randn(
+            scores.shape, generator=self._generator, device=scores.device, dtype=scores.dtype
+        )
+        chosen = func(scores.detach() * (1 + self._size * noise), *rest, **(kwargs or {})).indices
+        dim = (kwargs or {}).get("dim", rest[1] if len(rest) > 1 else -1)
+        return torch.return_types.topk((scores.gather(dim, chosen), chosen))
 
 
 class Recorder:

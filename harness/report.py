@@ -203,22 +203,34 @@ def phases_table(result: "EvaluationResult") -> Table:
     return table
 
 
+METRIC_HEADS = {
+    "loss": "loss",
+    "update_error": "update",
+    "tensor_update_error": "tensor",
+    "slice_update_error": "slice",
+    "norm_ratio": "norm",
+    "tensor_norm_ratio": "t. norm",
+    "step_weight": "step",
+}
+
+
 def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> Table:
     """Noise of every honest variant, and the tolerances that follow."""
-    names = list(type(tolerances).model_fields)
-    table = Table(title="worst noise of honest runs", title_justify="left")
+    runs = calibration.variants[0].runs
+    table = Table(
+        title=f"worst of {runs} honest runs of each variant", title_justify="left", box=None
+    )
     table.add_column("variant")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+    for head in METRIC_HEADS.values():
+        table.add_column(head, justify="right")
     for variant in calibration.variants:
-        label = f"{variant.name} ({variant.runs} runs{'' if variant.counted else ', not counted'})"
-        table.add_row(label, *(f"{variant.worst[name]:.1e}" for name in names))
-    table.add_section()
+        label = variant.name if variant.counted else f"{variant.name} (not counted)"
+        table.add_row(label, *(f"{variant.worst[name]:.0e}" for name in METRIC_HEADS))
     table.add_row(
-        f"tolerance ({calibration.multiple:g} x worst; * floor)",
+        f"tolerance: {calibration.multiple:g} x worst, or floor*",
         *(
             f"{getattr(tolerances, name):.2g}{'*' if name in calibration.floors else ''}"
-            for name in names
+            for name in METRIC_HEADS
         ),
         style="bold",
     )

@@ -104,9 +104,9 @@ def test_large_tensors_are_cut_into_jobs_and_blocks_without_loss() -> None:
         assert tensor.update_error == pytest.approx(expected, rel=1e-6)
         if tensor.slice_errors.size:
             rows = [w.reshape(len(w), -1) for w in (w0, wr, ws)]
-            slices = np.linalg.norm(rows[2] - rows[1], axis=1) / np.linalg.norm(
-                rows[1] - rows[0], axis=1
-            )
+            moved = np.linalg.norm(rows[1] - rows[0], axis=1)
+            floor = SLICE_FLOOR * np.sqrt(np.mean(moved**2))
+            slices = np.linalg.norm(rows[2] - rows[1], axis=1) / np.maximum(moved, floor)
             assert tensor.slice_errors == pytest.approx(slices, rel=1e-5)
 
 
@@ -154,7 +154,34 @@ def test_a_row_that_the_reference_left_alone_must_be_left_alone() -> None:
     ws[3] += 0.1
     tensor = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
     assert tensor.worst_slice is not None and tensor.worst_slice.index == 3
-    assert tensor.worst_slice.update_error > 50
+    assert tensor.worst_slice.update_error > 0.5
+
+
+def test_one_row_of_a_rare_token_may_differ_as_a_near_tie_of_the_router_makes_it() -> None:
+    rng = np.random.default_rng(2)
+    w0 = rng.standard_normal((100, 64))
+    wr = w0 + 0.1 * rng.standard_normal((100, 64))
+    wr[7] = w0[7] + 0.002 * rng.standard_normal(64)  # 2 % of the others
+    ws = wr.copy()
+    ws[7] = w0[7] + 0.002 * rng.standard_normal(64)  # in another direction altogether
+    tensor = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
+    assert tensor.slice_errors.max() < 0.05
+    assert tensor.still_slices == ()
+
+
+def test_a_row_of_a_rare_token_that_did_not_move_at_all_is_found() -> None:
+    rng = np.random.default_rng(2)
+    w0 = rng.standard_normal((100, 64))
+    wr = w0 + 0.1 * rng.standard_normal((100, 64))
+    wr[7] = w0[7] + 0.002 * rng.standard_normal(64)
+    wr[8] = w0[8]  # its token did not occur
+    ws = wr.copy()
+    ws[7] = w0[7]
+    assert compare_one(w0, wr, ws, TensorKind.EMBEDDING).still_slices == (7,)
+    # An expert that got a single token by a near tie may have got none.
+    assert compare_one(w0, wr, ws, TensorKind.EXPERTS).still_slices == ()
+    ws[9] = w0[9]
+    assert compare_one(w0, wr, ws, TensorKind.EXPERTS).still_slices == (9,)
 
 
 def test_a_tensor_that_the_reference_left_alone_is_reported_not_skipped() -> None:

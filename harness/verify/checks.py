@@ -74,7 +74,28 @@ def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
     )
     metrics = metric_values(evidence.comparisons, evidence.attributions, difference)
     updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
-    return [*losses, *tokens, *updates]
+    found = [*losses, *tokens, *updates]
+    return found + _unexplained(metrics, tolerances, found)
+
+
+def _unexplained(
+    metrics: RunMetrics, tolerances: Tolerances, found: Sequence[Finding]
+) -> list[Finding]:
+    """The metrics decide, the other findings explain: no excess is without a finding.
+
+    A step weight of NaN is left out: then the reference's steps cannot be told apart, and there is a
+    note. A state that is not finite has one finding that stands for all.
+    """
+    said = {finding.check for finding in found}
+    if "finite" in said:
+        return []
+    return [
+        rejects(Code.UPDATE_MISMATCH, name, f"{name} is over its tolerance", value, allowed)
+        for name, value in metrics
+        if name not in said
+        and not (name == "step_weight" and math.isnan(value))
+        and not value <= (allowed := getattr(tolerances, name))
+    ]
 
 
 # --- what the ranks say -------------------------------------------------------------------------

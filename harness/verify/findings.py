@@ -31,7 +31,9 @@ class Finding(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     code: Code
-    check: str = Field(description="a field of the tolerances, or: tokens, finite, exact, unmoved")
+    check: str = Field(
+        description="a field of the tolerances, or: tokens, finite, exact, still, unmoved, versions"
+    )
     severity: Severity
     message: str
     measured: float | None = None

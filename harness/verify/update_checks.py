@@ -5,9 +5,10 @@ the cause may be is said after that: it is a guess that helps an author, and no 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.errors import Code
 from harness.hparams import Tolerances
@@ -36,16 +37,17 @@ def judge_update(
         comparisons: one for each version of the state.
         attributions: one for each version.
     """
-    tensors = _worst_versions(comparisons)
-    broken = _judge_finite(tensors)
+    versions = [tensor for comparison in comparisons for tensor in comparison.tensors]
+    broken = _judge_finite(_worst(versions, lambda tensor: tensor.nonfinite))
     if broken:
         return broken  # all other figures are infinite and would only repeat it
-    found = _judge_exact(tensors)
+    found = _judge_exact(_worst(versions, lambda tensor: tensor.different))
     found += _judge_global(metrics, tolerances)
-    found += _judge_tensors(metrics, tensors, tolerances)
-    found += _judge_slices(metrics, tensors, tolerances)
+    found += _judge_tensors(metrics, versions, tolerances)
+    found += _judge_slices(metrics, versions, tolerances)
+    found += _judge_still(versions)
     found += _judge_steps(metrics, attributions, tolerances)
-    found += _note_unmoved(tensors)
+    found += _note_unmoved(_worst(versions, lambda tensor: tensor.update_error))
     if found and len(comparisons) > 1:
         message = (
             f"replicas hold {len(comparisons)} different versions of the state; "
@@ -55,12 +57,15 @@ def judge_update(
     return found
 
 
-def _worst_versions(comparisons: Sequence[StateComparison]) -> list[TensorComparison]:
-    """Every tensor as its worst version holds it."""
-    return [
-        max(versions, key=lambda tensor: (tensor.nonfinite, tensor.update_error))
-        for versions in zip(*(comparison.tensors for comparison in comparisons), strict=True)
-    ]
+def _worst(
+    versions: Iterable[TensorComparison], value: Callable[[TensorComparison], float]
+) -> list[TensorComparison]:
+    """Of every tensor the version with the largest value: which that is differs between checks."""
+    worst: dict[str, TensorComparison] = {}
+    for tensor in versions:
+        if tensor.name not in worst or not value(tensor) <= value(worst[tensor.name]):
+            worst[tensor.name] = tensor
+    return list(worst.values())
 
 
 def _judge_finite(tensors: Iterable[TensorComparison]) -> list[Finding]:
@@ -119,25 +124,27 @@ def _judge_global(metrics: RunMetrics, tolerances: Tolerances) -> list[Finding]:
 
 
 def _judge_tensors(
-    metrics: RunMetrics, tensors: Sequence[TensorComparison], tolerances: Tolerances
+    metrics: RunMetrics, versions: Sequence[TensorComparison], tolerances: Tolerances
 ) -> list[Finding]:
-    found = []
-    floating = [t for t in tensors if not t.exact]
-    checks = (
-        ("tensor_update_error", "update error", [t.update_error for t in floating]),
-        ("tensor_norm_ratio", "update length off by", [abs(t.norm_ratio - 1) for t in floating]),
+    checks: tuple[tuple[str, str, Callable[[TensorComparison], float]], ...] = (
+        ("tensor_update_error", "update error", lambda t: t.update_error),
+        ("tensor_norm_ratio", "update length off by", lambda t: abs(t.norm_ratio - 1)),
     )
-    for check, what, values in checks:
+    found = []
+    for check, what, value in checks:
         allowed = getattr(tolerances, check)
-        bad = [(v, t) for v, t in zip(values, floating, strict=True) if not v <= allowed]
+        floating = [t for t in _worst(versions, value) if not t.exact]
+        bad = [t for t in floating if not value(t) <= allowed]
         if not bad:
             continue
-        bad.sort(key=lambda pair: -pair[0])
+        bad.sort(key=lambda t: -value(t))
         worst = tuple(
             TensorFinding(
-                tensor=t.name, measured=v, message=f"{what} {_against(v, allowed)}; {_movement(t)}"
+                tensor=t.name,
+                measured=value(t),
+                message=f"{what} {_against(value(t), allowed)}; {_movement(t)}",
             )
-            for v, t in bad[:WORST_SHOWN]
+            for t in bad[:WORST_SHOWN]
         )
         message = (
             f"{len(bad)} of {_count(len(floating), 'tensor')} are off; "
@@ -148,13 +155,14 @@ def _judge_tensors(
 
 
 def _judge_slices(
-    metrics: RunMetrics, tensors: Sequence[TensorComparison], tolerances: Tolerances
+    metrics: RunMetrics, versions: Sequence[TensorComparison], tolerances: Tolerances
 ) -> list[Finding]:
     allowed = tolerances.slice_update_error
-    bad = [t for t in tensors if t.slice_errors.size and not t.slice_errors.max() <= allowed]
+    sliced = [t for t in versions if t.slice_errors.size]
+    bad = [t for t in _worst(sliced, _worst_slice) if not _worst_slice(t) <= allowed]
     if not bad:
         return []
-    bad.sort(key=lambda t: -float(t.slice_errors.max()))
+    bad.sort(key=lambda t: -_worst_slice(t))
     worst = tuple(_slice_finding(t, allowed) for t in bad[:WORST_SHOWN])
     total = sum(int(np.count_nonzero(~(t.slice_errors <= allowed))) for t in bad)
     message = (
@@ -162,6 +170,36 @@ def _judge_slices(
         f"{_count(len(bad), 'tensor')}; worst: {worst[0].tensor}: {worst[0].message}"
     )
     return [_off("slice_update_error", message, metrics, tolerances, worst)]
+
+
+def _worst_slice(tensor: TensorComparison) -> float:
+    return float(tensor.slice_errors.max())
+
+
+def _judge_still(versions: Sequence[TensorComparison]) -> list[Finding]:
+    """Slices that the submission never touched, however little the reference moved them."""
+    bad = [t for t in _worst(versions, lambda t: len(t.still_slices)) if t.still_slices]
+    if not bad:
+        return []
+    worst = tuple(
+        TensorFinding(
+            tensor=t.name,
+            slice_index=t.still_slices[0],
+            measured=len(t.still_slices),
+            message=f"{SLICE_NAMES[t.kind]}s without any update: {_indices(t.still_slices)}",
+        )
+        for t in bad[:WORST_SHOWN]
+    )
+    total = sum(len(t.still_slices) for t in bad)
+    message = (
+        f"{_count(total, 'expert or embedding row', 'experts or embedding rows')} did not move at "
+        f"all, though their tokens occurred; {worst[0].tensor}: {worst[0].message}"
+    )
+    return [rejects(Code.UPDATE_MISMATCH, "still", message, total, 0.0, worst)]
+
+
+def _indices(indices: Sequence[int] | npt.NDArray[np.int64]) -> str:
+    return ", ".join(str(index) for index in indices[:8]) + (", ..." if len(indices) > 8 else "")
 
 
 def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
@@ -174,9 +212,7 @@ def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
         f"{name} {part.index}: update error {_against(part.update_error, allowed)}; {movement}"
     )
     if len(off) > 1:
-        listed = ", ".join(str(index) for index in off[:8])
-        more = ", ..." if len(off) > 8 else ""
-        message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {listed}{more})"
+        message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {_indices(off)})"
     return TensorFinding(
         tensor=tensor.name, slice_index=part.index, measured=part.update_error, message=message
     )

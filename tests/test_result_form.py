@@ -1,0 +1,107 @@
+"""What `inner_steps` may return, and how it is brought into one form (`env/result.py`)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from env.result import LocalBox, ResultError, canonical_name, read_result
+
+SHAPES = {
+    "model.layers.0.mlp.experts.gate_up_proj": (4, 6, 5),
+    "model.layers.0.mlp.experts.down_proj": (4, 5, 3),
+    "norm.weight": (5,),
+}
+
+
+def result(**changes: object) -> SimpleNamespace:
+    fields = {"final_loss": 1.5, "total_tokens": 10, "final_state": {}, **changes}
+    return SimpleNamespace(**fields)
+
+
+def only_box(state: dict[str, torch.Tensor]) -> LocalBox:
+    (box,) = read_result(result(final_state=state), SHAPES).boxes
+    return box
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.module.", ""]
+)
+def test_wrapper_prefixes_are_stripped(prefix: str) -> None:
+    assert canonical_name(prefix + "norm.weight") == "norm.weight"
+
+
+def test_wrapper_prefixes_inside_a_name_are_stripped_and_a_modules_own_name_is_not() -> None:
+    wrapped = "model.layers.0._checkpoint_wrapped_module._fsdp_wrapped_module.mlp.gate.weight"
+    assert canonical_name(wrapped) == "model.layers.0.mlp.gate.weight"
+    assert canonical_name("model.module.weight") == "model.module.weight"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "fused", "offset", "shape"),
+    [
+        ("gate_proj", "gate_up_proj", (2, 0, 0), (3, 5)),
+        ("up_proj", "gate_up_proj", (2, 3, 0), (3, 5)),
+        ("down_proj", "down_proj", (2, 0, 0), (5, 3)),
+    ],
+)
+def test_an_older_per_expert_name_is_a_box_of_the_fused_tensor(
+    matrix: str, fused: str, offset: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    box = only_box({f"model.layers.0.mlp.experts.2.{matrix}.weight": torch.zeros(shape)})
+    assert box.name == f"model.layers.0.mlp.experts.{fused}"
+    assert (box.offset, tuple(box.tensor.shape)) == (offset, (1, *shape))
+    assert box.tensor_shape == SHAPES[box.name]
+
+
+def test_mixtrals_older_names_are_understood() -> None:
+    box = only_box({"model.layers.0.block_sparse_moe.experts.1.w3.weight": torch.zeros(3, 5)})
+    assert (box.name, box.offset) == ("model.layers.0.mlp.experts.gate_up_proj", (1, 3, 0))
+
+
+def test_a_name_that_only_looks_like_an_expert_stays_as_it_is() -> None:
+    box = only_box({"other.experts.1.gate_proj.weight": torch.zeros(3, 5)})
+    assert box.name == "other.experts.1.gate_proj.weight"
+
+
+@pytest.mark.parametrize(
+    "loss", [1.5, torch.tensor(1.5), torch.tensor([1.5]), np.float32(1.5), None]
+)
+def test_a_loss_may_be_any_real_number(loss: object) -> None:
+    read = read_result(result(final_loss=loss), SHAPES)
+    assert read.final_loss == (None if loss is None else 1.5)
+
+
+@pytest.mark.parametrize("tokens", [10, torch.tensor(10), np.int64(10), None])
+def test_a_token_count_may_be_any_whole_number(tokens: object) -> None:
+    read = read_result(result(total_tokens=tokens), SHAPES)
+    assert read.total_tokens == (None if tokens is None else 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"final_loss": "1.5"}, "final_loss"),
+        ({"final_loss": True}, "final_loss"),
+        ({"final_loss": torch.zeros(2)}, "final_loss"),
+        ({"total_tokens": 1.0}, "total_tokens"),
+        ({"total_tokens": torch.tensor(1.0)}, "total_tokens"),
+        ({"final_state": [torch.zeros(1)]}, "final_state"),
+        ({"final_state": {1: torch.zeros(1)}}, "final_state"),
+        ({"final_state": {"x" * 257: torch.zeros(1)}}, "final_state"),
+        ({"final_state": {"norm.weight": [1.0]}}, "norm.weight"),
+    ],
+)
+def test_a_field_of_a_wrong_type_is_named(changes: dict[str, object], word: str) -> None:
+    with pytest.raises(ResultError, match=word):
+        read_result(result(**changes), SHAPES)
+
+
+def test_every_missing_field_is_named() -> None:
+    with pytest.raises(ResultError, match="final_loss, final_state"):
+        read_result(SimpleNamespace(total_tokens=1), SHAPES)
+
+
+def test_a_rank_without_a_state_has_no_boxes() -> None:
+    assert read_result(result(final_state=None), SHAPES).boxes == ()
