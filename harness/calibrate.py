@@ -6,6 +6,7 @@ by the very functions that judge a submission. A tolerance is a stated multiple 
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,6 +131,7 @@ def calibrate(
         measured = []
         for number, named in enumerate(variants(base, hparams.global_batch)):
             worst = lab.worst(reference, lab.run(f"variant{number}", named.variant))
+            lab.discard(f"variant{number}")
             measured.append(
                 CalibrationVariant(
                     name=named.name, runs=runs, counted=named.counted, worst=worst.model_dump()
@@ -162,6 +164,10 @@ class _Lab:
             self.device,
             self.workspace.root / name,
         )
+
+    def discard(self, name: str) -> None:
+        """Free the disk: a dozen variants of a large model would fill it."""
+        shutil.rmtree(self.workspace.root / name)
 
     def worst(self, reference: list[ReferenceRun], other: list[ReferenceRun]) -> RunMetrics:
         """The worst of every metric over the runs."""
@@ -230,4 +236,8 @@ def write(path: Path, tolerances: Tolerances, calibration: Calibration) -> None:
     document = json.loads(path.read_bytes())
     document["verify"]["tolerances"] = tolerances.model_dump()
     document["verify"]["calibration"] = calibration.model_dump(mode="json")
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    # In one step, so that whoever interrupts this still has a benchmark.
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copymode(path, new)
+    new.replace(path)

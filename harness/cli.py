@@ -4,19 +4,21 @@ Heavy imports (torch, transformers, pydantic models) are inside the commands, so
 at once.
 """
 
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
 from harness.errors import TrainjudgeError
 
-INTERRUPTED = 130
 DEFECT = 3
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app = typer.Typer(
     name="validator",
@@ -43,9 +45,30 @@ def main() -> None:
         app(standalone_mode=True)
 
 
+class Interrupted(BaseException):
+    """A signal asked us to end. No `Exception`, or an evaluation would make a verdict of it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # Once is enough: `timeout` sends its signal twice, and the second would interrupt the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
 @contextmanager
 def exit_statuses() -> Iterator[None]:
-    """Turns our exceptions into one clear message on stderr and the guilty side's exit status."""
+    """Turns our exceptions into one clear message on stderr and the guilty side's exit status.
+
+    A signal that asks us to end becomes an exception too, so that sandboxes and folders are cleaned up:
+    `timeout` sends SIGTERM, a closed terminal SIGHUP.
+    """
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _interrupt)
     try:
         yield
     except TrainjudgeError as error:
@@ -54,9 +77,9 @@ def exit_statuses() -> Iterator[None]:
         if error.detail:
             typer.echo(error.detail, err=True)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
+    except Interrupted as signalled:
         typer.echo("validator: interrupted; nothing was left behind", err=True)
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + signalled.number)
     except Exception:
         # Status 1 would read as "rejected".
         traceback.print_exc()
@@ -84,7 +107,7 @@ def run(
         ),
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep challenges, states and logs in this new folder.")
+        Path | None, typer.Option(help="Keep challenges and states in this new folder.")
     ] = None,
     snapshot: SnapshotOption = None,
 ) -> None:

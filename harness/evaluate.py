@@ -4,6 +4,7 @@ Data flows one way: submission → challenge → sandbox → verify → score. E
 one only walks through them.
 """
 
+import os
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from harness.errors import Code, InputError, JudgeError, SubmissionError, Trainj
 from harness.hparams import Hparams, LoadedHparams
 from harness.machine import Machine
 from harness.phases import PhaseName, Phases
+from harness.reference_job import check_rows, default_variant
 from harness.result import (
     Benchmark,
     EvaluationResult,
@@ -23,6 +25,7 @@ from harness.result import (
     SubmissionRecord,
 )
 from harness.sandbox import Level, Sandbox
+from harness.sandbox.watch import printable
 from harness.score import score
 from harness.snapshot import Snapshot
 from harness.strategy import AXES, Strategy
@@ -129,7 +132,7 @@ def evaluate(
     hparams = loaded.hparams
     draft = _Draft(
         loaded=loaded,
-        name=file.name,
+        name=printable(os.fsencode(file.name)),
         isolation=sandbox.level,
         world_size=options.world_size or hparams.world.size,
         phases=phases,
@@ -145,6 +148,13 @@ def evaluate(
         return _ended(draft, Verdict.ERROR, error)
     except InputError:
         raise
+    except OSError as error:
+        failed_machine = JudgeError(
+            Code.INTERNAL,
+            f"this machine failed ({error.strerror or error}); is its disk full?",
+            traceback.format_exc(),
+        )
+        return _ended(draft, Verdict.ERROR, failed_machine)
     except Exception as error:
         defect = JudgeError(
             Code.INTERNAL,
@@ -197,6 +207,11 @@ def warnings(hparams: Hparams, options: Options, level: Level) -> list[str]:
         found.append(f"--world {options.world_size} is not the benchmark's {hparams.world.size}")
     if options.runs is not None and options.runs < hparams.evaluation_runs:
         found.append(f"--runs {options.runs} is fewer than the benchmark's")
+    if not hparams.binding_hash:
+        found.append(
+            "no binding hash: whoever knows the key can finish the weights after the clock has stopped "
+            "(docs/protocol.md)"
+        )
     if hparams.numerics.param_dtype == "bfloat16":
         found.append(
             "bfloat16 masters: much of an update is below one unit in the last place, so the "
@@ -216,6 +231,7 @@ def _judge(
     phases.enter(PhaseName.PREPARE)
     draft.submission = submission = read(file, world_size)
     submission.strategy.check_batch(hparams.global_batch)
+    check_rows(hparams, default_variant(hparams, world_size))
     device = machine.pick_device(hparams.world.device, world_size)
     draft.machine = machine.describe(device, world_size)
     # A CPU's peak is measured, so before anything else keeps the machine busy.

@@ -1,4 +1,4 @@
-"""The trusted training loop: `torchrun -m harness.reference TASK.json`, in a sandbox without a submission.
+"""The trusted training loop: `python -m harness.reference TASK.json`, under torchrun for several ranks.
 
 FSDP2 over any number of ranks, one included, written to be read: every rank takes its part of the
 global batch, the gradients are averaged, the benchmark's optimizer makes a step. It leaves, for every
@@ -33,9 +33,13 @@ def main() -> None:
     task = ReferenceTask.model_validate_json(Path(sys.argv[1]).read_bytes())
     device = torch.device(task.device)
     if task.device == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if task.device == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if task.device == "cuda" else "gloo"
+    if task.variant.world_size == 1:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    else:
+        dist.init_process_group(backend)
     for run, challenge in enumerate(task.challenges):
         train(task, challenge, task.output / f"run{run}", device)
     dist.barrier()

@@ -4,7 +4,8 @@ The sandbox holds nothing of a submission, and its folder is made after the subm
 gone. What goes wrong here is never the submission's fault.
 """
 
-import select
+import selectors
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from harness.challenge import Challenge
-from harness.errors import Code, JudgeError
+from harness.errors import Code, InputError, JudgeError
 from harness.hparams import Hparams, Optimizer
 from harness.machine import Device, threads_per_rank
 from harness.sandbox import EndReason, Job, Sandbox, code_folder, torchrun_argv
@@ -96,6 +97,16 @@ def default_variant(hparams: Hparams, world_size: int) -> Variant:
     )
 
 
+def check_rows(hparams: Hparams, variant: Variant) -> None:
+    """Raises InputError unless every rank of the reference gets equally many rows."""
+    if hparams.global_batch % variant.world_size:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"a global batch of {hparams.global_batch} rows cannot be dealt to the reference's "
+            f"{variant.world_size} ranks: set reference.world_size in hparams, or use another --world",
+        )
+
+
 def run_reference(
     hparams: Hparams,
     snapshot: Snapshot,
@@ -113,17 +124,14 @@ def run_reference(
         folder: does not exist yet; keeps the states for as long as the result is used.
 
     Raises:
+        InputError: the rows cannot be dealt to the variant's ranks.
         JudgeError: REFERENCE_FAILED, with the end of its log.
     """
-    if hparams.global_batch % variant.world_size:
-        raise JudgeError(
-            Code.REFERENCE_FAILED,
-            f"a global batch of {hparams.global_batch} rows cannot be dealt to the reference's "
-            f"{variant.world_size} ranks: set reference.world_size in hparams",
-        )
+    check_rows(hparams, variant)
     inbox, output = folder / "inbox", folder / "output"
-    inbox.mkdir(parents=True, mode=0o755)
-    output.mkdir(mode=0o755)
+    for made in (folder, inbox, output):
+        made.mkdir()
+        made.chmod(0o755)  # the reference is another user; a mode for mkdir would be masked
     task = ReferenceTask(
         model_dir=snapshot.model_dir,
         challenges=tuple(inbox / f"challenge{run}.safetensors" for run in range(len(challenges))),
@@ -139,7 +147,7 @@ def run_reference(
     save_file(dict(coordinates), task.coordinates)
     (inbox / TASK).write_text(task.model_dump_json())
     for file in inbox.iterdir():
-        file.chmod(0o644)  # the reference is another user, too
+        file.chmod(0o644)
 
     _launch(hparams, task, sandbox, folder, inbox)
     return [_read(snapshot, output / f"run{run}") for run in range(len(challenges))]
@@ -151,8 +159,11 @@ def _launch(
     """Run the loop to its end. Its exit status says nothing (FACTS): the ranks' markers do."""
     limits = hparams.limits
     world_size = task.variant.world_size
+    # One process needs no torchrun, whose own start takes two seconds.
+    alone = (sys.executable, "-m", "harness.reference")
+    command = alone if world_size == 1 else torchrun_argv(world_size, "harness.reference")
     job = Job(
-        argv=(*torchrun_argv(world_size, "harness.reference"), str(inbox / TASK)),
+        argv=(*command, str(inbox / TASK)),
         code=code_folder(folder / "code", judge=True),
         read_only=(task.model_dir, inbox),
         writable=(task.output,),
@@ -170,7 +181,10 @@ def _launch(
         limits.run_seconds + limits.open_seconds
     )
     with sandbox.start(job) as running:
-        ended = bool(select.select([running], [], [], seconds)[0])
+        # Not select(): it refuses descriptors above 1023, and every opened file holds one.
+        with selectors.DefaultSelector() as selector:
+            selector.register(running, selectors.EVENT_READ)
+            ended = bool(selector.select(seconds))
         ending = running.stop()
         log = running.log()
     finished = all((task.output / f"{FINISHED}{rank}").is_file() for rank in range(world_size))

@@ -13,7 +13,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import Code, InputError, Verdict
+from harness.errors import Code, InputError, JudgeError, Verdict
 from harness.phases import PhaseName
 
 if TYPE_CHECKING:
@@ -82,8 +82,11 @@ def result_file(name: str, wanted: Path | None = None) -> Path:
     path = wanted or RESULTS / f"{stamp}-{Path(name).stem}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         with path.open("ab"):
             pass
+        if new:
+            path.unlink()  # bad input must not leave an empty result behind
     except OSError as error:
         raise InputError(
             Code.BAD_ARGUMENT, f"cannot write the result to {path}: {error.strerror}"
@@ -92,15 +95,21 @@ def result_file(name: str, wanted: Path | None = None) -> Path:
 
 
 def store(result: "EvaluationResult", path: Path) -> None:
-    """Write the JSON document."""
-    path.write_text(result.model_dump_json(indent=2) + "\n")
+    """Write the JSON document. Raises JudgeError where that fails, as on a full disk."""
+    try:
+        path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise JudgeError(
+            Code.INTERNAL,
+            f"the verdict is {result.verdict}, but {path} cannot be written: {error.strerror}",
+        ) from None
 
 
 def print_result(result: "EvaluationResult", path: Path) -> None:
     """The verdict on stdout, with the path of the JSON document."""
     console = Console()
     console.print(render(result))
-    console.print(f"result: {path}", highlight=False, soft_wrap=True)
+    console.print(f"result: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def render(result: "EvaluationResult") -> RenderableType:
@@ -251,5 +260,5 @@ def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
         console.print(f"{marks[remark.level]} {escape(remark.message)}", highlight=False)
     problems = sum(remark.level is Level.PROBLEM for remark in remarks)
     summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
-    console.print(f"{file.name}: {summary}", highlight=False)
+    console.print(f"{file.name}: {summary}", markup=False, highlight=False)
     return 1 if problems else 0

@@ -20,24 +20,32 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import ValidationError
 
-from harness.errors import Code, JudgeError, SubmissionError, TrainjudgeError
+from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError
 from harness.protocol.messages import (
+    Commitment,
     Failed,
     FromJudge,
     FromRank,
     Message,
     Progress,
+    Ready,
     Stage,
     parse_from_rank,
 )
 from harness.protocol.wire import FrameBuffer, frame
 from harness.sandbox import Ending, EndReason, Running
+from harness.sandbox.watch import printable
 
 M = TypeVar("M", bound=Message)
 RECEIVE_BYTES = 1 << 18
 # When one rank dies the others fail in their collectives: wait this long for the first cause.
 GRACE_SECONDS = 1.0
 SEND_SECONDS = 30.0
+# A rank chooses what it says of itself. Of that, a person is shown so much.
+PROGRESS_SHOWN = 8
+NAME_SHOWN = 80
+SENTENCE_SHOWN = 200
+PROBLEMS_LISTED = 100
 
 STAGE_CODES = {
     Stage.LOADING: Code.WORKER_FAILED,
@@ -91,7 +99,7 @@ class Session:
     Args:
         sockets: host folder in which the listening sockets are made, before the sandbox starts.
         world_size: how many ranks will connect.
-        on_progress: told which stage rank 0 says it has reached.
+        on_progress: told which stage rank 0 says it has reached, a few times before it is READY.
     """
 
     def __init__(
@@ -165,6 +173,7 @@ class Session:
         deadline = time.monotonic() + seconds
         messages: dict[int, M] = {}
         times: dict[int, float] = {}
+        announced = 0
         while len(messages) < len(self._links):
             if time.monotonic() > deadline:
                 late = [link.rank for link in self._links if link.rank not in messages]
@@ -174,7 +183,8 @@ class Session:
                 )
             for link, message in self._receive(kind, deadline):
                 if isinstance(message, Progress):
-                    if link.rank == 0:
+                    if link.rank == 0 and kind is Ready and announced < PROGRESS_SHOWN:
+                        announced += 1
                         self._on_progress(message.stage)
                 elif (
                     isinstance(message, kind)
@@ -248,11 +258,8 @@ class Session:
                 else:
                     messages.append(message)
         except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
             raise self._blame(
-                Code.BAD_MESSAGE,
-                f"rank {link.rank} sent a malformed message ({where or 'body'}: {first['msg']})",
+                Code.BAD_MESSAGE, f"rank {link.rank} sent a malformed message ({_problem(error)})"
             ) from None
         except ValueError as error:
             raise self._blame(Code.BAD_MESSAGE, f"rank {link.rank} sent {error}") from None
@@ -273,7 +280,8 @@ class Session:
                     self._selector.unregister(key.fileobj)  # it stays readable: do not spin on it
                 elif link.connection is not None:
                     self._read(link)
-                    self._parse(link, Failed)
+                    # Whatever a rank sends now is too late to be judged, but its Failed is wanted.
+                    self._parse(link, Commitment)
                     if link.hung_up and link.failure is None:
                         dead.append(link.rank)
         if (ending := self._limit()) is not None:
@@ -290,8 +298,8 @@ class Session:
         assert first.failure is not None
         return self._blame(
             STAGE_CODES[first.failure.stage],
-            f"rank {first.rank}: {first.failure.message}",
-            first.failure.detail,
+            f"rank {first.rank}: {_readable(first.failure.message)}",
+            _readable(first.failure.detail),
         )
 
     def _limit(self) -> Ending | None:
@@ -309,7 +317,13 @@ class Session:
 
 def _listen(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise InputError(
+            Code.BAD_ARGUMENT, f"cannot listen on {path}: {error}; name a shorter folder in TMPDIR"
+        ) from None
     path.chmod(0o666)  # the rank may be another user; the folder is for this sandbox alone
     listener.listen(1)
     return listener
@@ -321,6 +335,23 @@ def peer_user(connection: socket.socket) -> int:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
     _, user, _ = credentials.unpack(raw)
     return int(user)
+
+
+def _readable(text: str, limit: int | None = None) -> str:
+    """A rank's words for a terminal: without control characters, cut after `limit` characters."""
+    cut = " ..." if limit is not None and len(text) > limit else ""
+    return printable(text[:limit].encode("utf-8", "replace")) + cut
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem. Field names, and the type that a message claims, are the rank's own words."""
+    if (
+        error.error_count() > PROBLEMS_LISTED
+    ):  # each listed one costs memory, and there can be millions
+        return f"{error.error_count()} problems"
+    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    where = ".".join(_readable(str(part), NAME_SHOWN) for part in first["loc"])
+    return f"{where or 'body'}: {_readable(first['msg'], SENTENCE_SHOWN)}"
 
 
 def _ranks(ranks: Sequence[int]) -> str:

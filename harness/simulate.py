@@ -99,4 +99,4 @@ def calibrate_benchmark(
     Console().print(calibration_table(tolerances, calibration))
     if write:
         calibrate.write(loaded.path, tolerances, calibration)
-        Console().print(f"written to {loaded.path}", highlight=False, soft_wrap=True)
+        Console().print(f"written to {loaded.path}", markup=False, highlight=False, soft_wrap=True)

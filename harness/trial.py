@@ -7,12 +7,14 @@ clock readings, claims to be checked later, and commitments that bind the files 
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from harness import challenge as challenges
 from harness.challenge import Challenge
+from harness.errors import SubmissionError
 from harness.hparams import Hparams
 from harness.machine import Device, threads_per_rank
 from harness.phases import PhaseName, Phases
@@ -110,7 +112,9 @@ def conduct(setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[s
             session.broadcast(_assignment(setup, workspace))
             session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
             trials = _runs(session, setup, workspace, phases)
-            session.broadcast(Bye())
+            # All is committed to and opened: a rank that dies now has failed nothing.
+            with suppress(SubmissionError):
+                session.broadcast(Bye())
         finally:
             phases.enter(PhaseName.STOP)
             running.stop()

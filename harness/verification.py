@@ -8,12 +8,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.errors import Code, JudgeError
+from harness.errors import Code, JudgeError, SubmissionError
 from harness.hparams import Hparams
 from harness.phases import PhaseName, Phases
 from harness.reference_job import ReferenceRun, default_variant, run_reference
 from harness.result import Metric, RunResult
 from harness.sandbox.outbox import read_opened
+from harness.sandbox.shards import quoted
 from harness.trial import Trial, TrialSetup, opened_folder
 from harness.verify.attribution import (
     Attribution,
@@ -85,6 +86,7 @@ def verify(
     """
     hparams, layout = setup.hparams, setup.snapshot.layout
     phases.enter(PhaseName.VERIFY, "the opened states against their commitments")
+    check_names(trials, workspace)
     opened = [_open(setup, trial, workspace, run) for run, trial in enumerate(trials)]
 
     phases.enter(PhaseName.REFERENCE)
@@ -107,6 +109,28 @@ def verify(
             zip(trials, opened, references, strict=True)
         )
     ]
+
+
+def check_names(trials: Sequence[Trial], workspace: Workspace) -> None:
+    """Nothing but the ranks' folders may lie in the outbox: other files could fill the reference's disk."""
+    expected = {
+        opened_folder(workspace, run, rank).name
+        for run, trial in enumerate(trials)
+        for rank in range(len(trial.plan.orders))
+    }
+    try:
+        names = [path.name for path in workspace.outbox.iterdir()]
+    except OSError as error:
+        raise SubmissionError(
+            Code.OUTBOX_INVALID, f"the outbox cannot be listed: {error.strerror}"
+        ) from None
+    for name in names:
+        if name not in expected:
+            raise SubmissionError(
+                Code.OUTBOX_INVALID,
+                f"{quoted(name)} lies in the outbox, which is written by the environment; "
+                "leave it alone",
+            )
 
 
 def _open(setup: TrialSetup, trial: Trial, workspace: Workspace, run: int) -> tuple[State, ...]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import Code, JudgeError, SubmissionError
-from harness.protocol.messages import Done, Failed, Progress, Ready, Stage
+from harness.errors import Code, InputError, JudgeError, SubmissionError
+from harness.protocol.messages import Commitment, Done, Failed, Piece, Progress, Ready, Stage
 from harness.protocol.wire import frame
 from harness.sandbox import Ending, EndReason
 from harness.session import Session
@@ -232,3 +232,72 @@ def test_a_second_connection_to_a_socket_is_refused(tmp_path: Path) -> None:
         judge.gather(Ready, Stage.SETUP, 5.0, run=0)
         with socket.socket(socket.AF_UNIX) as intruder, pytest.raises(ConnectionRefusedError):
             intruder.connect(str(tmp_path / "rank0.sock"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"type":"ready","run":0,"\\u001b[2J' + b"x" * 50_000 + b'":1}',
+        b'{"type":"\\u001b[2J' + b"x" * 50_000 + b'"}',
+        b'{"type":"ready","run":0,' + b",".join(b'"%d":0' % n for n in range(5_000)) + b"}",
+    ],
+    ids=["name", "type", "many names"],
+)
+def test_a_malformed_message_cannot_write_to_the_terminal(tmp_path: Path, body: bytes) -> None:
+    error = rejected(tmp_path, says(struct.pack(">I", len(body)) + body))
+    assert error.code is Code.BAD_MESSAGE
+    assert "\x1b" not in error.message
+    assert len(error.message) < 500
+
+
+def test_an_exceptions_text_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    failed = Failed(stage=Stage.SETUP, message="\x1b[2Jgone", detail="a\nb\x1b]0;title\x07\u202e")
+    error = rejected(tmp_path, says(frame(failed)))
+    assert "\x1b" not in error.message + error.detail
+    assert error.message.endswith("[2Jgone")
+    assert error.detail.startswith("a\nb")
+    assert "\u202e" not in error.detail
+
+
+def test_a_large_commitment_of_another_rank_does_not_hide_who_failed(tmp_path: Path) -> None:
+    piece = Piece(
+        name="n" * 200, tensor_shape=(1,), offset=(0,), shape=(1,), dtype="float32", digest="0" * 16
+    )
+
+    def commits(link: socket.socket) -> None:
+        time.sleep(0.3)
+        link.sendall(frame(Commitment(run=0, pieces=(piece,) * 1_000)))
+        wait_for_end(link)
+
+    failed = Failed(stage=Stage.RESULT, message="mine")
+    with (
+        session(tmp_path, commits, says(frame(failed))) as judge,
+        pytest.raises(SubmissionError) as caught,
+    ):
+        judge.gather(Commitment, Stage.RESULT, 5.0, run=0)
+    assert (caught.value.code, caught.value.message) == (Code.RESULT_INVALID, "rank 1: mine")
+
+
+def test_progress_is_shown_a_few_times_and_only_before_ready(tmp_path: Path) -> None:
+    shown: list[Stage] = []
+
+    with Session(tmp_path, 1, shown.append) as judge:
+        judge.handed_over = True
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(str(tmp_path / "rank0.sock"))
+        link.sendall(frame(Progress(stage=Stage.SETUP)) * 100 + frame(Ready(run=0)))
+        judge.gather(Ready, Stage.SETUP, 5.0, run=0)
+        assert 0 < len(shown) < 20
+        before = len(shown)
+        link.sendall(frame(Progress(stage=Stage.SETUP)) * 100)
+        link.sendall(frame(Done(run=0, final_loss=1.0, total_tokens=1)))
+        judge.gather(Done, Stage.TRAINING, 5.0, run=0)
+        assert len(shown) == before
+        link.close()
+
+
+def test_a_temporary_folder_with_too_long_a_path_is_the_callers_fault(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    with pytest.raises(InputError, match="TMPDIR"):
+        Session(folder, 1, lambda stage: None)

@@ -1,0 +1,41 @@
+"""What reaches the terminal and the disk, whatever a file is called."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness import report
+from harness.errors import InputError
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    text = io.StringIO()
+    monkeypatch.setattr(report, "Console", lambda: Console(file=text, width=100))
+    return text
+
+
+def test_a_file_name_is_not_taken_for_markup(printed: io.StringIO) -> None:
+    assert report.print_remarks(Path("train[/x].py"), []) == 0
+    assert "train[/x].py" in printed.getvalue()
+
+
+def test_looking_for_the_results_place_leaves_no_empty_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = report.result_file("train.py")
+    assert path.parent.is_dir()
+    assert not path.exists()
+    mine = tmp_path / "mine.json"
+    mine.write_text("kept until there is a result")
+    assert report.result_file("train.py", mine).read_text() == "kept until there is a result"
+
+
+def test_a_result_that_cannot_be_written_is_the_callers_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wanted in (tmp_path, tmp_path / "file" / "x.json", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError):
+            report.result_file("train.py", wanted)

@@ -1,0 +1,64 @@
+"""What may lie in the outbox, and what is said of a benchmark before it judges."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.errors import Code, InputError, SubmissionError
+from harness.evaluate import Options, warnings
+from harness.hparams import LoadedHparams
+from harness.reference_job import check_rows, default_variant
+from harness.sandbox import Level
+from harness.trial import opened_folder
+from harness.verification import check_names
+from harness.workspace import Workspace
+
+# Of a trial, only how many ranks had something to open matters here.
+TRIALS: Any = [SimpleNamespace(plan=SimpleNamespace(orders=((), ())))]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Workspace() as made:
+        yield made
+
+
+def test_the_ranks_folders_may_lie_in_the_outbox(workspace: Workspace) -> None:
+    for rank in range(2):
+        opened_folder(workspace, 0, rank).mkdir()
+    check_names(TRIALS, workspace)
+
+
+@pytest.mark.parametrize("name", ["junk", "run0-rank2", "run1-rank0", "\x1b[2J", "\udcff"])
+def test_nothing_else_may_lie_in_the_outbox(workspace: Workspace, name: str) -> None:
+    (workspace.outbox / name).touch()
+    with pytest.raises(SubmissionError) as caught:
+        check_names(TRIALS, workspace)
+    assert caught.value.code is Code.OUTBOX_INVALID
+    assert caught.value.message.isprintable()
+    assert caught.value.message.isascii()
+
+
+def test_a_benchmark_without_the_binding_hash_is_warned_of(loaded: LoadedHparams) -> None:
+    def said(bind: bool) -> list[str]:
+        hparams = loaded.hparams.model_copy(update={"binding_hash": bind})
+        return [w for w in warnings(hparams, Options(), Level.USER) if "binding hash" in w]
+
+    assert not said(True)
+    assert len(said(False)) == 1
+
+
+def test_a_world_that_the_reference_cannot_use_is_said_before_the_work(
+    loaded: LoadedHparams,
+) -> None:
+    hparams = loaded.hparams.model_copy(
+        update={"reference": loaded.hparams.reference.model_copy(update={"world_size": None})}
+    )
+    check_rows(hparams, default_variant(hparams, 4))
+    with pytest.raises(InputError, match="3 ranks"):
+        check_rows(hparams, default_variant(hparams, 3))
