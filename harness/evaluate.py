@@ -257,5 +257,6 @@ def _judge(
         trials = conduct(setup, workspace, phases, draft.log)
         draft.runs = verify(setup, trials, workspace, phases)
     if _rejection(draft.runs) is None:
+        phases.enter(PhaseName.SCORE)
         parameters = count_parameters(load_config(str(snapshot.model_dir)))
         draft.score, draft.runs = score(draft.runs, hparams, parameters, peak, world_size)

@@ -21,6 +21,7 @@ class Machine(BaseModel):
     device: Device
     devices: tuple[str, ...] = Field(description="names of the devices that the ranks used")
     driver: str = Field(description="GPU driver, empty on CPU")
+    trainjudge: str = Field(description="version of the judge")
     python: str
     torch: str
     transformers: str
@@ -72,6 +73,7 @@ def describe(device: Device, world_size: int) -> Machine:
         device=device,
         devices=names,
         driver=driver,
+        trainjudge=version("trainjudge"),
         python=platform.python_version(),
         torch=version("torch"),
         transformers=version("transformers"),

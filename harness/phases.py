@@ -18,6 +18,7 @@ class PhaseName(StrEnum):
     STOP = "stop"
     REFERENCE = "reference"
     VERIFY = "verify"
+    SCORE = "score"
 
 
 class Phases:
@@ -49,5 +50,5 @@ class Phases:
 
     @property
     def seconds(self) -> dict[PhaseName, float]:
-        """Wall seconds of every phase entered so far."""
-        return dict(self._seconds)
+        """Wall seconds of every phase entered so far, in the order of PhaseName."""
+        return {name: self._seconds[name] for name in PhaseName if name in self._seconds}

@@ -36,6 +36,7 @@ WORDS = {
     PhaseName.STOP: "ending the sandbox",
     PhaseName.REFERENCE: "training the trusted reference",
     PhaseName.VERIFY: "verifying",
+    PhaseName.SCORE: "counting FLOPs",
 }
 
 

@@ -56,9 +56,9 @@ def quick(loaded: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> Lo
         "warmup_steps": 1,
         "evaluation_runs": 1,
         "limits": {
-            "run_seconds": 25,
+            "run_seconds": 15,
             "setup_seconds": 90,
-            "memory_bytes": 6 * 2**30,
+            "memory_bytes": 3 * 2**30,
             "outbox_bytes": 128 * 2**20,
             "log_bytes": 64 * 2**10,
         },

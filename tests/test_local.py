@@ -1,0 +1,38 @@
+"""The participant's way: the same code path as `validator run`, and where the time went."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.snapshot import Snapshot
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_simulate_validator_shows_the_verdict_and_where_the_time_went(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "local_test" / "simulate_validator.py",
+            ROOT / "submissions" / "train_single.py",
+            "--world=1",
+            "--runs=1",
+            f"--hparams={ROOT / 'hparams.json'}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,  # results/ goes to where the participant stands
+        env={**os.environ, "COLUMNS": "120"},
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ACCEPTED" in done.stdout
+    phases = ("launch", "load", "setup", "warm-up", "timed", "open", "reference", "verify")
+    table = done.stdout.split("where the time went")[1]
+    assert [phase for phase in phases if phase in table] == list(phases)
+    assert "timed run: run 1 of 1" in done.stderr
+    assert len(list((tmp_path / "results").glob("*-train_single.json"))) == 1
