@@ -33,7 +33,7 @@ from harness.submission import Submission, read
 from harness.trial import TrialSetup, conduct
 from harness.verification import verify
 from harness.verify.checks import Finding, Severity
-from harness.workspace import Workspace
+from harness.workspace import Workspace, check_room
 
 TELLING = (
     Code.STATE_INVALID,
@@ -63,13 +63,13 @@ class _Draft:
     """What is known so far; a result can be made of it at any moment."""
 
     loaded: LoadedHparams
+    snapshot: Snapshot
     name: str
     isolation: Level
     world_size: int
     phases: Phases
     started_at: str
     warnings: list[str]
-    snapshot: Snapshot | None = None
     submission: Submission | None = None
     machine: Machine | None = None
     runs: list[RunResult] = field(default_factory=list)
@@ -80,7 +80,7 @@ class _Draft:
         self, verdict: Verdict, code: Code, message: str, detail: str = ""
     ) -> EvaluationResult:
         self.phases.finish()
-        hparams, snapshot, submission = self.loaded.hparams, self.snapshot, self.submission
+        hparams, submission = self.loaded.hparams, self.submission
         return EvaluationResult(
             verdict=verdict,
             code=code,
@@ -90,8 +90,8 @@ class _Draft:
             benchmark=Benchmark(
                 name=hparams.name,
                 hparams_sha256=self.loaded.sha256,
-                model_sha256=snapshot.manifest.model_sha256 if snapshot else "",
-                data_sha256=snapshot.manifest.data_sha256 if snapshot else "",
+                model_sha256=self.snapshot.manifest.model_sha256,
+                data_sha256=self.snapshot.manifest.data_sha256,
                 calibrated=hparams.calibrated,
             ),
             submission=SubmissionRecord(
@@ -132,16 +132,16 @@ def evaluate(
     hparams = loaded.hparams
     draft = _Draft(
         loaded=loaded,
+        snapshot=snapshot,
         name=printable(os.fsencode(file.name)),
         isolation=sandbox.level,
         world_size=options.world_size or hparams.world.size,
         phases=phases,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         warnings=warnings(hparams, options, sandbox.level),
-        snapshot=snapshot,
     )
     try:
-        _judge(file, draft, snapshot, sandbox, options)
+        _judge(file, draft, sandbox, options)
     except SubmissionError as error:
         return _ended(draft, Verdict.REJECTED, error)
     except JudgeError as error:
@@ -220,9 +220,7 @@ def warnings(hparams: Hparams, options: Options, level: Level) -> list[str]:
     return found
 
 
-def _judge(
-    file: Path, draft: _Draft, snapshot: Snapshot, sandbox: Sandbox, options: Options
-) -> None:
+def _judge(file: Path, draft: _Draft, sandbox: Sandbox, options: Options) -> None:
     """All rooms in order; fills the draft."""
     from harness.flops import count_parameters, load_config
     from harness.peaks import find_peak
@@ -247,16 +245,17 @@ def _judge(
     setup = TrialSetup(
         submission=submission,
         hparams=hparams,
-        snapshot=snapshot,
+        snapshot=draft.snapshot,
         sandbox=sandbox,
         world_size=world_size,
         device=device,
         runs=options.runs or hparams.evaluation_runs,
     )
+    check_room(hparams.limits.outbox_bytes + setup.runs * draft.snapshot.state_bytes)
     with Workspace(options.keep) as workspace:
         trials = conduct(setup, workspace, phases, draft.log)
         draft.runs = verify(setup, trials, workspace, phases)
     if _rejection(draft.runs) is None:
         phases.enter(PhaseName.SCORE)
-        parameters = count_parameters(load_config(str(snapshot.model_dir)))
+        parameters = count_parameters(load_config(str(draft.snapshot.model_dir)))
         draft.score, draft.runs = score(draft.runs, hparams, parameters, peak, world_size)

@@ -79,7 +79,7 @@ def result_file(name: str, wanted: Path | None = None) -> Path:
     Raises:
         InputError: it cannot be written there.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
     path = wanted or RESULTS / f"{stamp}-{Path(name).stem}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

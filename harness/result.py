@@ -21,8 +21,8 @@ class Benchmark(Record):
 
     name: str
     hparams_sha256: str = Field(description="of the hparams file")
-    model_sha256: str = Field(description="of the snapshot's model files; empty if not reached")
-    data_sha256: str = Field(description="of the packed tokens; empty if not reached")
+    model_sha256: str = Field(description="of the snapshot's model files")
+    data_sha256: str = Field(description="of the packed tokens")
     calibrated: bool = Field(
         description="whether the tolerances were measured on this very benchmark"
     )

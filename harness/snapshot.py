@@ -93,6 +93,11 @@ class Snapshot:
     manifest: Manifest
     layout: dict[str, TensorSpec]
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the files of one state of the model."""
+        return sum(file.size for file in self.manifest.files if file.path.startswith(f"{STATE}/"))
+
     def tokens(self) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
         """The packed corpus, memory-mapped read-only: uint16 or uint32 [token_count]."""
         return np.memmap(self.tokens_file, dtype=self.manifest.token_dtype, mode="r")

@@ -7,6 +7,7 @@ clock readings, claims to be checked later, and commitments that bind the files 
 import os
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Final
 
 from harness import challenge as challenges
 from harness.challenge import Challenge
-from harness.errors import SubmissionError
+from harness.errors import Code, JudgeError, SubmissionError
 from harness.hparams import Hparams
 from harness.machine import Device, threads_per_rank
 from harness.phases import PhaseName, Phases
 from harness.protocol.messages import (
+    PROTOCOL_VERSION,
     Again,
     Assignment,
     Bye,
@@ -107,7 +109,8 @@ def conduct(setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[s
     ):
         try:
             session.watch(running)
-            session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+            hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+            _check_ranks(hellos.messages)
             phases.enter(PhaseName.LOAD)
             session.broadcast(_assignment(setup, workspace))
             session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
@@ -120,6 +123,18 @@ def conduct(setup: TrialSetup, workspace: Workspace, phases: Phases, log: list[s
             running.stop()
             log.append(running.log())
     return trials
+
+
+def _check_ranks(hellos: Sequence[Hello]) -> None:
+    """Nothing of the submission has run yet: a wrong rank is a defect, or of another version."""
+    for rank, hello in enumerate(hellos):
+        said = (hello.protocol, hello.rank, hello.world_size)
+        due = (PROTOCOL_VERSION, rank, len(hellos))
+        if said != due:
+            raise JudgeError(
+                Code.WORKER_FAILED,
+                f"a worker says (protocol, rank, world size) = {said}, expected {due}",
+            )
 
 
 def _job(setup: TrialSetup, workspace: Workspace) -> Job:

@@ -1,6 +1,5 @@
 """The folder of one evaluation: what the sandbox sees, and what only the judge does."""
 
-import contextlib
 import errno
 import os
 import shutil
@@ -11,9 +10,22 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import Code, InputError, JudgeError
+from harness.sandbox.removal import remove_tree
 
-# Longer than any name that the judge gives, so that no folder of `root` is in the way.
-_MOVED = "moved-up-by-the-judge-"
+
+def check_room(needed: int) -> None:
+    """That `needed` bytes fit where workspaces lie, or runs would fail for no fault of a submission.
+
+    Raises InputError: BAD_ARGUMENT.
+    """
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"{folder} has {free / 2**30:.1f} GiB free, and an evaluation may need "
+            f"{needed / 2**30:.1f}: set TMPDIR to a larger disk, or limits.outbox_bytes lower",
+        )
 
 
 class Workspace:
@@ -80,58 +92,6 @@ def _check_free(keep: Path) -> None:
         raise InputError(
             Code.BAD_ARGUMENT, f"cannot make the folder {keep.parent}: {error.strerror}"
         ) from None
-
-
-def remove_tree(root: Path) -> None:
-    """Remove a folder that a submission has written to; call it when nothing of the sandbox runs.
-
-    A program can nest folders deeper than Python recurses (`shutil.rmtree`) or a path is long, and
-    take all permissions from those of its own user. So every folder below is first moved up into
-    `root`. No link is followed. What cannot be removed stays.
-    """
-    try:
-        top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return
-    moved = 0
-    try:
-        waiting = _empty(top)
-        while waiting:
-            name = waiting.pop()
-            with contextlib.suppress(OSError):
-                os.chmod(name, 0o700, dir_fd=top)
-                folder = os.open(
-                    name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top
-                )
-                try:
-                    for below in _empty(folder):
-                        with contextlib.suppress(OSError):
-                            # Another parent means another "..": that takes the right to write.
-                            os.chmod(below, 0o700, dir_fd=folder)
-                            moved += 1
-                            upper = f"{_MOVED}{moved}"
-                            os.rename(below, upper, src_dir_fd=folder, dst_dir_fd=top)
-                            waiting.append(upper)
-                finally:
-                    os.close(folder)
-                os.rmdir(name, dir_fd=top)
-    finally:
-        os.close(top)
-    with contextlib.suppress(OSError):
-        root.rmdir()
-
-
-def _empty(folder: int) -> list[str]:
-    """Remove everything but folders, and name those."""
-    folders = []
-    with os.scandir(folder) as entries:
-        for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-                continue
-            with contextlib.suppress(OSError):
-                os.unlink(entry.name, dir_fd=folder)
-    return folders
 
 
 def _move(root: Path, keep: Path) -> None:

@@ -21,7 +21,7 @@ from harness.errors import Code, SubmissionError
 from harness.protocol.digest import digest_many
 from harness.protocol.messages import Commitment, Piece
 from harness.protocol.opening import file_name, write_opened
-from harness.sandbox.outbox import read_opened
+from harness.sandbox.outbox import MAX_FILES, read_opened
 from harness.sandbox.shards import ShardError, read_shard
 from harness.verify.pieces import Box, StoredPiece
 
@@ -337,3 +337,9 @@ def test_a_flipped_bit_anywhere_in_a_file_is_noticed_or_harmless(
             assert hashlib.sha256(np.asarray(piece.data).tobytes()).hexdigest() == (
                 commit().pieces[index].sha256
             )
+
+
+def test_thousands_of_files_are_refused_before_the_first_is_opened(folder: Path) -> None:
+    for number in range(MAX_FILES + 1):
+        (folder / file_name(9, number, 99_999)).touch()
+    assert f"more than {MAX_FILES} files" in refused(folder).message

@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -109,6 +110,23 @@ for place in ("/tmp", "/dev/shm", os.environ["TMPDIR"]):
     left = [path for place in ("/tmp", "/dev/shm") for path in Path(place).glob(f"*{name}*")]
     assert left == []
     assert Path("/usr/bin").is_dir()
+
+
+def test_temporary_folders_nested_without_end_are_removed_and_cost_no_verdict(
+    level: Level, folder: Path
+) -> None:
+    program = """
+import os
+os.chdir(os.environ["TMPDIR"])
+for _ in range(1500):
+    os.mkdir("deep")
+    os.chdir("deep")
+"""
+    before = set(Path(tempfile.gettempdir()).glob("trainjudge-tmp-*"))
+    ending, log = run(level, make_job(folder, program))  # raises if the supervisor broke down
+    # Where the temporary folder is watched, so deep a one may be seen as over its limit first.
+    assert ending.reason in (EndReason.EXITED, EndReason.OUTBOX), log
+    assert set(Path(tempfile.gettempdir()).glob("trainjudge-tmp-*")) <= before
 
 
 def test_the_next_sandbox_cannot_reach_what_the_last_one_wrote(

@@ -1,6 +1,10 @@
 """Programs that fork, hoard, flood and fill are ended, and those that stay within limits are not."""
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -11,6 +15,8 @@ from harness.sandbox import EndReason, Job, Level
 from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
 
 pytest_plugins = ("sandbox_levels",)
+
+ROOT = Path(__file__).resolve().parent.parent
 
 BOMB = """
 import os
@@ -185,3 +191,31 @@ def test_a_folder_of_too_many_files_is_not_measured_to_its_end(
         (tmp_path / str(number)).touch()
     with pytest.raises(TooManyEntriesError):
         folder_bytes(str(tmp_path))
+
+
+@pytest.mark.parametrize("closed", [".", "sub"])
+def test_a_folder_that_is_closed_to_the_judge_counts_as_over_the_limit(
+    closed: str,
+) -> None:
+    """A judge that is an ordinary user, and a submission of the same user that hides what it wrote."""
+    shared = Path(tempfile.mkdtemp(prefix="closed-"))  # tmp_path lets no other user in
+    outbox = shared / "outbox"
+    (outbox / "sub").mkdir(parents=True)
+    shared.chmod(0o755)
+    (outbox / closed).chmod(0o300)
+    measure = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from harness.sandbox.watch import TooManyEntriesError, folder_bytes\n"
+        "os.geteuid() or os.setuid(60_000)\n"
+        "try: folder_bytes(sys.argv[2])\n"
+        "except TooManyEntriesError: print('refused')\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", measure, ROOT, outbox],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (outbox / closed).chmod(0o755)
+    shutil.rmtree(shared)
+    assert outcome.stdout.strip() == "refused", outcome.stderr

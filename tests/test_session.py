@@ -10,9 +10,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from harness.errors import Code, InputError, JudgeError, SubmissionError
-from harness.protocol.messages import Commitment, Done, Failed, Piece, Progress, Ready, Stage
+from harness.protocol.messages import (
+    Commitment,
+    Done,
+    Failed,
+    Piece,
+    Progress,
+    Ready,
+    Stage,
+    parse_from_rank,
+)
 from harness.protocol.wire import frame
 from harness.sandbox import Ending, EndReason
 from harness.session import Session
@@ -301,3 +311,10 @@ def test_a_temporary_folder_with_too_long_a_path_is_the_callers_fault(tmp_path: 
     folder.mkdir()
     with pytest.raises(InputError, match="TMPDIR"):
         Session(folder, 1, lambda stage: None)
+
+
+def test_a_long_list_of_nonsense_is_one_error_not_as_many_as_it_is_long() -> None:
+    body = b'{"type":"commitment","run":0,"pieces":[' + b"0," * 500_000 + b"0]}"
+    with pytest.raises(ValidationError) as caught:
+        parse_from_rank(body)
+    assert caught.value.error_count() == 1

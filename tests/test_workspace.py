@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SubmissionError
-from harness.workspace import Workspace
+from harness.workspace import Workspace, check_room
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,7 +76,7 @@ def test_links_are_removed_and_not_followed(temporary: Path) -> None:
 def test_folders_without_permissions_are_removed_by_an_ordinary_user() -> None:
     code = (
         "import os\n"
-        "from harness.workspace import Workspace\n"
+        "from harness.workspace import Workspace, check_room\n"
         "os.setresuid(60699, 60699, 60699)\n"
         "with Workspace() as workspace:\n"
         "    below = workspace.outbox / 'closed' / 'below'\n"
@@ -141,7 +141,7 @@ def test_a_signal_to_the_judge_leaves_no_folder(tmp_path: Path, number: signal.S
     code = (
         "import time\n"
         "from harness.cli import app, exit_statuses\n"
-        "from harness.workspace import Workspace\n"
+        "from harness.workspace import Workspace, check_room\n"
         "@app.command()\n"
         "def wait() -> None:\n"
         "    with Workspace() as workspace:\n"
@@ -165,3 +165,9 @@ def test_a_signal_to_the_judge_leaves_no_folder(tmp_path: Path, number: signal.S
     assert judge.returncode == 128 + number
     assert "nothing was left behind" in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_work(temporary: Path) -> None:
+    with pytest.raises(InputError, match="TMPDIR"):
+        check_room(2**60)
+    check_room(1)

@@ -7,7 +7,7 @@ beyond their form. A rank's messages are claims to be checked, never facts.
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, TypeAdapter
 
 PROTOCOL_VERSION = 1
 
@@ -108,7 +108,7 @@ class Done(Message):
     type: Literal["done"] = "done"
     run: RunIndex
     final_loss: float | None
-    total_tokens: int | None
+    total_tokens: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
 
 
 class Commitment(Message):
@@ -117,7 +117,8 @@ class Commitment(Message):
     type: Literal["commitment"] = "commitment"
     max_bytes: ClassVar[int] = 48 * 1024 * 1024
     run: RunIndex
-    pieces: Annotated[tuple[Piece, ...], Field(max_length=MAX_PIECES)]
+    # FailFast: a long list of nonsense must not become as many errors.
+    pieces: Annotated[tuple[Piece, ...], Field(max_length=MAX_PIECES), FailFast()]
 
 
 class Opened(Message):

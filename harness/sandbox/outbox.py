@@ -20,6 +20,9 @@ from harness.verify.pieces import Box, StoredPiece
 
 _FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _SHOWN = 5
+# Every mapped file takes a descriptor and a mapping of the judge's. A 30B model in per-expert names
+# is opened in 256.
+MAX_FILES = 1024
 
 # What identifies a box of a rank: name, offset, shape.
 _Place = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -124,6 +127,8 @@ def _files(descriptor: int, rank: str) -> list[str]:
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISREG(mode) and _FILE.fullmatch(entry.name):
                 names.append(entry.name)
+                if len(names) > MAX_FILES:
+                    raise _invalid(rank, f"more than {MAX_FILES} files")
                 continue
             unexpected.append(f"{quoted(entry.name)} ({_kind(mode)})")
             if len(unexpected) > _SHOWN:

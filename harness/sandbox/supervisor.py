@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 import selectors
-import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from harness.sandbox.job import EndReason
@@ -22,13 +22,14 @@ from harness.sandbox.process_tree import (
     end_all,
     measure,
 )
+from harness.sandbox.removal import remove_tree
 from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
 
 POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0
 # Measuring may take this share of one core, so that it does not slow the ranks down.
 POLL_SHARE = 0.02
-KILL_SECONDS = 20.0
+KILL_SECONDS = 120.0
 PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
 PORTIONS = 64
@@ -245,7 +246,7 @@ def _clean(plan: Plan) -> None:
             os.chown(folder, 0, 0, follow_symlinks=False)
             os.chmod(folder, 0o700)
     if plan.scratch is not None:
-        shutil.rmtree(plan.scratch, ignore_errors=True)
+        remove_tree(Path(plan.scratch))
     if plan.user is None or not plan.shared_folders:
         return
     for folder in WRITABLE_BY_ALL:
@@ -254,6 +255,6 @@ def _clean(plan: Plan) -> None:
                 if entry.stat(follow_symlinks=False).st_uid != plan.user:
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+                    remove_tree(Path(entry.path))
                 else:
                     os.unlink(entry.path)

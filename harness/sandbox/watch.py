@@ -10,18 +10,23 @@ COUNTER = struct.Struct("<Q")
 
 
 class TooManyEntriesError(Exception):
-    """The folder is too deep or has too many entries to be measured."""
+    """The folder is too deep, has too many entries, or is closed: it cannot be measured."""
 
 
 def folder_bytes(folder: str) -> int:
     """Bytes that `folder` holds: for each entry the larger of its disk blocks and its apparent size.
 
     A sparse file counts by its apparent size, because whoever reads it reads that much. No link is
-    followed, also none that takes a folder's place while this runs. Raises TooManyEntriesError.
+    followed, also none that takes a folder's place while this runs.
+
+    Raises TooManyEntriesError, also for a folder that is closed to the judge: what it hides may be
+    any amount.
     """
     counted = [0]
     try:
         root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:
+        raise TooManyEntriesError("a folder that cannot be read") from None
     except OSError:
         return 0
     return _folder_bytes(root, 0, counted)
@@ -48,6 +53,8 @@ def _folder_bytes(folder: int, depth: int, counted: list[int]) -> int:
                         os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
                         dir_fd=folder,
                     )
+                except PermissionError:
+                    raise TooManyEntriesError("a folder that cannot be read") from None
                 except OSError:
                     continue  # it has gone meanwhile
                 total += _folder_bytes(below, depth + 1, counted)

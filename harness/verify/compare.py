@@ -27,6 +27,7 @@ SLICE_FLOOR = 1.0
 # What such a floor cannot see: a slice that the submission left exactly as it was, although the
 # reference moved it by more than this part of the rms. An expert that got one token by a near tie
 # may get none in another honest run; a token of the data is there in all of them.
+WIDE = ("float32", "float64")
 STILL_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
 
 
@@ -238,7 +239,9 @@ def _tensor(name: str, spec: TensorSpec, totals: _Totals) -> TensorComparison:
         errors, ratios = _slices(totals.sums)
         index = int(errors.argmax())
         worst = SliceComparison(index, float(errors[index]), float(ratios[index]))
-        still = _still(totals.sums, STILL_FLOOR[spec.kind])
+        # Below float32 an update can be smaller than the spacing of the numbers that it is added to.
+        if spec.dtype in WIDE:
+            still = _still(totals.sums, STILL_FLOOR[spec.kind])
     return TensorComparison(
         name,
         spec.kind,
