@@ -87,13 +87,42 @@ class World(Section):
     )
 
 
-class Optimizer(Section):
+class _Optimizer(Section):
     """What the reference applies after every step; a submission brings its own equal one."""
 
-    name: Literal["sgd"]
     lr: float = Field(gt=0, le=100)
     weight_decay: float = Field(default=0.0, ge=0, le=10)
+    warmup_steps: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="linear warm-up: step k = 1, 2, ... has lr · min(1, k / warmup_steps); "
+        "0: constant",
+    )
+    max_grad_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="gradients of a larger global 2-norm are scaled down to it; null: never",
+    )
+
+
+class Sgd(_Optimizer):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"]
     momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class AdamW(_Optimizer):
+    """torch.optim.AdamW."""
+
+    name: Literal["adamw"]
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    eps: float = Field(default=1e-8, gt=0, le=1)
+
+
+Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
 class Numerics(Section):
@@ -230,9 +259,13 @@ class Hparams(Section):
         return self
 
     def noise_sha256(self) -> str:
-        """Hash of the fields that shape the noise of an honest run: a calibration is for one of them."""
+        """Hash of the fields that shape the noise of an honest run: a calibration is for one of them.
+
+        A field at its default does not enter, so a new one leaves old calibrations valid.
+        """
         shaping = self.model_dump(
             mode="json",
+            exclude_defaults=True,
             include={
                 "model", "data", "sequence_length", "global_batch", "steps", "optimizer", "numerics",
                 "reference",
@@ -308,19 +341,25 @@ def _problems(error: ValueError) -> list[str]:
     return [_problem(details["type"], details["loc"], details["msg"]) for details in error.errors()]
 
 
+#: Sections that come in several kinds: the key that tells which, and what it may say.
+_UNIONS = {
+    "model": ("source", ("embedded", "hub")),
+    "data": ("source", ("embedded", "hub")),
+    "optimizer": ("name", ("sgd", "adamw")),
+}
+
+
 def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    key, tags = _UNIONS.get(str(location[0]) if location else "", ("", ()))
     # A union's tag is part of pydantic's location but not of the file.
-    parts = [
-        str(part)
-        for index, part in enumerate(location)
-        if not (index == 1 and location[0] in ("model", "data") and part in ("embedded", "hub"))
-    ]
+    parts = [str(part) for index, part in enumerate(location) if not (index == 1 and part in tags)]
     where = ".".join(parts) or "the file"
+    known = " or ".join(f'"{tag}"' for tag in tags)
     texts = {
         "extra_forbidden": "there is no such key",
         "missing": "is missing",
         "model_type": "must be a JSON object",
-        "union_tag_not_found": 'needs a "source": "embedded" or "hub"',
-        "union_tag_invalid": 'its "source" must be "embedded" or "hub"',
+        "union_tag_not_found": f'needs a "{key}": {known}',
+        "union_tag_invalid": f'its "{key}" must be {known}',
     }
     return f"{where}: {texts.get(kind, message.removeprefix('Value error, '))}"

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from env.data import Rows, challenge_tokens
 from env.model import load_model
 from env.result import local_boxes
+from harness.hparams import AdamW, Sgd
 from harness.protocol.opening import write_opened
 from harness.reference_job import FINISHED, RECORD, STATE, ReferenceTask
 
@@ -53,18 +54,21 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = build(task, device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=task.optimizer.lr,
-        weight_decay=task.optimizer.weight_decay,
-        momentum=task.optimizer.momentum,
+    optimizer = build_optimizer(task.optimizer, model)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda done: min(1.0, (done + 1) / max(1, task.optimizer.warmup_steps))
     )
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
     ties = NearTies(task.variant.near_ties, device)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
         with ties if task.variant.near_ties else nullcontext():
-            losses.append(step(model, optimizer, batch.to(device), task.variant.micro_batches))
+            losses.append(backward(model, batch.to(device), task.variant.micro_batches))
+        if task.optimizer.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), task.optimizer.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
         values.append(recorder.values())
 
     mine = {
@@ -102,10 +106,26 @@ def build(task: ReferenceTask, device: torch.device) -> nn.Module:
     return model
 
 
-def step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batch: torch.Tensor, micro_batches: int
-) -> torch.Tensor:
-    """One optimizer step on this rank's rows.
+def build_optimizer(settings: Sgd | AdamW, model: nn.Module) -> torch.optim.Optimizer:
+    """What the benchmark asks for, over all parameters in one group."""
+    if isinstance(settings, Sgd):
+        return torch.optim.SGD(
+            model.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+        )
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def backward(model: nn.Module, batch: torch.Tensor, micro_batches: int) -> torch.Tensor:
+    """Gradients of one step on this rank's rows, averaged over the ranks by FSDP2.
 
     Args:
         batch: int64 [rows, sequence_length].
@@ -121,8 +141,6 @@ def step(
         row_losses = tokens.view(len(rows), -1).mean(dim=1)
         (row_losses.sum() / len(batch)).backward()
         losses.append(row_losses.detach().cpu())
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return torch.cat(losses)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from harness import challenge as challenges
 from harness.challenge import Challenge
@@ -44,6 +44,14 @@ from harness.verify.form import OpeningPlan, plan_opening
 from harness.workspace import Workspace
 
 TRAIN_FILE: Final = "train.py"
+BENCHMARK_FILE: Final = "benchmark.json"
+# What a train file may read of hparams (`env.benchmark`).
+BENCHMARK_FIELDS: Final[dict[str, Any]] = {
+    "sequence_length": True,
+    "global_batch": True,
+    "optimizer": True,
+    "numerics": {"param_dtype", "compute_dtype"},
+}
 SHOWN_STAGES = {Stage.SETUP: PhaseName.SETUP, Stage.WARMUP: PhaseName.WARMUP}
 
 
@@ -137,7 +145,15 @@ def _check_ranks(hellos: Sequence[Hello]) -> None:
             )
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write a file that the sandbox's user can read."""
+    path.write_bytes(data)
+    path.chmod(0o644)
+
+
 def _job(setup: TrialSetup, workspace: Workspace) -> Job:
+    shown = setup.hparams.model_dump_json(include=BENCHMARK_FIELDS)
+    put(workspace.inbox / BENCHMARK_FILE, shown.encode())
     return Job(
         argv=torchrun_argv(setup.world_size, "env.worker"),
         code=code_folder(workspace.code),
@@ -148,6 +164,7 @@ def _job(setup: TrialSetup, workspace: Workspace) -> Job:
             "TRAINJUDGE_SOCKETS": str(workspace.sockets),
             "TRAINJUDGE_OUTBOX": str(workspace.outbox),
             "TRAINJUDGE_DEVICE": setup.device,
+            "TRAINJUDGE_BENCHMARK": str(workspace.inbox / BENCHMARK_FILE),
         },
         limits=setup.hparams.limits,
         outbox=workspace.outbox,
@@ -174,9 +191,7 @@ def _assignment(setup: TrialSetup, workspace: Workspace) -> Assignment:
 
 def _runs(session: Session, setup: TrialSetup, workspace: Workspace, phases: Phases) -> list[Trial]:
     """From the hand-over of the train file to the last OPENED."""
-    train_file = workspace.inbox / TRAIN_FILE
-    train_file.write_bytes(setup.submission.source)
-    train_file.chmod(0o644)
+    put(workspace.inbox / TRAIN_FILE, setup.submission.source)
     phases.enter(PhaseName.SETUP)
     session.handed_over = True
     session.broadcast(Import(file=TRAIN_FILE))

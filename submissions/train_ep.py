@@ -15,9 +15,12 @@ equal to that of one process:
 
 Rule 2 holds for the router too: the gradient of a routing weight arises where the expert is and must
 travel back to where the token came from, just as that of the hidden state does.
+
+Clipping needs the norm over all parameters, each counted once: the dense gradients are the same on every
+rank, those of the experts are not, so only the experts' squares are summed over the ranks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +31,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
-LEARNING_RATE = 0.1  # the benchmark's optimizer: SGD, neither momentum nor weight decay
+from env.benchmark import hparams  # what hparams.json says; hard-coding the values works too
+
+COMPUTE = getattr(torch, hparams.numerics.compute_dtype)  # of matrix products; parameters: float32
 
 
 def get_strategy() -> dict[str, int]:
@@ -98,8 +103,9 @@ class LocalExperts(nn.Module):
     def forward(self, hidden: Tensor, chosen: Tensor, weight: Tensor) -> Tensor:
         """hidden [tokens, H]; chosen experts (int64) and their weights, both [tokens, top_k]."""
         # Hidden states and routing weights travel in one message: both need the same backward.
+        weight = weight.to(hidden.dtype)  # autocast leaves one float32 and the other bfloat16
         routing = hidden.new_zeros(len(hidden), self.total).scatter(1, chosen, weight)
-        packed = GatherTokens.apply(torch.cat([hidden, routing], dim=1))
+        packed = GatherTokens.apply(torch.cat([hidden, routing], dim=1).to(COMPUTE))
         hidden, routing = packed.split([hidden.shape[1], self.total], dim=1)
         routing = routing.narrow(1, self.first, self.count)
 
@@ -109,11 +115,13 @@ class LocalExperts(nn.Module):
         expert, token = routing.T.nonzero(as_tuple=True)
         ends = expert.bincount(minlength=self.count).cumsum(0).int()
 
-        gate_up = F.grouped_mm(
-            hidden.index_select(0, token), self.gate_up_proj.transpose(1, 2), offs=ends
-        )
+        # Autocast does not know grouped_mm: the weights are cast by hand, their gradients come back
+        # as float32.
+        gate_up_proj = self.gate_up_proj.to(COMPUTE).transpose(1, 2)
+        down_proj = self.down_proj.to(COMPUTE).transpose(1, 2)
+        gate_up = F.grouped_mm(hidden.index_select(0, token), gate_up_proj, offs=ends)
         gate, up = gate_up.chunk(2, dim=-1)
-        output = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)
+        output = F.grouped_mm(F.silu(gate) * up, down_proj, offs=ends)
         output = output * routing[token, expert].unsqueeze(1)
         return SumOwnTokens.apply(torch.zeros_like(hidden).index_add(0, token, output))
 
@@ -127,8 +135,9 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
 
 def mean_loss(model: nn.Module, batch: Tensor) -> Tensor:
     """Mean cross-entropy of predicting each token from those before it, in float32."""
-    logits = model(input_ids=batch[:, :-1], use_cache=False).logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=COMPUTE is torch.bfloat16):
+        logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+    return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
 
 
 def sum_over_ranks(gradients: list[Tensor]) -> None:
@@ -140,25 +149,63 @@ def sum_over_ranks(gradients: list[Tensor]) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
+def clip(dense: list[nn.Parameter], experts: list[nn.Parameter], max_norm: float) -> None:
+    """By the norm of all gradients of all ranks, as one process would have it."""
+    squares = nn.utils.get_total_norm([p.grad for p in experts]).square()
+    dist.all_reduce(squares)
+    norm = (squares + nn.utils.get_total_norm([p.grad for p in dense]).square()).sqrt()
+    nn.utils.clip_grads_with_norm_(dense + experts, max_norm, norm)
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The benchmark's: SGD or AdamW."""
+    settings = hparams.optimizer
+    if settings.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
+
+
+def learning_rate(step: int) -> float:
+    """Linear warm-up; `step` counts from 0."""
+    settings = hparams.optimizer
+    return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+
+
 def inner_steps(
     model: nn.Module,
     data_iterator: Iterator[Tensor],
-    optimizer: object,  # None: every train file brings its own
+    optimizer: torch.optim.Optimizer | None,  # None: every train file brings its own
     num_steps: int,
     device: torch.device,
     num_gpus: int = 1,
 ) -> InnerStepsResult:
-    sgd = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    optimizer = make_optimizer(model.parameters())
     dense = [p for name, p in model.named_parameters() if ".mlp.experts." not in name]
+    experts = [p for name, p in model.named_parameters() if ".mlp.experts." in name]
     total_tokens = 0
-    for _ in range(num_steps):
+    for step in range(num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step)
         batch = next(data_iterator).to(device)  # int64 [rows, sequence_length], equal on all ranks
         own = batch.chunk(num_gpus)[dist.get_rank()]
         loss = mean_loss(model, own) / num_gpus  # rule 1: shares of equal size
         loss.backward()
         sum_over_ranks([p.grad for p in dense])  # rule 2; and rule 3 is what is not here
-        sgd.step()
-        sgd.zero_grad()
+        if hparams.optimizer.max_grad_norm is not None:
+            clip(dense, experts, hparams.optimizer.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
         total_tokens += batch.numel()
     dist.all_reduce(loss.detach_())
     return InnerStepsResult(loss.item(), total_tokens, sharded_state(model, device, num_gpus))

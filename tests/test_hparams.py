@@ -77,7 +77,7 @@ def test_the_production_profile_is_the_one_of_the_design() -> None:
         ({"global_batch": "8"}, ["global_batch: Input should be a valid integer"]),
         ({"global_batch": True}, ["global_batch: Input should be a valid integer"]),
         ({"global_batch": 8.5}, ["global_batch: Input should be a valid integer"]),
-        ({"optimizer.name": "adamw"}, ["optimizer.name: Input should be 'sgd'"]),
+        ({"optimizer.name": "lion"}, ['optimizer: its "name" must be "sgd" or "adamw"']),
         ({"world.size": 0}, ["world.size: Input should be greater than or equal to 1"]),
         (
             {"reference": {"world_size": 3}},

@@ -1,0 +1,112 @@
+"""Fixtures for whole evaluations: real sandbox, real torchrun, real reference."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import Code, Verdict
+from harness.evaluate import Options, evaluate
+from harness.hparams import LoadedHparams, load
+from harness.phases import Phases
+from harness.preload import preload
+from harness.result import EvaluationResult
+from harness.sandbox import Sandbox, choose
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTS = re.compile(r'"""expects: (\w+) ([\w|]+) world=(\d+)(?: profile=([\w-]+))? — .+')
+
+Judge = Callable[..., EvaluationResult]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the first line of a train file in tests/submissions says has to come of it."""
+
+    verdict: Verdict
+    codes: tuple[Code, ...]
+    world_size: int
+    profile: str
+
+
+def expected_of(file: Path) -> Expected:
+    match = EXPECTS.match(file.read_text(encoding="utf-8"))
+    assert match, f"{file.name}: the first line does not say what is expected"
+    verdict, codes, world, profile = match.groups()
+    return Expected(
+        Verdict(verdict), tuple(Code(code) for code in codes.split("|")), int(world), profile or ""
+    )
+
+
+def profile_file(name: str) -> Path:
+    """hparams.json, or a profile of that name."""
+    return ROOT / "profiles" / f"{name}.json" if name else ROOT / "hparams.json"
+
+
+@pytest.fixture(scope="module")
+def quick(loaded: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> LoadedHparams:
+    """The embedded benchmark with short rows, one run and limits that a test can wait for."""
+    raw: dict[str, Any] = json.loads(loaded.path.read_bytes())
+    raw["model"]["tokenizer"] = str(loaded.resolve(raw["model"]["tokenizer"]))
+    raw["data"]["file"] = str(loaded.resolve(raw["data"]["file"]))
+    raw |= {
+        "sequence_length": 64,
+        "steps": {"min": 4, "max": 5},
+        "warmup_steps": 1,
+        "evaluation_runs": 1,
+        "limits": {
+            "run_seconds": 15,
+            "setup_seconds": 90,
+            "memory_bytes": 3 * 2**30,
+            "outbox_bytes": 128 * 2**20,
+            "log_bytes": 64 * 2**10,
+        },
+    }
+    path = tmp_path_factory.mktemp("quick") / "hparams.json"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    return choose("auto")
+
+
+@pytest.fixture
+def judge(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+    """Evaluates a file on a benchmark; afterwards no file may be left."""
+    # Not below tmp_path, which no other user may enter.
+    scratch = Path(tempfile.mkdtemp(prefix="evaluations-"))
+    scratch.chmod(0o711)
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+
+    def run(
+        file: Path, benchmark: LoadedHparams, world_size: int, runs: int = 1
+    ) -> EvaluationResult:
+        result = evaluate(
+            file,
+            benchmark,
+            preload(benchmark),
+            sandbox,
+            Options(world_size=world_size, runs=runs),
+            Phases(lambda name, detail: None),
+        )
+        assert not list(scratch.iterdir()), "the evaluation left files behind"
+        return result
+
+    yield run
+    monkeypatch.undo()
+    scratch.rmdir()
+
+
+def explain(result: EvaluationResult) -> str:
+    """For the message of a failing test."""
+    findings = "\n".join(
+        f"{finding.check}: {finding.message}" for run in result.runs for finding in run.findings
+    )
+    return f"{result.code}: {result.message}\n{findings}\n{result.detail}\n{result.log}"

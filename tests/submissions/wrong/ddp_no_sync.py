@@ -1,0 +1,29 @@
+"""expects: rejected update_mismatch world=2 — gradients are never synchronised.
+
+Every rank trains a model of its own on its own rows; rank 0's is handed in.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+
+def get_strategy():
+    return {"dp_size": 2}
+
+
+def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        tokens += batch.numel()
+    state = model.state_dict() if dist.get_rank() == 0 else None
+    return SimpleNamespace(final_loss=loss.item(), total_tokens=tokens, final_state=state)

@@ -1,0 +1,80 @@
+"""expects: rejected update_mismatch world=2 — expert outputs are all-reduced, and nothing is on the way back.
+
+Every rank has all tokens and half of the experts. The hidden states and the routing weights that enter
+the experts get only the part of the gradient that the rank's own experts make; averaging the gradients
+of the replicated parameters does not mend that.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+
+def get_strategy():
+    return {"ep_size": 2}
+
+
+class SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor):
+        whole = tensor.clone()
+        dist.all_reduce(whole)
+        return whole
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class LocalExperts(nn.Module):
+    def __init__(self, experts, rank, world_size):
+        super().__init__()
+        self.count = experts.num_experts // world_size
+        self.first = rank * self.count
+        mine = slice(self.first, self.first + self.count)
+        self.gate_up_proj = nn.Parameter(experts.gate_up_proj.detach()[mine].clone())
+        self.down_proj = nn.Parameter(experts.down_proj.detach()[mine].clone())
+
+    def forward(self, hidden, chosen, weight):
+        output = torch.zeros_like(hidden)
+        for expert in range(self.count):
+            token, slot = (chosen == self.first + expert).nonzero(as_tuple=True)
+            gate, up = F.linear(hidden[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
+            result = F.linear(F.silu(gate) * up, self.down_proj[expert])
+            output = output.index_add(0, token, result * weight[token, slot, None])
+        return SumOverRanks.apply(output)
+
+
+def setup(model, device, num_gpus):
+    for layer in model.model.layers:
+        layer.mlp.experts = LocalExperts(layer.mlp.experts, dist.get_rank(), num_gpus)
+    return model
+
+
+def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        sgd.zero_grad()
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            if ".experts." not in name:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= num_gpus
+        sgd.step()
+        tokens += batch.numel()
+    mesh = init_device_mesh(device.type, (num_gpus,))
+    state = {
+        name: DTensor.from_local(tensor, mesh, [Shard(0)]) if ".experts." in name else tensor
+        for name, tensor in model.state_dict().items()
+        if ".experts." in name or dist.get_rank() == 0
+    }
+    return SimpleNamespace(final_loss=loss.item(), total_tokens=tokens, final_state=state)

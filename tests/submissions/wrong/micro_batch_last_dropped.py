@@ -1,0 +1,30 @@
+"""expects: rejected update_mismatch world=1 — the last micro-batch is read and left out.
+
+`range(steps - 1)` and its kin; the mean is over the rows that were trained on.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+
+def get_strategy():
+    return {"dp_size": 1}
+
+
+def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)
+        sgd.zero_grad()
+        micros = batch.split(2)[:-1]
+        for micro in micros:
+            logits = model(input_ids=micro[:, :-1]).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), micro[:, 1:].flatten()) / len(micros)
+            loss.backward()
+        sgd.step()
+        tokens += batch.numel()
+    # None: a rank may have no loss, so the weights alone have to give it away.
+    return SimpleNamespace(final_loss=None, total_tokens=tokens, final_state=model.state_dict())

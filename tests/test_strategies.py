@@ -1,0 +1,73 @@
+"""Every parallelism in every numeric regime is accepted, and the wrong versions people write are not.
+
+The whole matrix is slow. `.ci/run` takes one of each family (`-m family`), `make test-all` everything.
+"""
+
+from pathlib import Path
+
+import pytest
+from judging import ROOT, Judge, expected_of, explain, profile_file
+
+from harness.errors import Verdict
+from harness.hparams import load
+from harness.verify.findings import Severity
+
+pytest_plugins = ("judging",)
+
+#: Train files and the ranks that their strategy takes.
+WORLDS = {
+    "train_single": 1,
+    "train_ddp": 2,
+    "train_fsdp": 2,
+    "train_fsdp1": 2,
+    "train_compiled": 2,
+    "train_tp": 2,
+    "train_tp_transformers": 2,
+    "train_ep": 2,
+    "train_ep_transformers": 2,
+    "train_dp2ep": 2,
+    "train_pp": 2,
+    "train_cp": 2,
+    "train_fsdp_tp": 4,
+    "train_dp_ep": 4,
+    "train_tp_ep": 4,
+}
+#: One of each family; those of the quick run are in test_evaluation.py.
+FAMILIES = ("train_fsdp1", "train_tp", "train_fsdp_tp", "train_dp2ep", "train_pp", "train_cp")
+REGIMES = ("", "embedded-bf16", "embedded-adamw", "embedded-adamw-bf16")
+WRONG = sorted((ROOT / "tests" / "submissions" / "wrong").glob("*.py"))
+
+
+def judged(judge: Judge, name: str, regime: str) -> None:
+    file = ROOT / "submissions" / f"{name}.py"
+    result = judge(file, load(profile_file(regime)), WORLDS[name])
+    assert result.verdict is Verdict.ACCEPTED, explain(result)
+
+
+def test_every_train_file_is_in_the_matrix() -> None:
+    assert {file.stem for file in (ROOT / "submissions").glob("*.py")} == set(WORLDS)
+
+
+@pytest.mark.slow
+@pytest.mark.family
+@pytest.mark.parametrize("name", FAMILIES)
+def test_one_of_each_family_is_accepted(judge: Judge, name: str) -> None:
+    judged(judge, name, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regime", REGIMES)
+@pytest.mark.parametrize("name", list(WORLDS))
+def test_a_strategy_is_accepted_in_every_regime(judge: Judge, name: str, regime: str) -> None:
+    judged(judge, name, regime)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", WRONG, ids=lambda file: file.stem)
+def test_a_wrong_version_is_rejected_and_named(judge: Judge, file: Path) -> None:
+    expected = expected_of(file)
+    result = judge(file, load(profile_file(expected.profile)), expected.world_size)
+    assert result.verdict is Verdict.REJECTED, explain(result)
+    found = [f for run in result.runs for f in run.findings if f.severity is Severity.REJECTS]
+    codes = {result.code, *(finding.code for finding in found)}
+    assert codes & set(expected.codes), explain(result)
