@@ -7,13 +7,15 @@ per-expert names that transformers used before it fused the experts of a layer i
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.distributed.tensor.placement_types import _StridedShard
 
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PER_EXPERT = re.compile(r"(?P<layer>.+\.experts)\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight")
@@ -113,9 +115,9 @@ def local_boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[L
             raise ResultError(f"final_state has the key {name!r:.80}; keys must be parameter names")
         if not isinstance(tensor, torch.Tensor):
             raise ResultError(f"final_state[{name!r}] is {_describe(tensor)}; it must be a tensor")
-        box = _box(canonical_name(name), tensor.detach())
-        if box.tensor.numel() or not math.prod(box.tensor_shape):
-            boxes.append(_fused(box, shapes))
+        for box in _boxes(canonical_name(name), tensor.detach()):
+            if box.tensor.numel() or not math.prod(box.tensor_shape):
+                boxes.append(_fused(box, shapes))
     return tuple(boxes)
 
 
@@ -128,16 +130,46 @@ def canonical_name(name: str) -> str:
     return name
 
 
-def _box(name: str, tensor: torch.Tensor) -> LocalBox:
+def _boxes(name: str, tensor: torch.Tensor) -> Iterator[LocalBox]:
+    """What this rank holds of a tensor: one box, or several where a strided shard has gaps."""
     shape = tuple(tensor.shape)
     if not isinstance(tensor, DTensor):
-        return LocalBox(name, shape, (0,) * len(shape), tensor)
+        yield LocalBox(name, shape, (0,) * len(shape), tensor)
+        return
     if any(placement.is_partial() for placement in tensor.placements):
         raise ResultError(f"final_state[{name!r}] is a DTensor with a Partial placement: reduce it")
-    _, offset = compute_local_shape_and_global_offset(
-        tensor.shape, tensor.device_mesh, tensor.placements
-    )
-    return LocalBox(name, shape, tuple(offset), tensor.to_local())
+    local = tensor.to_local()
+    if not any(isinstance(placement, _StridedShard) for placement in tensor.placements):
+        _, offset = compute_local_shape_and_global_offset(
+            tensor.shape, tensor.device_mesh, tensor.placements
+        )
+        yield LocalBox(name, shape, tuple(offset), local)
+        return
+    for stretches in product(*(_stretches(tensor, dim) for dim in range(tensor.ndim))):
+        part = local[tuple(slice(begin, begin + size) for _, begin, size in stretches)]
+        yield LocalBox(name, shape, tuple(start for start, _, _ in stretches), part)
+
+
+def _stretches(tensor: DTensor, dim: int) -> list[tuple[int, int, int]]:
+    """Unbroken runs along `dim` that this rank holds: (start in the whole, start in the local, size).
+
+    Found by sharding the indices 0, 1, ... in the same way, which sends nothing.
+    """
+    cuts = [
+        placement if getattr(placement, "dim", None) == dim else Replicate()
+        for placement in tensor.placements
+    ]
+    shape = [1] * tensor.ndim
+    shape[dim] = tensor.shape[dim]
+    indices = torch.arange(tensor.shape[dim]).view(shape)
+    sharded = distribute_tensor(indices, tensor.device_mesh, cuts, src_data_rank=None)
+    held = sharded.to_local().flatten().cpu()
+    breaks = ((held.diff() != 1).nonzero().flatten() + 1).tolist()
+    begins = [0, *breaks] if len(held) else []
+    ends = [*begins[1:], len(held)]
+    return [
+        (int(held[begin]), begin, end - begin) for begin, end in zip(begins, ends, strict=False)
+    ]
 
 
 def _fused(box: LocalBox, shapes: Mapping[str, tuple[int, ...]]) -> LocalBox:

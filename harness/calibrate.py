@@ -209,7 +209,10 @@ def conclude(
         )
     floors = {name: floor for name, floor in FLOORS.model_dump().items() if wanted[name] <= floor}
     tolerances = Tolerances(
-        **{name: floors.get(name, _round_up(value)) for name, value in wanted.items()}
+        **{
+            name: floors[name] if name in floors else _round_up(value)
+            for name, value in wanted.items()
+        }
     )
     described = machine.describe(device, 1)
     return tolerances, Calibration(

@@ -14,9 +14,9 @@ gives the same weights, but needs a C++ compiler. Without one, torch 2.13 raises
 
     InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, 'g++')
 
-and with one, the kernels of a layer took 107 s on two busy cores, near the benchmark's limit of 120 s. So
-on a CPU this file uses `aot_eager`, which traces forward and backward in the same way and then runs
-torch's own kernels: it shows that the model can be compiled, and gains no speed.
+and with one, `setup` took 35 s for both ranks on two idle cores and 107 s on busy ones: the benchmark's
+limit is 120 s. So on a CPU this file uses `aot_eager`, which traces forward and backward in the same way
+and then runs torch's own kernels: it shows that the model can be compiled, and is no faster.
 """
 
 from collections.abc import Iterable, Iterator

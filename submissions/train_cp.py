@@ -71,7 +71,7 @@ def own_chunks() -> tuple[int, int]:
 
 
 def own_part(tokens: Tensor) -> Tensor:
-    """[rows, length] -> [rows, length / ranks]: this rank's two chunks of every row."""
+    """[rows, length] -> [rows, length / ranks]: this rank's two chunks, all of equal length."""
     chunks = tokens.chunk(2 * dist.get_world_size(), dim=1)
     return torch.cat([chunks[chunk] for chunk in own_chunks()], dim=1)
 

@@ -10,16 +10,16 @@ MoE layer, while training,
     -> all-to-all back, routing weights applied
     -> all-gather of the parts
 
-which is sequence parallelism around the experts: no token is sent twice. Every gradient is complete
-where it arises or is summed by the plan: an expert sees each of its tokens once, wherever it came
-from; the backward of the local cut gathers the gradients of the hidden states and of the routing
-weights, so the router, replicated, gets the same gradient on every rank; `q_norm` and `k_norm`, one weight
-for heads that lie on different ranks, have a hook that sums theirs. Nothing is averaged.
+which is sequence parallelism around the experts: nothing is computed or sent twice. Every gradient
+is complete where it arises or is summed by the plan: an expert sees each of its tokens once, wherever
+it came from; the backward of the local cut gathers the gradients of the hidden states and of the
+routing weights, so the router, replicated, gets the same gradient on every rank; `q_norm` and `k_norm`,
+one weight for heads that lie on different ranks, have a hook that sums theirs. Nothing is averaged.
 
-What transformers 5.23 does not have: `enable_sequence_parallel` of `DistributedConfig` is "reserved ...
-not wired up yet", so between the blocks the hidden states are replicated. And expert parallelism alone
-cannot be asked for: `DistributedConfig(tp_size=2, ep_size=2, tp_plan={})` ends in "ValueError:
-`tp_size=2` was requested, but `Qwen3MoeForCausalLM` has no `tp_plan`".
+What transformers 5.23 does not have: `enable_sequence_parallel` of `DistributedConfig` is "Reserved for
+sequence parallelism. Not wired up yet", so between the blocks the hidden states are replicated. And
+expert parallelism over shared rows cannot be had alone: `DistributedConfig(tp_size=2, ep_size=2,
+tp_plan={})` ends in "ValueError: `tp_size=2` was requested, but `Qwen3MoeForCausalLM` has no `tp_plan`".
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,11 +55,13 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
     config = DistributedConfig(tp_size=num_gpus, ep_size=num_gpus, ep_implementation="all_to_all")
     config, _, meshes = model.prepare_distribute_model(config)
     # What from_pretrained(distributed_config=...) calls before it reads the weights.
-    return model.to(device).maybe_distribute_model(model, config, meshes)
+    return model.maybe_distribute_model(model, config, meshes).to(device)
 
 
 def mean_loss(model: nn.Module, batch: Tensor, device: torch.device) -> Tensor:
     """Mean cross-entropy of predicting each token from those before it, in float32."""
+    # autocast does not know grouped_mm, by which transformers computes experts: they stay in the
+    # float32 of their weights, which is right, though not as fast as it could be.
     with torch.autocast(device.type, torch.bfloat16, enabled=COMPUTE is torch.bfloat16):
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())

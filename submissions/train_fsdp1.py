@@ -47,7 +47,7 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
         model,
         auto_wrap_policy=ModuleWrapPolicy({type(model.model.layers[0])}),  # one gather a layer
         mixed_precision=MixedPrecision(param_dtype=COMPUTE, reduce_dtype=torch.float32),
-        device_id=device,  # also for the CPU: without it, FSDP1 asks for an accelerator
+        device_id=device,  # FSDP1 must be told, even that it is the CPU
         use_orig_params=True,  # the optimizer sees parameters, not flat vectors
     )
 
@@ -111,7 +111,7 @@ def inner_steps(
 
 def full_state(model: nn.Module, device: torch.device) -> dict[str, Tensor] | None:
     """The whole model on rank 0, None elsewhere. All ranks must call it."""
-    # Moving to the CPU what is there already frees it too early: the process crashes.
+    # offload_to_cpu=True crashes the process where the shards are on the CPU already (torch 2.13).
     config = FullStateDictConfig(offload_to_cpu=device.type != "cpu", rank0_only=True)
     with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, config):
         state = model.state_dict()

@@ -144,7 +144,6 @@ class RouterOnOwnTokens(ParallelStyle):
 
 def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
     """Off the clock, called again for every run. The process group is already initialised."""
-    model.to(device)
     mesh = init_device_mesh(
         device.type, (num_gpus // TP_SIZE, TP_SIZE), mesh_dim_names=("ep", "tp")
     )
@@ -178,7 +177,9 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
         "model.norm": SequenceParallel(),
         "lm_head": ColwiseParallel(input_layouts=Shard(1), use_local_output=False),
     }
-    return parallelize_module(model, mesh["tp"], model_plan)
+    parallelize_module(model, mesh["tp"], model_plan)
+    # Every weight went to the device when it was cut; what is left are the rotary frequencies.
+    return model.to(device)
 
 
 def mean_loss(model: nn.Module, batch: Tensor, device: torch.device) -> Tensor:

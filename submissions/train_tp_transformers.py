@@ -14,7 +14,7 @@ different ranks, get a hook that sums theirs. There is nothing left to reduce he
 The usual way in is `from_pretrained(..., distributed_config=DistributedConfig(tp_size=2,
 tp_plan="auto"))`, which reads from the disk only what a rank needs (and wants `accelerate`). The judge
 hands over a model that is already loaded; `maybe_distribute_model`, which `from_pretrained` calls on the
-empty model, cuts a loaded one just as well. `from_config` does not know `distributed_config`.
+empty model, cuts a loaded one just as well. `from_config(distributed_config=...)` is a TypeError.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,11 +49,14 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
     """Off the clock, called again for every run. The process group is already initialised."""
     config = DistributedConfig(tp_size=num_gpus, tp_plan="auto")
     config, _, meshes = model.prepare_distribute_model(config)
-    return model.to(device).maybe_distribute_model(model, config, meshes)
+    # What from_pretrained(distributed_config=...) calls before it reads the weights.
+    return model.maybe_distribute_model(model, config, meshes).to(device)
 
 
 def mean_loss(model: nn.Module, batch: Tensor, device: torch.device) -> Tensor:
     """Mean cross-entropy of predicting each token from those before it, in float32."""
+    # autocast does not know grouped_mm, by which transformers computes experts: they stay in the
+    # float32 of their weights, which is right, though not as fast as it could be.
     with torch.autocast(device.type, torch.bfloat16, enabled=COMPUTE is torch.bfloat16):
         logits = model(input_ids=batch[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())

@@ -1,10 +1,16 @@
 """What `inner_steps` may return, and how it is brought into one form (`env/result.py`)."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Placement, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import _StridedShard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from env.result import LocalBox, ResultError, canonical_name, read_result
 
@@ -105,3 +111,38 @@ def test_every_missing_field_is_named() -> None:
 
 def test_a_rank_without_a_state_has_no_boxes() -> None:
     assert read_result(result(final_state=None), SHAPES).boxes == ()
+
+
+@pytest.fixture(scope="module")
+def last_of_four_ranks() -> Iterator[None]:
+    """A process group whose other ranks do not exist: enough for shards, which need no messages.
+
+    One rank alone, because torch caches offsets in a way that assumes that a process keeps its rank.
+    """
+    dist.init_process_group("fake", rank=3, world_size=4, store=FakeStore())
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "placements",
+    [
+        [Shard(0), Shard(0)],
+        [Shard(1), Replicate()],
+        [Replicate(), _StridedShard(1, split_factor=2)],  # gate and up rows, packed
+        [Shard(0), _StridedShard(1, split_factor=2)],
+        [_StridedShard(0, split_factor=2), Shard(0)],  # FSDP2 over tensor parallelism
+    ],
+    ids=str,
+)
+def test_a_ranks_boxes_hold_what_they_say_strided_shards_included(
+    last_of_four_ranks: None, placements: list[Placement]
+) -> None:
+    mesh = init_device_mesh("cpu", (2, 2))
+    whole = torch.arange(8 * 16 * 3).view(8, 16, 3)
+    tensor = distribute_tensor(whole, mesh, placements, src_data_rank=None)
+    boxes = read_result(result(final_state={"w": tensor}), SHAPES).boxes
+    for box in boxes:
+        here = tuple(slice(o, o + n) for o, n in zip(box.offset, box.tensor.shape, strict=True))
+        assert torch.equal(box.tensor, whole[here])
+    assert sum(box.tensor.numel() for box in boxes) == tensor.to_local().numel()

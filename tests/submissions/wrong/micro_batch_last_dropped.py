@@ -19,12 +19,13 @@ def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
     for _ in range(num_steps):
         batch = next(data_iterator).to(device)
         sgd.zero_grad()
+        total = 0.0
         micros = batch.split(2)[:-1]
         for micro in micros:
             logits = model(input_ids=micro[:, :-1]).logits
             loss = F.cross_entropy(logits.flatten(0, 1), micro[:, 1:].flatten()) / len(micros)
             loss.backward()
+            total += loss.item()
         sgd.step()
         tokens += batch.numel()
-    # None: a rank may have no loss, so the weights alone have to give it away.
-    return SimpleNamespace(final_loss=None, total_tokens=tokens, final_state=model.state_dict())
+    return SimpleNamespace(final_loss=total, total_tokens=tokens, final_state=model.state_dict())

@@ -27,6 +27,4 @@ def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
             total += loss.item() * len(micro) / len(batch)
         sgd.step()
         tokens += batch.numel()
-    return SimpleNamespace(
-        final_loss=total, total_tokens=tokens, final_state=model.state_dict()
-    )
+    return SimpleNamespace(final_loss=total, total_tokens=tokens, final_state=model.state_dict())
