@@ -47,7 +47,7 @@ def test_honest_noise_has_weights_near_one(steps: np.ndarray) -> None:
         ((1, 1, 1, 1, 1, 0), "step 6 of 6 is missing (weight 0.00)"),
         ((1, 1, 0, 1, 1, 1), "step 3 of 6 is missing"),
         ((1, 1, 2, 1, 1, 1), "step 3 of 6 counts twice (weight 2.00)"),
-        ((0.9,) * 6, "every step has weight 0.90: the learning rate is about 0.90 times"),
+        ((0.9,) * 6, "every step has weight 0.90: as if the learning rate were about 0.90 times"),
         ((0,) * 6, "none of the 6 steps"),
         ((1, 1.4, 1, 1, 1, 1), "step 2 of 6 has 1.4"),
     ],

@@ -188,7 +188,7 @@ def test_nan_is_reported_once_and_not_drowned_in_infinite_errors(training: Train
     ("factors", "said"),
     [
         ([1, 1, 1, 1, 1, 0], "step 6 of 6 is missing (weight 0.00)"),
-        ([0.9] * 6, "the learning rate is about 0.90 times the benchmark's"),
+        ([0.9] * 6, "as if the learning rate were about 0.90 times the benchmark's"),
         ([1, 1, 2, 1, 1, 1], "step 3 of 6 counts twice (weight 2.00)"),
         ([1e-9] * 6, "none of the 6 steps"),
     ],

@@ -175,7 +175,7 @@ def explain_weights(weights: Sequence[float], allowed: float) -> str:
     mean, spread = float(values.mean()), float(np.ptp(values))
     if steps > 1 and spread <= max(allowed, abs(mean - 1) / 2):
         return (
-            f"every step has weight {mean:.2f}: the learning rate is about {mean:.2f} times the "
+            f"every step has weight {mean:.2f}: as if the learning rate were about {mean:.2f} times the "
             "benchmark's"
         )
     said = [_explain_step(step, float(weight), steps) for step, weight in enumerate(values, 1)]

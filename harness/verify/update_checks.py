@@ -193,7 +193,7 @@ def _judge_still(versions: Sequence[TensorComparison]) -> list[Finding]:
     total = sum(len(t.still_slices) for t in bad)
     message = (
         f"{_count(total, 'expert or embedding row', 'experts or embedding rows')} did not move at "
-        f"all, though their tokens occurred; {worst[0].tensor}: {worst[0].message}"
+        f"all, though the reference moved them; {worst[0].tensor}: {worst[0].message}"
     )
     return [rejects(Code.UPDATE_MISMATCH, "still", message, total, 0.0, worst)]
 
