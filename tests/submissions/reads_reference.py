@@ -12,7 +12,7 @@ def secrets():
     for name in ("private", "reference"):
         if os.access(f"{evaluation}/{name}", os.R_OK):
             yield f"{evaluation}/{name}"
-    yield from (name for name in os.listdir(f"{evaluation}/inbox") if name != "train.py")
+    yield from set(os.listdir(f"{evaluation}/inbox")) - {"train.py", "benchmark.json"}
     for top in set(os.listdir("/")) - {"dev", "proc", "sys", "usr"}:
         for folder, _, files in os.walk(f"/{top}"):
             names = {"kjv.txt", "kjv.txt.gz", "tokens.bin"}.intersection(files)
