@@ -78,29 +78,30 @@ def sandbox() -> Sandbox:
 
 
 @pytest.fixture
-def judge(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
+def judge(sandbox: Sandbox) -> Iterator[Judge]:
     """Evaluates a file on a benchmark; afterwards no file may be left."""
     # Not below tmp_path, which no other user may enter.
     scratch = Path(tempfile.mkdtemp(prefix="evaluations-"))
     scratch.chmod(0o711)
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
 
     def run(
         file: Path, benchmark: LoadedHparams, world_size: int, runs: int = 1
     ) -> EvaluationResult:
-        result = evaluate(
-            file,
-            benchmark,
-            preload(benchmark),
-            sandbox,
-            Options(world_size=world_size, runs=runs),
-            Phases(lambda name, detail: None),
-        )
+        snapshot = preload(benchmark)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tempfile, "tempdir", str(scratch))
+            result = evaluate(
+                file,
+                benchmark,
+                snapshot,
+                sandbox,
+                Options(world_size=world_size, runs=runs),
+                Phases(lambda name, detail: None),
+            )
         assert not list(scratch.iterdir()), "the evaluation left files behind"
         return result
 
     yield run
-    monkeypatch.undo()
     scratch.rmdir()
 
 
