@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from harness import machine
-from harness.calibrate import variants
+from harness.calibrate import noise, variants
 from harness.challenge import draw
 from harness.hparams import load
 from harness.reference_job import default_variant, run_reference
 from harness.report import Progress
 from harness.sandbox import choose
 from harness.simulate import ready_snapshot
-from harness.verification import Truth, compare, secret_coordinates
-from harness.verify.metrics import RunMetrics, metric_values
+from harness.verification import Truth, secret_coordinates
+from harness.verify.metrics import RunMetrics
 from harness.verify.states import trusted_state
 from harness.workspace import Workspace
 
@@ -42,7 +42,7 @@ def measure(path: Path, runs: int) -> list[RunMetrics]:
     found: list[RunMetrics] = []
     with Progress() as progress:
         snapshot = ready_snapshot(loaded, None, progress)
-        initial = trusted_state(snapshot.model_dir / "state", snapshot.layout)
+        initial = trusted_state(snapshot.state_dir, snapshot.layout)
         coordinates = secret_coordinates(snapshot.layout, hparams)
         sandbox = choose("auto")
         while len(found) < runs:
@@ -56,12 +56,10 @@ def measure(path: Path, runs: int) -> list[RunMetrics]:
                     )
                     for name, variant in (("reference", base), ("honest", honest))
                 )  # fmt: skip
-                for truth, other in zip(truths, others, strict=True):
-                    compared = compare(
-                        Truth(initial, truth, coordinates, snapshot.layout), [other.state]
-                    )
-                    loss = float(np.abs(other.losses[-1] - truth.losses[-1]).max())
-                    found.append(metric_values(*compared, loss))
+                found += [
+                    noise(Truth(initial, truth, coordinates, snapshot.layout), other)
+                    for truth, other in zip(truths, others, strict=True)
+                ]
             progress.line(f"{len(found)} of {runs}")
     return found
 

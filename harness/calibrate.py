@@ -172,19 +172,24 @@ class _Lab:
     def worst(self, reference: list[ReferenceRun], other: list[ReferenceRun]) -> RunMetrics:
         """The worst of every metric over the runs."""
         layout = self.snapshot.layout
-        initial = trusted_state(self.snapshot.model_dir / "state", layout)
-        values = []
-        for truth, honest in zip(reference, other, strict=True):
-            compared = compare(Truth(initial, truth, self.coordinates, layout), [honest.state])
-            # A dp rank may report the mean of its rows alone: of one row, in the extreme.
-            loss = float(np.abs(honest.losses[-1] - truth.losses[-1]).max())
-            values.append(metric_values(*compared, loss))
+        initial = trusted_state(self.snapshot.state_dir, layout)
+        values = [
+            noise(Truth(initial, truth, self.coordinates, layout), honest)
+            for truth, honest in zip(reference, other, strict=True)
+        ]
         return RunMetrics(
             **{
                 name: max(getattr(metrics, name) for metrics in values)
                 for name in RunMetrics.model_fields
             }
         )
+
+
+def noise(truth: Truth, honest: ReferenceRun) -> RunMetrics:
+    """How far an honest run is from the reference, by the functions that judge a submission."""
+    # A dp rank may report the mean of its rows alone: of one row, in the extreme.
+    loss = float(np.abs(honest.losses[-1] - truth.reference.losses[-1]).max())
+    return metric_values(*compare(truth, [honest.state]), loss)
 
 
 def conclude(

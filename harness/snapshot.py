@@ -94,6 +94,11 @@ class Snapshot:
     layout: dict[str, TensorSpec]
 
     @property
+    def state_dir(self) -> Path:
+        """The files of the initial weights; `verify.states.trusted_state` reads them."""
+        return self.directory / STATE
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of the files of one state of the model."""
         return sum(file.size for file in self.manifest.files if file.path.startswith(f"{STATE}/"))

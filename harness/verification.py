@@ -102,7 +102,7 @@ def verify(
         workspace.reference,
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
-    initial = trusted_state(setup.snapshot.model_dir / "state", layout)
+    initial = trusted_state(setup.snapshot.state_dir, layout)
     return [
         _judge(setup, run, trial, states, Truth(initial, reference, coordinates, layout))
         for run, (trial, states, reference) in enumerate(

@@ -67,7 +67,7 @@ def launched(
 def test_sharding_micro_batches_and_attention_change_nothing_but_rounding(
     launched: dict[str, list[ReferenceRun]], snapshot: Snapshot, coordinates: Coordinates
 ) -> None:
-    initial = trusted_state(snapshot.model_dir / "state", snapshot.layout)
+    initial = trusted_state(snapshot.state_dir, snapshot.layout)
     for base, other in zip(launched["base"], launched["other"], strict=True):
         truth = Truth(initial, base, coordinates, snapshot.layout)
         (comparison,), (attribution,) = compare(truth, [other.state])
