@@ -57,8 +57,11 @@ def measure(path: Path, runs: int) -> list[RunMetrics]:
                     for name, variant in (("reference", base), ("honest", honest))
                 )  # fmt: skip
                 found += [
-                    noise(Truth(initial, truth, coordinates, snapshot.layout), other)
-                    for truth, other in zip(truths, others, strict=True)
+                    noise(
+                        Truth(initial, truth, coordinates, snapshot.layout, challenge.occurrences),
+                        other,
+                    )
+                    for challenge, truth, other in zip(challenges, truths, others, strict=True)
                 ]
             progress.line(f"{len(found)} of {runs}")
     return found

@@ -2,20 +2,28 @@
 
     python benchmarks/strategies.py [--regime NAME ...] [NAME ...]
 
-Each row is one `validator run`: the worst over its runs. Tokens/s of several ranks on two cores compare
-the overhead of the strategies, and say nothing about how they scale.
+A cell is one run of `validator run`: the update error, and the smallest and the largest weight of a step.
+Tokens/s of several ranks on two cores compare the overhead of the strategies, and say nothing about how
+they scale.
 """
 
 import argparse
 import math
 from pathlib import Path
 
+from harness.errors import Verdict
 from harness.result import EvaluationResult
 from harness.simulate import judge_file
 from harness.submission import read
 
 ROOT = Path(__file__).resolve().parent.parent
-REGIMES = ("hparams", "embedded-bf16", "embedded-adamw", "embedded-adamw-bf16")
+#: Profiles, and what a reader calls them.
+REGIMES = {
+    "hparams": "SGD, fp32",
+    "embedded-bf16": "SGD, bf16",
+    "embedded-adamw": "AdamW, fp32",
+    "embedded-adamw-bf16": "AdamW, bf16",
+}
 
 
 def hparams_file(regime: str) -> Path:
@@ -30,19 +38,23 @@ def judge(file: Path, regime: str) -> EvaluationResult:
     )
 
 
-def row(file: Path, regime: str) -> str:
-    result = judge(file, regime)
+def cell(result: EvaluationResult) -> str:
     if not result.runs:
-        return f"| `{file.stem}` | {regime} | {result.world_size} | {result.verdict} | | | | |"
+        return f"**{result.verdict}: {result.code}**"
     run = result.runs[0]
-    metrics = {metric.name: metric.measured for metric in run.metrics}
+    error = next(metric.measured for metric in run.metrics if metric.name == "update_error")
     weights = [weight for weight in run.step_weights if not math.isnan(weight)]
-    span = f"{min(weights):.4f} … {max(weights):.4f}" if weights else "inconclusive"
-    return (
-        f"| `{file.stem}` | {regime} | {result.world_size} | {result.verdict} "
-        f"| {metrics['update_error']:.1e} | {metrics['tensor_update_error']:.1e} | {span} "
-        f"| {run.tokens_per_second:,.0f} |"
-    )
+    span = f"{min(weights):.3f}…{max(weights):.3f}" if weights else "inconclusive"
+    verdict = "" if result.verdict is Verdict.ACCEPTED else f"**{result.verdict}** "
+    return f"{verdict}{error:.0e}, {span}"
+
+
+def row(file: Path, regimes: list[str]) -> str:
+    results = [judge(file, regime) for regime in regimes]
+    speeds = [f"{run.tokens_per_second:,.0f}" for result in results for run in result.runs[:1]]
+    cells = [cell(result) for result in results]
+    named = [f"`{file.stem}`", str(results[0].world_size), *cells, " / ".join(speeds)]
+    return "| " + " | ".join(named) + " |"
 
 
 def main() -> None:
@@ -50,15 +62,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="of train files; default: all")
     parser.add_argument("--regime", action="append", choices=REGIMES, help="default: all")
     options = parser.parse_args()
-    files = sorted((ROOT / "submissions").glob("train_*.py"))
-    chosen = [file for file in files if not options.names or file.stem in options.names]
-    print(
-        "| file | benchmark | ranks | verdict | update error | worst tensor | step weights | tokens/s |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for regime in options.regime or REGIMES:
-        for file in chosen:
-            print(row(file, regime), flush=True)
+    regimes = options.regime or list(REGIMES)
+    print("| train file | ranks | " + " | ".join(REGIMES[r] for r in regimes) + " | tokens/s |")
+    print("|---" * (len(regimes) + 3) + "|")
+    for file in sorted((ROOT / "submissions").glob("train_*.py")):
+        if not options.names or file.stem in options.names:
+            print(row(file, regimes), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ makes an honest submission's life easy, and its failures readable.
 import gc
 import importlib.util
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -156,6 +157,8 @@ def serve(me: Rank) -> None:
     run = 0
     while True:
         model = set_up(me, submission, model)
+        if me.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(me.device)
         me.link.send(Ready(run=run))
         evaluate(me, submission, model, shapes)
         following = me.link.receive()
@@ -242,7 +245,14 @@ def evaluate(
             boxes,
             shard=me.rank + 1,
         )
-        me.link.send(Opened(run=go.run))
+        me.link.send(Opened(run=go.run, peak_memory_bytes=peak_memory(me.device)))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on the GPU since the last READY, or resident in this process ever."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def commit(me: Rank, result: LocalResult, run: int, key: int) -> Commitment:

@@ -174,8 +174,8 @@ class _Lab:
         layout = self.snapshot.layout
         initial = trusted_state(self.snapshot.state_dir, layout)
         values = [
-            noise(Truth(initial, truth, self.coordinates, layout), honest)
-            for truth, honest in zip(reference, other, strict=True)
+            noise(Truth(initial, truth, self.coordinates, layout, challenge.occurrences), honest)
+            for challenge, truth, honest in zip(self.challenges, reference, other, strict=True)
         ]
         return RunMetrics(
             **{

@@ -40,6 +40,11 @@ class Challenge:
         """Tokens of the run over all ranks: what the judge serves, and what MFU counts."""
         return int(self.tokens.size)
 
+    @property
+    def occurrences(self) -> npt.NDArray[np.int64]:
+        """int64 [largest token + 1]: how often each token is looked up. A row's last is only a label."""
+        return np.bincount(self.tokens[:, :, :-1].ravel())
+
     def write(self, path: Path) -> None:
         """As safetensors with the one tensor `tokens`."""
         save_file({"tokens": self.tokens}, path)

@@ -196,7 +196,9 @@ def _findings(result: "EvaluationResult") -> list[RenderableType]:
 
 def _footer(result: "EvaluationResult") -> str:
     phases = "  ".join(f"{phase.name} {phase.seconds:.1f}" for phase in result.phases)
-    return f"isolation {result.isolation}, {result.world_size} ranks; seconds: {phases}"
+    peaks = [peak for run in result.runs for peak in run.reported_memory_bytes]
+    memory = f", {max(peaks) / 2**30:.2f} GiB the most of a rank" if peaks else ""
+    return f"isolation {result.isolation}, {result.world_size} ranks{memory}; seconds: {phases}"
 
 
 def phases_table(result: "EvaluationResult") -> Table:

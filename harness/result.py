@@ -61,6 +61,11 @@ class RunResult(Record):
         default=None, description="the same with the exact matmul and attention FLOPs"
     )
     reported_losses: tuple[float | None, ...] = Field(description="each rank's claim")
+    reported_memory_bytes: tuple[int, ...] = Field(
+        default=(),
+        description="each rank's claim of its peak: of tensors on its GPU in this run, or resident on "
+        "a CPU since it started",
+    )
     reference_loss: float | None = Field(description="mean loss of the last step, nats per token")
     step_weights: tuple[float, ...] = Field(description="step attribution: 1 is a step done once")
     metrics: tuple[Metric, ...]

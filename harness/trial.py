@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,6 +66,7 @@ class Trial:
         commitments: each rank's, in rank order.
         key: drawn after the last DONE.
         plan: which rank had to open which piece.
+        peak_memory: bytes, what each rank says, in rank order; known once it has opened.
     """
 
     challenge: Challenge
@@ -74,6 +75,7 @@ class Trial:
     commitments: tuple[Commitment, ...]
     key: int
     plan: OpeningPlan
+    peak_memory: tuple[int, ...] = ()
 
 
 def opened_folder(workspace: Workspace, run: int, rank: int) -> Path:
@@ -205,10 +207,12 @@ def _runs(session: Session, setup: TrialSetup, workspace: Workspace, phases: Pha
         session.gather(Ready, Stage.SETUP, limits.setup_seconds, run)
         drawn = challenges.draw(corpus, setup.hparams)
         phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
-        trials.append(_timed(session, setup, workspace, run, drawn))
+        trial = _timed(session, setup, workspace, run, drawn)
         phases.enter(PhaseName.OPEN)
-        session.send([Open(run=run, pieces=order) for order in trials[-1].plan.orders])
-        session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
+        session.send([Open(run=run, pieces=order) for order in trial.plan.orders])
+        opened = session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
+        peaks = tuple(message.peak_memory_bytes for message in opened.messages)
+        trials.append(replace(trial, peak_memory=peaks))
     return trials
 
 

@@ -24,7 +24,7 @@ from harness.verify.attribution import (
     gather,
 )
 from harness.verify.checks import RunEvidence, judge_run, measure_run
-from harness.verify.compare import StateComparison, compare_states
+from harness.verify.compare import Counts, StateComparison, compare_states
 from harness.verify.form import assemble
 from harness.verify.pieces import State, TensorSpec
 from harness.verify.states import trusted_state
@@ -43,12 +43,14 @@ class Truth:
         reference: what the trusted loop made of the same challenge.
         coordinates: those that the reference recorded.
         layout: of every tensor of the state.
+        occurrences: int64 [tokens], how often each token was trained on.
     """
 
     initial: State
     reference: ReferenceRun
     coordinates: Coordinates
     layout: Mapping[str, TensorSpec]
+    occurrences: Counts
 
 
 def compare(
@@ -56,7 +58,9 @@ def compare(
 ) -> tuple[list[StateComparison], list[Attribution]]:
     """Compare each version of a final state with the reference's; one of each for every version."""
     comparisons = [
-        compare_states(truth.initial, truth.reference.state, state, truth.layout, THREADS)
+        compare_states(
+            truth.initial, truth.reference.state, state, truth.layout, THREADS, truth.occurrences
+        )
         for state in states
     ]
     attributions = [
@@ -103,12 +107,11 @@ def verify(
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
     initial = trusted_state(setup.snapshot.state_dir, layout)
-    return [
-        _judge(setup, run, trial, states, Truth(initial, reference, coordinates, layout))
-        for run, (trial, states, reference) in enumerate(
-            zip(trials, opened, references, strict=True)
-        )
-    ]
+    runs: list[RunResult] = []
+    for trial, states, reference in zip(trials, opened, references, strict=True):
+        truth = Truth(initial, reference, coordinates, layout, trial.challenge.occurrences)
+        runs.append(_judge(setup, len(runs), trial, states, truth))
+    return runs
 
 
 def check_names(trials: Sequence[Trial], workspace: Workspace) -> None:
@@ -176,6 +179,7 @@ def _judge(
         seconds=trial.seconds,
         tokens_per_second=tokens / trial.seconds,
         reported_losses=tuple(claim.final_loss for claim in trial.claims),
+        reported_memory_bytes=trial.peak_memory,
         reference_loss=float(truth.reference.losses[-1].mean()),
         step_weights=attributions[0].weights,
         metrics=tuple(

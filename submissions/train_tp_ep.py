@@ -1,4 +1,4 @@
-"""Tensor parallel attention and expert parallelism on one 2-D mesh.
+"""Tensor parallel attention and expert parallelism on one mesh, and data parallelism outside it.
 
     rank        0       1       2       3
     ep          0       0       1       1      each ep index has its own half of the experts
@@ -11,13 +11,16 @@ takes its share of the rows through it. In an MoE layer the tokens of all four r
     forward:  gather over ep and tp  -> own experts, own slice of each -> reduce-scatter over ep and tp
     backward: gather the gradients   -> own experts, own slice of each -> reduce-scatter
 
-so a rank's slices of experts see every token that chose them. What is left for the gradients:
+so a rank's slices of experts see every token that chose them. With `"dp_size": 2` in get_strategy() and
+eight ranks, two such squares stand side by side, each with its half of the rows. What is left for the
+gradients:
 
-1. The loss is divided by the number of tokens of the *whole* batch, not of the ep index's rows.
+1. The loss is divided by the number of tokens of the *whole* batch, not of the rank's rows.
 2. Replicated weights (norms, router) are summed over tp: `q_norm` and `k_norm` have seen the rank's own
    heads, the others its own tokens.
-3. Then the whole dense part is summed over ep: each ep index has seen only its own rows.
-4. Gradients of the experts are left alone: they are complete. Nothing is averaged anywhere.
+3. Then the whole dense part is summed over ep and dp: each index has seen only its own rows.
+4. Gradients of the experts are complete within their square: they are summed over dp alone. Nothing
+   is averaged anywhere.
 """
 
 from collections.abc import Iterator
@@ -50,7 +53,7 @@ from torch.distributed.tensor.parallel import (
 from env.benchmark import hparams  # what hparams.json says; hard-coding the values works too
 
 COMPUTE = getattr(torch, hparams.numerics.compute_dtype)
-TP_SIZE = 2  # as in get_strategy()
+TP_SIZE, EP_SIZE = 2, 2  # as in get_strategy(); dp takes the ranks that are left
 NO_LABEL = -100  # cross_entropy leaves these positions out of the sum and out of the count
 
 
@@ -144,9 +147,10 @@ class RouterOnOwnTokens(ParallelStyle):
 
 def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
     """Off the clock, called again for every run. The process group is already initialised."""
-    mesh = init_device_mesh(
-        device.type, (num_gpus // TP_SIZE, TP_SIZE), mesh_dim_names=("ep", "tp")
-    )
+    sizes = (num_gpus // (EP_SIZE * TP_SIZE), EP_SIZE, TP_SIZE)
+    mesh = init_device_mesh(device.type, sizes, mesh_dim_names=("dp", "ep", "tp"))
+    model.squares = mesh["dp"]
+    model.rows = mesh["dp", "ep"]._flatten("rows")  # the ranks that have different rows
     layer_plan = {
         "input_layernorm": SequenceParallel(use_local_output=True),
         "self_attn": PrepareModuleInput(
@@ -164,7 +168,7 @@ def setup(model: nn.Module, device: torch.device, num_gpus: int) -> nn.Module:
         "mlp.gate": RouterOnOwnTokens(),
     }
     for layer in model.model.layers:
-        layer.mlp.experts = OwnExperts(layer.mlp.experts, mesh)
+        layer.mlp.experts = OwnExperts(layer.mlp.experts, mesh["ep", "tp"])
         parallelize_module(layer, mesh["tp"], layer_plan)
     model_plan = {
         # Whole at first, because the model derives positions and mask from it; then cut.
@@ -201,15 +205,21 @@ def by_part(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     return dense, [parameter for name, parameter in named if ".mlp.experts." in name]
 
 
-def sum_gradients(dense: list[nn.Parameter], ep: dist.ProcessGroup) -> None:
-    """Rules 2 and 3; and rule 4 is what is not here."""
+def sum_gradients(model: nn.Module, dense: list[nn.Parameter], experts: list[nn.Parameter]) -> None:
+    """Rules 2 to 4."""
     for parameter in dense:
-        # DTensor knows which gradients are partial sums over tp; it knows nothing of ep.
+        # DTensor knows which gradients are partial sums over tp; it knows nothing of ep and dp.
         parameter.grad = parameter.grad.redistribute(placements=parameter.placements)
-    gradients = [parameter.grad.to_local() for parameter in dense]
-    # One message: many small ones would each cost a round trip.
+    all_reduce(dense, model.rows)
+    if model.squares.size() > 1:
+        all_reduce(experts, model.squares)
+
+
+def all_reduce(parameters: list[nn.Parameter], mesh: DeviceMesh) -> None:
+    """Sum gradients over a mesh, in one message: many small ones would each cost a round trip."""
+    gradients = [parameter.grad.to_local() for parameter in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat, group=ep)
+    dist.all_reduce(flat, group=mesh.get_group())
     parts = flat.split([gradient.numel() for gradient in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
@@ -262,24 +272,25 @@ def inner_steps(
     dense, experts = by_part(model)
     # Two groups, because on a GPU an optimizer treats the tensors of a group as one (foreach).
     optimizer = make_optimizer([{"params": dense}, {"params": experts}])
-    mesh = experts[0].device_mesh["ep"]
+    ep = experts[0].device_mesh["ep"]
     total_tokens = 0
     for step in range(num_steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step)
-        batch = next(data_iterator).to(device)  # int64 [rows, sequence_length], equal on all ranks
-        own = batch.chunk(mesh.size())[mesh.get_local_rank()]
+        # int64 [rows, sequence_length], equal on all ranks of a square
+        batch = next(data_iterator).to(device)
+        own = batch.chunk(ep.size())[ep.get_local_rank()]
         with loss_parallel():  # softmax and its gradient over a vocabulary that nobody holds whole
-            loss = mean_loss(model, own, device) / mesh.size()  # rule 1: shares of equal size
+            loss = mean_loss(model, own, device) / model.rows.size()  # rule 1: shares of equal size
             loss.backward()
-        sum_gradients(dense, mesh.get_group())
+        sum_gradients(model, dense, experts)
         if hparams.optimizer.max_grad_norm is not None:
             clip((dense, experts), hparams.optimizer.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         total_tokens += batch.numel()
     final_loss = loss.detach().full_tensor()
-    dist.all_reduce(final_loss, group=mesh.get_group())
+    dist.all_reduce(final_loss, group=model.rows.get_group())
     return InnerStepsResult(final_loss.item(), total_tokens, final_state(model))
 
 

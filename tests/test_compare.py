@@ -19,7 +19,11 @@ from harness.verify.states import as_array, as_float32
 
 
 def compare_one(
-    w0: np.ndarray, wr: np.ndarray, ws: np.ndarray, kind: TensorKind = TensorKind.PLAIN
+    w0: np.ndarray,
+    wr: np.ndarray,
+    ws: np.ndarray,
+    kind: TensorKind = TensorKind.PLAIN,
+    occurrences: np.ndarray | None = None,
 ) -> TensorComparison:
     layout = {
         "w": TensorSpec(w0.shape, "float32", kind),
@@ -29,7 +33,7 @@ def compare_one(
         whole({"w": w.astype(np.float32), "other": np.array([x], np.float32)}, layout)
         for w, x in ((w0, 0), (wr, 1), (ws, 1))
     ]
-    return compare_states(*states, layout).tensors[0]
+    return compare_states(*states, layout, occurrences=occurrences).tensors[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -167,6 +171,48 @@ def test_one_row_of_a_rare_token_may_differ_as_a_near_tie_of_the_router_makes_it
     tensor = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
     assert tensor.slice_errors.max() < 0.05
     assert tensor.still_slices == ()
+
+
+def one_row_in_another_direction(row: int, occurrences: np.ndarray | None) -> TensorComparison:
+    """Every row moved as far as any other, as an Adam makes it; one of them somewhere else."""
+    rng = np.random.default_rng(3)
+    w0 = rng.standard_normal((100, 64))
+    wr = w0 + 0.1 * rng.standard_normal((100, 64))
+    ws = wr.copy()
+    ws[row] = w0[row] + 0.1 * rng.standard_normal(64)
+    return compare_one(w0, wr, ws, TensorKind.EMBEDDING, occurrences)
+
+
+def test_rows_of_equally_rare_tokens_are_judged_together() -> None:
+    occurrences = np.concatenate([np.full(10, 2), np.full(80, 3), np.full(10, 64)])
+    assert one_row_in_another_direction(7, None).slice_errors.max() > 1  # all on their own
+    tensor = one_row_in_another_direction(7, occurrences)
+    assert tensor.worst_slice is not None
+    assert (tensor.worst_slice.index, tensor.worst_slice.rows) == (7, 90)
+    assert tensor.slice_errors[:90] == pytest.approx(2**0.5 / 90**0.5, rel=0.2)
+    assert (tensor.slice_errors[90:] == 0).all()
+
+
+@pytest.mark.parametrize("count", [64, 1000])
+def test_the_row_of_a_frequent_token_is_judged_on_its_own(count: int) -> None:
+    occurrences = np.concatenate([np.full(10, count), np.full(60, 3)])  # 30 tokens never occurred
+    tensor = one_row_in_another_direction(7, occurrences)
+    assert tensor.worst_slice is not None
+    assert (tensor.worst_slice.index, tensor.worst_slice.rows) == (7, 1)
+    assert tensor.worst_slice.update_error > 1
+
+
+def test_rare_rows_that_are_all_wrong_are_found_although_they_moved_little() -> None:
+    rng = np.random.default_rng(4)
+    w0 = rng.standard_normal((500, 64))
+    size = np.concatenate([np.full(100, 0.1), np.full(400, 0.01)])[:, None]
+    wr = w0 + size * rng.standard_normal((500, 64))
+    ws = wr.copy()
+    ws[100:] = w0[100:] + size[100:] * rng.standard_normal((400, 64))
+    occurrences = np.concatenate([np.full(100, 99), np.full(400, 1)])
+    assert compare_one(w0, wr, ws, TensorKind.EMBEDDING).slice_errors.max() < 0.5
+    together = compare_one(w0, wr, ws, TensorKind.EMBEDDING, occurrences)
+    assert together.slice_errors.max() > 1.2
 
 
 def test_a_row_of_a_rare_token_that_did_not_move_at_all_is_found() -> None:

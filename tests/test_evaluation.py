@@ -61,6 +61,9 @@ def test_an_exemplary_train_file_is_accepted(judge: Judge, quick: LoadedHparams,
     assert result.runs[0].challenge_seed != result.runs[1].challenge_seed
     assert result.score is not None
     assert result.score.mfu > 0
+    for run in result.runs:
+        assert len(run.reported_memory_bytes) == result.world_size
+        assert min(run.reported_memory_bytes) > 100 * 2**20  # torch alone is larger
     assert result.isolation == choose("auto").level
 
 

@@ -65,11 +65,15 @@ def launched(
 
 
 def test_sharding_micro_batches_and_attention_change_nothing_but_rounding(
-    launched: dict[str, list[ReferenceRun]], snapshot: Snapshot, coordinates: Coordinates
+    launched: dict[str, list[ReferenceRun]],
+    challenges: list[Challenge],
+    snapshot: Snapshot,
+    coordinates: Coordinates,
 ) -> None:
     initial = trusted_state(snapshot.state_dir, snapshot.layout)
-    for base, other in zip(launched["base"], launched["other"], strict=True):
-        truth = Truth(initial, base, coordinates, snapshot.layout)
+    runs = zip(challenges, launched["base"], launched["other"], strict=True)
+    for challenge, base, other in runs:
+        truth = Truth(initial, base, coordinates, snapshot.layout, challenge.occurrences)
         (comparison,), (attribution,) = compare(truth, [other.state])
         assert 0 < comparison.update_error < 1e-3
         assert attribution.weights == pytest.approx([1.0] * 3, abs=1e-2)

@@ -63,6 +63,19 @@ def test_a_strategy_is_accepted_in_every_regime(judge: Judge, name: str, regime:
 
 
 @pytest.mark.slow
+def test_tensor_and_expert_parallelism_under_data_parallelism_is_accepted_on_eight_ranks(
+    judge: Judge, tmp_path: Path
+) -> None:
+    source = (ROOT / "submissions" / "train_tp_ep.py").read_text()
+    square, cube = '{"tp_size": 2, "ep_size": 2}', '{"dp_size": 2, "tp_size": 2, "ep_size": 2}'
+    assert square in source
+    file = tmp_path / "train_dp_tp_ep.py"
+    file.write_text(source.replace(square, cube))
+    result = judge(file, load(profile_file("embedded-adamw")), 8)  # with clipping over three meshes
+    assert result.verdict is Verdict.ACCEPTED, explain(result)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("file", WRONG, ids=lambda file: file.stem)
 def test_a_wrong_version_is_rejected_and_named(judge: Judge, file: Path) -> None:
     expected = expected_of(file)

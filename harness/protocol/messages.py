@@ -125,6 +125,7 @@ class Opened(Message):
     """The pieces that the judge asked for lie in this rank's folder of the outbox."""
 
     type: Literal["opened"] = "opened"
+    peak_memory_bytes: Annotated[int, Field(ge=0, lt=2**63)]
     run: RunIndex
 
 

@@ -14,16 +14,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.errors import Code, JudgeError
 from harness.verify.blocks import JOB_ELEMENTS, Floats, Job, Part, Scratch, Sums, run, tiles
 from harness.verify.pieces import Box, State, StoredPiece, TensorKind, TensorSpec
 from harness.verify.states import as_array, is_floating
 
+Counts = npt.NDArray[np.int64]
+
 # A slice that moved less than this part of the tensor's rms slice update is judged as if it had
-# moved so far. One near tie of the router that falls the other way, which honest kernels do now and
-# then, changes most of the update of a token that occurred once (docs/tolerances.md).
+# moved so far: a relative error of what hardly moved is noise.
 SLICE_FLOOR = 1.0
+# One near tie of the router that falls the other way, which honest kernels do now and then, changes
+# most of the update of a token that occurred once. Rows of tokens that occurred less often than this
+# are judged together with those that occurred about as often (docs/tolerances.md).
+OFTEN = 64
 # What such a floor cannot see: a slice that the submission left exactly as it was, although the
 # reference moved it by more than this part of the rms. An expert that got one token by a near tie
 # may get none in another honest run; a token of the data is there in all of them.
@@ -33,15 +39,17 @@ STILL_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
 
 @dataclass(frozen=True)
 class SliceComparison:
-    """One expert or embedding row.
+    """One expert, one embedding row, or the rows of tokens that occurred about equally often.
 
     Attributes:
-        index: along the tensor's first dimension.
+        index: along the tensor's first dimension; of several rows the one that differs most.
+        rows: how many there are.
         update_error: against the reference's update of this slice, floored at SLICE_FLOOR.
         norm_ratio: against the same floored norm.
     """
 
     index: int
+    rows: int
     update_error: float
     norm_ratio: float
 
@@ -59,7 +67,8 @@ class TensorComparison:
         exact: the tensor is not floating: it has to be equal to the reference's, bit by bit.
         different: for an exact tensor, how many elements differ.
         worst_slice: the slice with the largest update error, or None for a PLAIN tensor.
-        slice_errors: float64 [shape[0]], the update error of every slice; empty for a PLAIN tensor.
+        slice_errors: float64 [shape[0]], the update error of every slice, rows that are judged
+            together having the same; empty for a PLAIN tensor.
         still_slices: those that did not move at all, though the reference's did (STILL_FLOOR).
     """
 
@@ -96,6 +105,7 @@ def compare_states(
     submitted: State,
     layout: Mapping[str, TensorSpec],
     threads: int = 2,
+    occurrences: Counts | None = None,
 ) -> StateComparison:
     """Read all three states once. Extra memory is a few MiB a thread, whatever their size.
 
@@ -103,6 +113,8 @@ def compare_states(
         initial, reference, submitted: each covers every element of every tensor of `layout` once.
         layout: the benchmark's tensors.
         threads: that read and compute.
+        occurrences: int64 [tokens], how often each token was trained on; None: every embedding row
+            is judged on its own.
 
     Raises:
         JudgeError(REFERENCE_FAILED): the initial or the reference weights are not finite, or the
@@ -119,7 +131,7 @@ def compare_states(
     with ThreadPoolExecutor(threads) as pool:
         for job, part in _in_order(pool, lambda job: run(job, scratch), jobs, 8 * threads):
             totals[job.name].add(job, part)
-    return _summary(layout, totals)
+    return _summary(layout, totals, occurrences)
 
 
 # --- the work, cut into jobs --------------------------------------------------------------------
@@ -201,7 +213,11 @@ def _in_order(
 # --- from sums to figures ----------------------------------------------------------------------
 
 
-def _summary(layout: Mapping[str, TensorSpec], totals: Mapping[str, _Totals]) -> StateComparison:
+def _summary(
+    layout: Mapping[str, TensorSpec],
+    totals: Mapping[str, _Totals],
+    occurrences: Counts | None,
+) -> StateComparison:
     floating = [totals[name].sums for name, spec in layout.items() if is_floating(spec.dtype)]
     difference, reference, submitted = np.sqrt(
         sum((sums.sum(axis=0) for sums in floating), start=np.zeros(3))
@@ -212,13 +228,15 @@ def _summary(layout: Mapping[str, TensorSpec], totals: Mapping[str, _Totals]) ->
             "the reference's training changed no weight at all: nothing can be judged against it",
         )
     return StateComparison(
-        tuple(_tensor(name, spec, totals[name]) for name, spec in layout.items()),
+        tuple(_tensor(name, spec, totals[name], occurrences) for name, spec in layout.items()),
         float(difference / reference),
         float(submitted / reference),
     )
 
 
-def _tensor(name: str, spec: TensorSpec, totals: _Totals) -> TensorComparison:
+def _tensor(
+    name: str, spec: TensorSpec, totals: _Totals, occurrences: Counts | None
+) -> TensorComparison:
     numel = math.prod(spec.shape)
     if not is_floating(spec.dtype):
         equal = totals.different == 0
@@ -236,9 +254,9 @@ def _tensor(name: str, spec: TensorSpec, totals: _Totals) -> TensorComparison:
     errors = np.empty(0)
     still: tuple[int, ...] = ()
     if spec.kind is not TensorKind.PLAIN and numel:
-        errors, ratios = _slices(totals.sums)
-        index = int(errors.argmax())
-        worst = SliceComparison(index, float(errors[index]), float(ratios[index]))
+        embedding = spec.kind is TensorKind.EMBEDDING
+        groups = _groups(len(totals.sums), occurrences if embedding else None)
+        errors, worst = _slices(totals.sums, groups)
         # Below float32 an update can be smaller than the spacing of the numbers that it is added to.
         if spec.dtype in WIDE:
             still = _still(totals.sums, STILL_FLOOR[spec.kind])
@@ -256,15 +274,38 @@ def _tensor(name: str, spec: TensorSpec, totals: _Totals) -> TensorComparison:
     )
 
 
-def _slices(sums: Floats) -> tuple[Floats, Floats]:
-    """Update error and norm ratio of every slice, float64 [slices] each."""
-    difference, reference, submitted = np.sqrt(sums).T
-    floor = SLICE_FLOOR * _rms(reference)
+def _groups(slices: int, occurrences: Counts | None) -> Counts:
+    """int64 [slices]: slices with the same number are judged together.
+
+    A row is on its own if its token occurred OFTEN or never; all others share a group with those
+    whose counts lie between the same powers of two.
+    """
+    alone = np.arange(slices)
+    if occurrences is None:
+        return alone
+    counts = np.zeros(slices, np.int64)
+    counts[: len(occurrences)] = occurrences[:slices]
+    octave = np.frexp(counts)[1]  # 1: once, 2: two or three times, 3: four to seven times, ...
+    return np.where((counts > 0) & (counts < OFTEN), slices + octave, alone)
+
+
+def _slices(sums: Floats, groups: Counts) -> tuple[Floats, SliceComparison]:
+    """Update error of every slice, float64 [slices], and the worst slice."""
+    floor = SLICE_FLOOR * _rms(np.sqrt(sums[:, 1]))
+    members, place, rows = np.unique(groups, return_inverse=True, return_counts=True)
+    pooled = np.zeros((len(members), 3))
+    np.add.at(pooled, place, sums)
+    difference, reference, submitted = np.sqrt(pooled).T
     if floor == 0:
         errors = np.where(difference == 0, 0.0, math.inf)
-        return errors, 1.0 + errors
-    base = np.maximum(reference, floor)
-    return difference / base, submitted / base
+        ratios = 1.0 + errors
+    else:
+        base = np.maximum(reference, floor)
+        errors, ratios = difference / base, submitted / base
+    worst = int(errors.argmax())
+    index = int(np.where(place == worst, sums[:, 0], -1.0).argmax())
+    found = SliceComparison(index, int(rows[worst]), float(errors[worst]), float(ratios[worst]))
+    return errors[place], found
 
 
 def _still(sums: Floats, floor: float) -> tuple[int, ...]:

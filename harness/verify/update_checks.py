@@ -208,10 +208,11 @@ def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
     off = np.flatnonzero(~(tensor.slice_errors <= allowed))
     name = SLICE_NAMES[tensor.kind]
     movement = "it did not move" if part.norm_ratio < STILL else f"norm ratio {part.norm_ratio:.2f}"
-    message = (
-        f"{name} {part.index}: update error {_against(part.update_error, allowed)}; {movement}"
-    )
-    if len(off) > 1:
+    where = f"{name} {part.index}"
+    if part.rows > 1:
+        where = f"{part.rows} rows of about equally frequent tokens, most of all row {part.index}"
+    message = f"{where}: update error {_against(part.update_error, allowed)}; {movement}"
+    if len(off) > part.rows:
         message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {_indices(off)})"
     return TensorFinding(
         tensor=tensor.name, slice_index=part.index, measured=part.update_error, message=message
