@@ -14,6 +14,49 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from env.benchmark import hparams
+
+BF16 = hparams.numerics.compute_dtype == "bfloat16"
+
+
+def make_optimizer(parameters):
+    """The benchmark's, with its warm-up."""
+    settings = hparams.optimizer
+    if settings.name == "sgd":
+        made = torch.optim.SGD(
+            parameters,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    else:
+        made = torch.optim.AdamW(
+            parameters,
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+    rising = max(1, settings.warmup_steps)
+    return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: min(1, (step + 1) / rising))
+
+
+def is_split(name):
+    return ".experts." in name
+
+
+def clip(model):
+    """By the norm of the whole gradient: parts that the ranks share are summed over them."""
+    if hparams.optimizer.max_grad_norm is None:
+        return
+    named = dict(model.named_parameters()).items()
+    split = torch.nn.utils.get_total_norm([p.grad for name, p in named if is_split(name)]) ** 2
+    dist.all_reduce(split)
+    whole = torch.nn.utils.get_total_norm([p.grad for name, p in named if not is_split(name)]) ** 2
+    torch.nn.utils.clip_grads_with_norm_(
+        model.parameters(), hparams.optimizer.max_grad_norm, (split + whole).sqrt()
+    )
+
 
 def get_strategy():
     return {"dp_size": 2, "ep_size": 2, "ep_borrows_dp": True}
@@ -37,7 +80,8 @@ class LocalExperts(nn.Module):
             token, slot = (chosen == self.first + expert).nonzero(as_tuple=True)
             gate, up = F.linear(hidden[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
             result = F.linear(F.silu(gate) * up, self.down_proj[expert])
-            output = output.index_add(0, token, result * weight[token, slot, None])
+            update = (result * weight[token, slot, None]).to(output.dtype)
+            output = output.index_add(0, token, update)
         return collectives.reduce_scatter_single_autograd(output, "sum", 0, dist.group.WORLD)
 
 
@@ -48,19 +92,22 @@ def setup(model, device, num_gpus):
 
 
 def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer, schedule = make_optimizer(model.parameters())
     tokens = 0
     for _ in range(num_steps):
         batch = next(data_iterator).to(device)
-        logits = model(input_ids=batch[:, :-1]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        sgd.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=BF16):
+            logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
         loss.backward()
         for name, parameter in model.named_parameters():
             if ".experts." not in name:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= num_gpus
-        sgd.step()
+        clip(model)
+        optimizer.step()
+        schedule.step()
         tokens += batch.numel()
     mesh = init_device_mesh(device.type, (num_gpus,))
     state = {

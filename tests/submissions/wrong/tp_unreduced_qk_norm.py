@@ -13,6 +13,49 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from env.benchmark import hparams
+
+BF16 = hparams.numerics.compute_dtype == "bfloat16"
+
+
+def make_optimizer(parameters):
+    """The benchmark's, with its warm-up."""
+    settings = hparams.optimizer
+    if settings.name == "sgd":
+        made = torch.optim.SGD(
+            parameters,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    else:
+        made = torch.optim.AdamW(
+            parameters,
+            lr=settings.lr,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+    rising = max(1, settings.warmup_steps)
+    return made, torch.optim.lr_scheduler.LambdaLR(made, lambda step: min(1, (step + 1) / rising))
+
+
+def is_split(name):
+    return name.split(".")[-2] in ("q_proj", "k_proj", "v_proj", "o_proj")
+
+
+def clip(model):
+    """By the norm of the whole gradient: parts that the ranks share are summed over them."""
+    if hparams.optimizer.max_grad_norm is None:
+        return
+    named = dict(model.named_parameters()).items()
+    split = torch.nn.utils.get_total_norm([p.grad for name, p in named if is_split(name)]) ** 2
+    dist.all_reduce(split)
+    whole = torch.nn.utils.get_total_norm([p.grad for name, p in named if not is_split(name)]) ** 2
+    torch.nn.utils.clip_grads_with_norm_(
+        model.parameters(), hparams.optimizer.max_grad_norm, (split + whole).sqrt()
+    )
+
 
 def get_strategy():
     return {"tp_size": 2}
@@ -67,15 +110,18 @@ def setup(model, device, num_gpus):
 
 
 def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer, schedule = make_optimizer(model.parameters())
     tokens = 0
     for _ in range(num_steps):
         batch = next(data_iterator).to(device)
-        logits = model(input_ids=batch[:, :-1]).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        sgd.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=BF16):
+            logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
         loss.backward()
-        sgd.step()
+        clip(model)
+        optimizer.step()
+        schedule.step()
         tokens += batch.numel()
     mesh = init_device_mesh(device.type, (num_gpus,))
     state = {}
