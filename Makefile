@@ -3,11 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FILE ?= submissions/train_ep.py
+IMAGE ?= validator
+HPARAMS ?= hparams.json
+# For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
+BUILD_OPTIONS ?=
 
-.PHONY: run test test-all lint install install-test clean
+.PHONY: run image test test-all lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
+
+image: install
+	$(BIN)/python -m harness.image build --tag $(IMAGE) --hparams $(HPARAMS) $(BUILD_OPTIONS)
 
 test: install-test lint
 	$(BIN)/pytest -m "not slow"
