@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.errors import TrainjudgeError
+from harness.errors import Code, JudgeError, TrainjudgeError
 
 DEFECT = 3
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,6 +37,13 @@ HparamsOption = Annotated[
 SnapshotOption = Annotated[
     Path | None, typer.Option("--snapshot", help="Folder of the preloaded snapshot.")
 ]
+ImageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image", help="For the sandbox docker. Default: $TRAINJUDGE_IMAGE or validator."
+    ),
+]
+LEVELS_HELP = "auto, docker, bubblewrap, user or none: how the train file is isolated."
 
 
 def main() -> None:
@@ -97,9 +104,8 @@ def run(
     runs: Annotated[
         int | None, typer.Option(min=1, max=100, help="Timed runs. Default: the benchmark's.")
     ] = None,
-    sandbox: Annotated[
-        str, typer.Option(help="auto, bubblewrap, user or none: how the train file is isolated.")
-    ] = "auto",
+    sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
+    image: ImageOption = None,
     json: Annotated[
         str | None,
         typer.Option(
@@ -117,24 +123,28 @@ def run(
 
     [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
     """
-    from harness.report import print_result, result_file, store
+    from harness.container import result_place, store_result
+    from harness.report import print_result
     from harness.simulate import judge_file
 
-    path = None if json == "-" else result_file(file.name, Path(json) if json else None)
+    printed = json == "-"
+    path = None if printed else result_place(file.name, Path(json) if json else None)
     result = judge_file(
         file,
         hparams=hparams,
         world_size=world,
         runs=runs,
         sandbox=sandbox,
+        image=image,
         keep=keep,
         snapshot=snapshot,
-        quiet=path is None,
+        quiet=printed,
     )
-    if path is None:
+    if printed:
         typer.echo(result.model_dump_json(indent=2))
     else:
-        store(result, path)
+        if path is not None:
+            store_result(result, path)
         print_result(result, path)
     raise typer.Exit(result.verdict.exit_status)
 
@@ -191,6 +201,7 @@ def calibrate(
         float, typer.Option(min=1.5, help="Tolerance = multiple × the worst honest noise.")
     ] = 3.0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    image: ImageOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
     snapshot: SnapshotOption = None,
 ) -> None:
@@ -200,7 +211,7 @@ def calibrate(
     """
     from harness.simulate import calibrate_benchmark
 
-    calibrate_benchmark(hparams, snapshot, sandbox, runs, multiple, write=not dry_run)
+    calibrate_benchmark(hparams, snapshot, sandbox, image, runs, multiple, write=not dry_run)
 
 
 @app.command()
@@ -229,13 +240,23 @@ def flops(
 @app.command()
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Try to escape from every level of isolation instead.")
+    ] = False,
 ) -> None:
     """Say what this machine offers: devices and peaks, sandboxes and why one is missing, versions.
 
+    With --probe: what attempts to escape come to at each level (docs/security.md). The exit status is 0
+    if every level above none holds, but for its known gaps.
+
     [dim]validator doctor --json[/dim]
+
+    [dim]validator doctor --probe[/dim]
     """
     from rich.console import Console
 
+    if probe:
+        raise typer.Exit(_probe(json))
     from harness.doctor import examine, render
 
     report = examine()
@@ -243,6 +264,47 @@ def doctor(
         typer.echo(report.model_dump_json(indent=2))
     else:
         Console().print(render(report))
+
+
+@app.command()
+def clean(
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Also containers of judges that live, or cannot be seen from here."
+        ),
+    ] = False,
+) -> None:
+    """Remove the containers and work folders that a judge left behind when it was killed.
+
+    [dim]validator clean[/dim]
+    """
+    from harness.leftovers import clean_up
+
+    cleaned = clean_up(every)
+    for name in cleaned.removed:
+        typer.echo(f"removed {name}")
+    if cleaned.no_engine:
+        typer.echo(f"no containers looked for: {cleaned.no_engine}", err=True)
+    if cleaned.kept:
+        raise JudgeError(Code.INTERNAL, "something cannot be removed", "\n".join(cleaned.kept))
+    if not cleaned.removed:
+        typer.echo("nothing to remove")
+
+
+def _probe(json: bool) -> int:
+    """`doctor --probe`; returns the exit status."""
+    from rich.console import Console
+
+    from harness.escape_probe import probe_all
+    from harness.escape_report import render
+
+    report = probe_all(lambda line: typer.echo(line, err=True))
+    if json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        Console().print(render(report))
+    return 0 if report.holds else DEFECT
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,9 +12,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import InputError
+from harness.errors import InputError, TrainjudgeError
 from harness.peaks import find_peak
 from harness.sandbox import Level, probe
+from harness.sandbox.docker_leftovers import sandbox_containers
+from harness.workspace import left_folders
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
@@ -39,6 +42,14 @@ class SandboxLevel(Section):
     reason: str = Field(description="what it is, or why it does not work and what to do")
 
 
+class LeftContainer(Section):
+    """A container of level `docker` that nobody will end, or whose judge cannot be seen from here."""
+
+    name: str
+    state: str = Field(description="the engine's word, such as running or exited")
+    judge: Literal["gone", "unknown"]
+
+
 class DoctorReport(Section):
     """The whole examination; sizes in bytes."""
 
@@ -53,6 +64,10 @@ class DoctorReport(Section):
     shared_memory_free: int | None = Field(description="of /dev/shm; null: there is none")
     devices: tuple[Device, ...]
     sandboxes: tuple[SandboxLevel, ...] = Field(description="best first; auto takes the first")
+    left_containers: tuple[LeftContainer, ...] = Field(description="`validator clean` removes them")
+    left_folders: tuple[Path, ...] = Field(
+        description="work folders of judges that were killed; `validator clean` removes them"
+    )
 
     @property
     def best_sandbox(self) -> Level | None:
@@ -75,8 +90,31 @@ def examine() -> DoctorReport:
         devices=(*_gpus(), _cpu(memory.total)),
         sandboxes=tuple(
             SandboxLevel(level=each.level, available=each.available, reason=each.reason)
-            for each in probe()
+            for each in probe(_benchmark())
         ),
+        left_containers=_left_containers(),
+        left_folders=tuple(left_folders()),
+    )
+
+
+def _benchmark() -> str:
+    """Hash of the hparams that a judge would use here: level `docker` needs an image of it."""
+    from harness.simulate import load_hparams
+
+    return load_hparams(None).sha256
+
+
+def _left_containers() -> tuple[LeftContainer, ...]:
+    try:
+        found = sandbox_containers()
+    except TrainjudgeError:
+        return ()  # no engine: the sandbox's own row says why
+    return tuple(
+        LeftContainer(
+            name=each.name, state=each.state, judge="gone" if each.judge is False else "unknown"
+        )
+        for each in found
+        if each.judge is not True
     )
 
 
@@ -151,7 +189,10 @@ def render(report: DoctorReport) -> RenderableType:
     machine.add_row("memory", f"{_gib(report.memory_free)} free of {_gib(report.memory_total)}")
     if report.shared_memory_free is not None:
         machine.add_row("/dev/shm", f"{_gib(report.shared_memory_free)} free")
-    return Group(machine, _devices(report), _sandboxes(report))
+    tables = [machine, _devices(report), _sandboxes(report)]
+    if report.left_containers or report.left_folders:
+        tables.append(_left(report))
+    return Group(*tables)
 
 
 def _devices(report: DoctorReport) -> Table:
@@ -169,6 +210,16 @@ def _sandboxes(report: DoctorReport) -> Table:
         mark = Text("works", style="green") if each.available else Text("missing", style="yellow")
         name = f"{each.level} (auto)" if each.level is report.best_sandbox else str(each.level)
         table.add_row(name, mark, Text(each.reason))
+    return table
+
+
+def _left(report: DoctorReport) -> Table:
+    table = Table("left behind", "", "its judge", header_style="bold")
+    table.caption = "`validator clean` removes those whose judge is gone, `--all` every container"
+    for each in report.left_containers:
+        table.add_row(Text(each.name), Text(f"container, {each.state}"), each.judge)
+    for folder in report.left_folders:
+        table.add_row(Text(str(folder)), "work folder", "gone")
     return table
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import machine
+from harness import container, machine
 from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError, Verdict
 from harness.hparams import Hparams, LoadedHparams
 from harness.machine import Machine
@@ -65,7 +65,7 @@ class _Draft:
     loaded: LoadedHparams
     snapshot: Snapshot
     name: str
-    isolation: Level
+    sandbox: Sandbox
     world_size: int
     phases: Phases
     started_at: str
@@ -92,6 +92,7 @@ class _Draft:
                 hparams_sha256=self.loaded.sha256,
                 model_sha256=self.snapshot.manifest.model_sha256,
                 data_sha256=self.snapshot.manifest.data_sha256,
+                image=self.sandbox.image.digest if self.sandbox.image else None,
                 calibrated=hparams.calibrated,
             ),
             submission=SubmissionRecord(
@@ -99,7 +100,7 @@ class _Draft:
                 sha256=submission.sha256 if submission else "",
                 strategy=_axes(submission.strategy) if submission else {},
             ),
-            isolation=self.isolation.value,
+            isolation=self.sandbox.level.value,
             world_size=self.world_size,
             machine=self.machine,
             runs=tuple(self.runs),
@@ -134,7 +135,7 @@ def evaluate(
         loaded=loaded,
         snapshot=snapshot,
         name=printable(os.fsencode(file.name)),
-        isolation=sandbox.level,
+        sandbox=sandbox,
         world_size=options.world_size or hparams.world.size,
         phases=phases,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,6 +204,8 @@ def warnings(hparams: Hparams, options: Options, level: Level) -> list[str]:
         )
     if level is Level.NONE:
         found.append("no isolation: the train file ran as the judge's user; not for a leaderboard")
+    if level in (Level.USER, Level.NONE):
+        found += container.exposure()
     if options.world_size not in (None, hparams.world.size):
         found.append(f"--world {options.world_size} is not the benchmark's {hparams.world.size}")
     if options.runs is not None and options.runs < hparams.evaluation_runs:

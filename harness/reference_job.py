@@ -175,7 +175,7 @@ def _launch(
         },
         limits=limits,
         outbox=task.output,
-        gpus=task.device == "cuda",
+        gpus=world_size if task.device == "cuda" else 0,
     )
     seconds = limits.startup_seconds + len(task.challenges) * (
         limits.run_seconds + limits.open_seconds

@@ -106,11 +106,12 @@ def store(result: "EvaluationResult", path: Path) -> None:
         ) from None
 
 
-def print_result(result: "EvaluationResult", path: Path) -> None:
-    """The verdict on stdout, with the path of the JSON document."""
+def print_result(result: "EvaluationResult", path: Path | None) -> None:
+    """The verdict on stdout, with the path of the JSON document; None: it was not kept."""
     console = Console()
     console.print(render(result))
-    console.print(f"result: {path}", markup=False, highlight=False, soft_wrap=True)
+    kept = path or "not kept, as there is no folder to write to; --json - prints it"
+    console.print(f"result: {kept}", markup=False, highlight=False, soft_wrap=True)
 
 
 def render(result: "EvaluationResult") -> RenderableType:
@@ -196,9 +197,11 @@ def _findings(result: "EvaluationResult") -> list[RenderableType]:
 
 def _footer(result: "EvaluationResult") -> str:
     phases = "  ".join(f"{phase.name} {phase.seconds:.1f}" for phase in result.phases)
+    image = f" (image {result.benchmark.image[:19]})" if result.benchmark.image else ""
     peaks = [peak for run in result.runs for peak in run.reported_memory_bytes]
     memory = f", {max(peaks) / 2**30:.2f} GiB the most of a rank" if peaks else ""
-    return f"isolation {result.isolation}, {result.world_size} ranks{memory}; seconds: {phases}"
+    where = f"isolation {result.isolation}{image}, {result.world_size} ranks{memory}"
+    return f"{where}; seconds: {phases}"
 
 
 def phases_table(result: "EvaluationResult") -> Table:

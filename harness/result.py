@@ -23,6 +23,9 @@ class Benchmark(Record):
     hparams_sha256: str = Field(description="of the hparams file")
     model_sha256: str = Field(description="of the snapshot's model files")
     data_sha256: str = Field(description="of the packed tokens")
+    image: str | None = Field(
+        default=None, description="digest of the worker's image at level docker; null elsewhere"
+    )
     calibrated: bool = Field(
         description="whether the tolerances were measured on this very benchmark"
     )

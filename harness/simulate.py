@@ -9,7 +9,7 @@ from harness.hparams import EmbeddedModel, LoadedHparams, load
 from harness.phases import Phases
 from harness.report import Progress
 from harness.result import EvaluationResult
-from harness.sandbox import choose
+from harness.sandbox import Sandbox, choose
 from harness.snapshot import Snapshot, open_snapshot
 
 PROJECT_HPARAMS = Path(__file__).resolve().parents[1] / "hparams.json"
@@ -54,6 +54,7 @@ def judge_file(
     world_size: int | None = None,
     runs: int | None = None,
     sandbox: str = "auto",
+    image: str | None = None,
     keep: Path | None = None,
     snapshot: Path | None = None,
     quiet: bool = False,
@@ -65,17 +66,24 @@ def judge_file(
     """
     loaded = load_hparams(hparams)
     with Progress(quiet) as progress:
-        chosen = choose(sandbox)
-        progress.line(f"{loaded.hparams.name}: isolation level {chosen.level}")
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
         opened = ready_snapshot(loaded, snapshot, progress)
         options = Options(world_size=world_size, runs=runs, keep=keep)
         return evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
+
+
+def describe_sandbox(sandbox: Sandbox) -> str:
+    """The level, and of a container the image."""
+    image = sandbox.image
+    return sandbox.level if image is None else f"{sandbox.level}, image {image.name}"
 
 
 def calibrate_benchmark(
     hparams: Path | None,
     snapshot: Path | None,
     sandbox: str,
+    image: str | None,
     runs: int,
     multiple: float,
     *,
@@ -92,9 +100,10 @@ def calibrate_benchmark(
 
     loaded = load_hparams(hparams)
     with Progress() as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         opened = ready_snapshot(loaded, snapshot, progress)
         tolerances, calibration = calibrate.calibrate(
-            loaded, opened, choose(sandbox), runs, multiple, progress.line
+            loaded, opened, chosen, runs, multiple, progress.line
         )
     Console().print(calibration_table(tolerances, calibration))
     if write:

@@ -170,7 +170,7 @@ def _job(setup: TrialSetup, workspace: Workspace) -> Job:
         },
         limits=setup.hparams.limits,
         outbox=workspace.outbox,
-        gpus=setup.device == "cuda",
+        gpus=setup.world_size if setup.device == "cuda" else 0,
     )
 
 

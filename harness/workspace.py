@@ -10,7 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import Code, InputError, JudgeError
+from harness.sandbox.judge_process import judge_lives, this_process
 from harness.sandbox.removal import remove_tree
+
+PREFIX = "trainjudge-"
+# In `private`: the judge whose folder it is.
+JUDGE = "judge"
 
 
 def check_room(needed: int) -> None:
@@ -46,12 +51,13 @@ class Workspace:
         if keep is not None:
             _check_free(keep)
         self._keep = keep
-        self.root = Path(tempfile.mkdtemp(prefix="trainjudge-"))
+        self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         self.root.chmod(0o711)
         self.inbox = self._folder("inbox", 0o755)
         self.outbox = self._folder("outbox", 0o700)
         self.sockets = self._folder("sockets", 0o755)
         self.private = self._folder("private", 0o700)
+        (self.private / JUDGE).write_text(this_process())
         self.code = self.root / "code"
         self.reference = self.root / "reference"
 
@@ -81,6 +87,22 @@ class Workspace:
                 ) from None
         finally:
             remove_tree(self.root)
+
+
+def left_folders() -> list[Path]:
+    """Work folders below TMPDIR whose judge, of this user, was killed; what a sandbox wrote is in them."""
+    found = []
+    for root in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*")):
+        try:
+            status = root.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            judge = (root / "private" / JUDGE).read_text()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if judge_lives(judge) is False:
+            found.append(root)
+    return found
 
 
 def _check_free(keep: Path) -> None:

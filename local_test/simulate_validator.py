@@ -2,18 +2,24 @@
 
     python local_test/simulate_validator.py submissions/train_ep.py
     python local_test/simulate_validator.py my_train.py --world 1 --runs 1
+    python local_test/simulate_validator.py my_train.py --sandbox docker   (as in production)
 
-The same code path and thresholds as `validator run`; afterwards it shows where the time went.
+The same code path and thresholds as `validator run`; afterwards it shows where the time went, and
+says when the hardware is not the benchmark's.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import HparamsOption, exit_statuses
+from harness.cli import LEVELS_HELP, HparamsOption, ImageOption, exit_statuses
 from harness.report import phases_table, print_result, result_file, store
-from harness.simulate import judge_file
+from harness.simulate import judge_file, load_hparams
+
+if TYPE_CHECKING:
+    from harness.hparams import Hparams
+    from harness.machine import Machine
 
 
 def simulate(
@@ -21,17 +27,45 @@ def simulate(
     hparams: HparamsOption = None,
     world: Annotated[int | None, typer.Option(min=1, help="Ranks.")] = None,
     runs: Annotated[int | None, typer.Option(min=1, max=100, help="Timed runs.")] = None,
-    sandbox: Annotated[str, typer.Option(help="auto, bubblewrap, user or none.")] = "auto",
+    sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
+    image: ImageOption = None,
 ) -> None:
     """Judge SUBMISSION as the validator would."""
     from rich.console import Console
 
     path = result_file(file.name)
-    result = judge_file(file, hparams=hparams, world_size=world, runs=runs, sandbox=sandbox)
+    result = judge_file(
+        file, hparams=hparams, world_size=world, runs=runs, sandbox=sandbox, image=image
+    )
     store(result, path)
     print_result(result, path)
-    Console().print(phases_table(result))
+    console = Console()
+    console.print(phases_table(result))
+    if result.machine is not None:
+        remark = other_hardware(load_hparams(hparams).hparams, result.machine)
+        if remark is not None:
+            console.print(remark, markup=False, highlight=False)
     raise typer.Exit(result.verdict.exit_status)
+
+
+def other_hardware(hparams: "Hparams", machine: "Machine") -> str | None:
+    """A sentence when this machine is not known to be the benchmark's, or None.
+
+    The hardware of a benchmark is the one that it was calibrated on.
+    """
+    here = machine.devices[0]
+    calibration = hparams.verify.calibration
+    if calibration is None:
+        return (
+            f"hardware: this ran on {here}; the benchmark is not calibrated and names none "
+            f"(world.device: {hparams.world.device}), so times and MFU say nothing about its own"
+        )
+    if calibration.device == here:
+        return None
+    return (
+        f"hardware: this ran on {here}, the benchmark was calibrated on {calibration.device}: "
+        "expect another MFU there, and other rounding"
+    )
 
 
 if __name__ == "__main__":

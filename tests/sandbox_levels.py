@@ -3,6 +3,7 @@
 Test modules name this file in `pytest_plugins`.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +14,17 @@ import pytest
 from harness.sandbox import Availability, Level, probe
 
 Available = dict[Level, Availability]
+# With it set, as in .ci/run, a machine without engine or image fails the tests.
+REQUIRED = "TRAINJUDGE_REQUIRE_CONTAINER"
 
 
 @pytest.fixture(scope="session")
 def available() -> Available:
-    """What each level's trial said; found out once."""
-    return {availability.level: availability for availability in probe()}
+    """What each level's trial said; found out once. In .ci/run an engine has to be there."""
+    found = {availability.level: availability for availability in probe()}
+    if os.environ.get(REQUIRED):
+        assert found[Level.DOCKER].available, found[Level.DOCKER].reason
+    return found
 
 
 @pytest.fixture(params=list(Level), ids=str)
@@ -27,7 +33,7 @@ def level(request: pytest.FixtureRequest, available: Available) -> Level:
     return _require(request.param, available)
 
 
-@pytest.fixture(params=[Level.BUBBLEWRAP, Level.USER], ids=str)
+@pytest.fixture(params=[Level.DOCKER, Level.BUBBLEWRAP, Level.USER], ids=str)
 def isolated(request: pytest.FixtureRequest, available: Available) -> Level:
     """Every level that works here and protects the judge."""
     return _require(request.param, available)

@@ -117,7 +117,12 @@ def test_doctor_says_what_the_machine_offers_as_json() -> None:
     done = validator("doctor", "--json")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {level["level"] for level in report["sandboxes"]} == {"bubblewrap", "user", "none"}
+    assert {level["level"] for level in report["sandboxes"]} == {
+        "docker",
+        "bubblewrap",
+        "user",
+        "none",
+    }
 
 
 def test_flops_prints_the_table_of_the_embedded_model() -> None:

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from harness.doctor import Device, DoctorReport, examine, render
-from harness.sandbox import Level, probe
+from harness.sandbox import Level, choose, probe
+from harness.simulate import load_hparams
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,11 @@ def test_the_cpu_has_a_measured_peak(report: DoctorReport) -> None:
 
 
 def test_the_doctor_and_the_judge_agree_on_the_sandboxes(report: DoctorReport) -> None:
+    benchmark = load_hparams(None).sha256
     assert [(each.level, each.available) for each in report.sandboxes] == [
-        (each.level, each.available) for each in probe()
+        (each.level, each.available) for each in probe(benchmark)
     ]
+    assert report.best_sandbox is choose("auto", hparams_sha256=benchmark).level
     assert report.sandboxes[-1].level is Level.NONE
     assert report.sandboxes[-1].available
 

@@ -1,10 +1,13 @@
 """The participant's way: the same code path as `validator run`, and where the time went."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+from harness.hparams import LoadedHparams
+from harness.machine import describe
 from harness.snapshot import Snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,3 +39,17 @@ def test_simulate_validator_shows_the_verdict_and_where_the_time_went(
     assert [phase for phase in phases if phase in table] == list(phases)
     assert "timed run: run 1 of 1" in done.stderr
     assert len(list((tmp_path / "results").glob("*-train_single.json"))) == 1
+
+
+def test_simulate_validator_says_when_the_hardware_is_another(loaded: LoadedHparams) -> None:
+    simulate = runpy.run_path(str(ROOT / "local_test" / "simulate_validator.py"))
+    other_hardware = simulate["other_hardware"]
+    calibration = loaded.hparams.verify.calibration
+    assert calibration is not None
+    here = describe("cpu", 1)
+
+    same = here.model_copy(update={"devices": (calibration.device,)})
+    assert other_hardware(loaded.hparams, same) is None
+    other = here.model_copy(update={"devices": ("NVIDIA H200",)})
+    said = other_hardware(loaded.hparams, other)
+    assert "NVIDIA H200" in said and calibration.device in said

@@ -15,7 +15,9 @@ pytest_plugins = ("sandbox_levels",)
 
 
 def test_auto_takes_the_best_level_that_works() -> None:
-    best = next(availability.level for availability in probe() if availability.available)
+    # Level docker comes first only where its image is known to be of the benchmark.
+    without = [each for each in probe() if each.level is not Level.DOCKER]
+    best = next(availability.level for availability in without if availability.available)
     assert choose("auto").level is best
 
 
@@ -44,7 +46,7 @@ def test_a_level_that_does_not_work_is_refused_with_what_to_do(
 
 
 def test_a_name_that_is_no_level_is_refused() -> None:
-    with pytest.raises(InputError, match="there are auto, bubblewrap, user, none"):
+    with pytest.raises(InputError, match="there are auto, docker, bubblewrap, user, none"):
         choose("docker-in-docker")
 
 

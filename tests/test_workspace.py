@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import InputError, SubmissionError
-from harness.workspace import Workspace, check_room
+from harness.leftovers import clean_up
+from harness.sandbox.judge_process import this_process
+from harness.workspace import JUDGE, Workspace, check_room, left_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -171,3 +173,36 @@ def test_a_disk_that_is_too_small_is_said_before_the_work(temporary: Path) -> No
     with pytest.raises(InputError, match="TMPDIR"):
         check_room(2**60)
     check_room(1)
+
+
+def test_a_folder_is_left_over_once_its_judge_was_killed(temporary: Path) -> None:
+    with Workspace() as mine:
+        assert left_folders() == []
+        ended = subprocess.Popen([sys.executable, "-c", ""])
+        owner = this_process().split(" ")
+        ended.wait()
+        (mine.private / JUDGE).write_text(f"{owner[0]} {ended.pid} {owner[2]}")
+        assert left_folders() == [mine.root]
+        (mine.private / JUDGE).write_text("something else")
+        assert left_folders() == []
+
+
+def test_the_folder_of_a_judge_that_was_killed_is_cleaned_up(temporary: Path) -> None:
+    judge = subprocess.Popen(
+        [sys.executable, "-c", "from harness.workspace import Workspace as W; W(); input()"],
+        stdin=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )
+    try:
+        until = time.monotonic() + 20
+        while not list(temporary.glob("trainjudge-*/private/judge")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        (folder,) = temporary.glob("trainjudge-*")
+        assert str(folder) not in clean_up().removed
+    finally:
+        judge.kill()
+        judge.wait()
+    assert str(folder) in clean_up().removed
+    assert not folder.exists()

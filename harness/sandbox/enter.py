@@ -23,7 +23,8 @@ EPERM, ENOSYS = 1, 38
 CLONE_NEWUSER = 0x10000000
 
 # Refused: what makes namespaces (in a new one a program could mount a tmpfs of any size), memory that
-# belongs to no process (System V IPC, keys), and large kernel interfaces that training never uses.
+# belongs to no process (System V IPC, keys), large kernel interfaces that training never uses, and the
+# kernel's log.
 REFUSED = {
     "x86_64": {
         "audit": 0xC000003E,
@@ -33,7 +34,7 @@ REFUSED = {
             "shmget": 29, "semget": 64, "msgget": 68, "unshare": 272, "setns": 308,
             "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298,
             "userfaultfd": 323, "open_by_handle_at": 304, "io_uring_setup": 425,
-            "io_uring_enter": 426, "io_uring_register": 427,
+            "io_uring_enter": 426, "io_uring_register": 427, "syslog": 103,
         },
     },
     "aarch64": {
@@ -44,7 +45,7 @@ REFUSED = {
             "shmget": 194, "semget": 190, "msgget": 186, "unshare": 97, "setns": 268,
             "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241,
             "userfaultfd": 282, "open_by_handle_at": 265, "io_uring_setup": 425,
-            "io_uring_enter": 426, "io_uring_register": 427,
+            "io_uring_enter": 426, "io_uring_register": 427, "syslog": 116,
         },
     },
 }  # fmt: skip
@@ -53,6 +54,7 @@ REFUSED = {
 def main() -> None:
     settings = json.loads(sys.argv[1])
     os.umask(0o022)
+    os.dup2(1, 2)  # one stream, in the order of writing: a container has two
     with contextlib.suppress(PermissionError):  # bubblewrap has made a session already
         os.setsid()  # no terminal: nothing can be typed into the judge's
     make_first_victim()

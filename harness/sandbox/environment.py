@@ -97,6 +97,7 @@ def enter_argv(
     isolated: bool,
     count_tasks: bool,
     program: str = ENTER,
+    python: str = sys.executable,
 ) -> tuple[str, ...]:
     """The command that drops all privileges (`enter.py`) and becomes `job.argv`.
 
@@ -107,6 +108,7 @@ def enter_argv(
         count_tasks: let the kernel limit processes too. Only where the user id is the sandbox's own:
             it counts whatever else the user runs.
         program: where `enter.py` lies as the command sees it.
+        python: the interpreter that runs it, as the command sees it.
     """
     limits = job.limits
     rlimits = {
@@ -125,4 +127,4 @@ def enter_argv(
         "isolated": isolated,
         "rlimits": rlimits,
     }
-    return (sys.executable, "-I", "-S", program, json.dumps(settings))
+    return (python, "-I", "-S", program, json.dumps(settings))

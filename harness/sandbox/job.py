@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class Level(StrEnum):
     """Isolation, best first. `docs/sandbox.md` says what each does and does not protect from."""
 
+    DOCKER = "docker"
     BUBBLEWRAP = "bubblewrap"
     USER = "user"
     NONE = "none"
@@ -33,7 +34,8 @@ class Job:
         environment: added to the clean environment; nothing of the judge's own is passed on.
         limits: sizes and counts that are enforced; the wall times in it are the caller's business.
         outbox: one of `writable`, whose bytes are limited; None: nothing is watched.
-        gpus: whether the command may open the NVIDIA devices.
+        gpus: how many NVIDIA devices it needs; 0: it may open none. Level `docker` gives exactly so
+            many, the others all that there are.
     """
 
     argv: tuple[str, ...]
@@ -43,7 +45,7 @@ class Job:
     environment: Mapping[str, str]
     limits: "Limits"
     outbox: Path | None = None
-    gpus: bool = False
+    gpus: int = 0
 
 
 class EndReason(StrEnum):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import Code, InputError, TrainjudgeError
-from harness.sandbox import bubblewrap, user
+from harness.sandbox import bubblewrap, docker_engine, user
 from harness.sandbox.job import Availability, EndReason, Job, Level
 from harness.sandbox.running import Sandbox
 
@@ -21,54 +21,88 @@ TRIAL = (
     "print('alive')"
 )
 DESCRIPTIONS = {
+    Level.DOCKER: "a container of its own, without network and capabilities, unprivileged user",
     Level.BUBBLEWRAP: "own namespaces and file system, no network, unprivileged user",
     Level.USER: "another user; shares the network and readable files with the judge",
     Level.NONE: "a plain child process: no protection from the submission",
 }
 
 
-def probe() -> tuple[Availability, ...]:
-    """Every level, best first. Takes some tenths of a second."""
-    return tuple(try_level(level) for level in Level)
+def probe(hparams_sha256: str | None = None) -> tuple[Availability, ...]:
+    """Every level, best first. Takes some tenths of a second, and one more with a container engine.
+
+    Args:
+        hparams_sha256: the benchmark for which level `docker` has to have its image; None: any.
+    """
+    return tuple(try_level(level, hparams_sha256=hparams_sha256) for level in Level)
 
 
-def choose(level: Level | Literal["auto"] | str = "auto") -> Sandbox:
+def choose(
+    level: Level | Literal["auto"] | str = "auto",
+    *,
+    image: str | None = None,
+    hparams_sha256: str | None = None,
+) -> Sandbox:
     """The sandbox for `level`; "auto" is the best that works here.
+
+    Args:
+        image: name or digest for level `docker`; None: `default_image()`. With "auto" a name is a
+            wish for that level.
+        hparams_sha256: hash of the benchmark's hparams file, which the image must be built for. Without
+            it any image of the project will do, but "auto" does not take level `docker`.
 
     Raises InputError(SANDBOX_UNAVAILABLE) when the level that was asked for does not work, with the
     reason and what to do, and InputError(BAD_ARGUMENT) for a name that is no level.
     """
-    if level == "auto":
+    if level == "auto" and image is None:
         for candidate in Level:
-            if try_level(candidate).available:
-                return Sandbox(candidate)
+            if candidate is Level.DOCKER and hparams_sha256 is None:
+                continue
+            if try_level(candidate, hparams_sha256=hparams_sha256).available:
+                return _sandbox(candidate, None)
         raise InputError(Code.SANDBOX_UNAVAILABLE, "no sandbox works here: see `validator doctor`")
     try:
-        wanted = Level(level)
+        wanted = Level.DOCKER if level == "auto" else Level(level)
     except ValueError:
         names = ", ".join(("auto", *Level))
         raise InputError(Code.BAD_ARGUMENT, f"no sandbox {level!r}; there are {names}") from None
-    availability = try_level(wanted)
+    if image is not None and wanted is not Level.DOCKER:
+        raise InputError(Code.BAD_ARGUMENT, f"--image is for the sandbox docker, not for {wanted}")
+    availability = try_level(wanted, image=image, hparams_sha256=hparams_sha256)
     if not availability.available:
         raise InputError(
             Code.SANDBOX_UNAVAILABLE,
             f"the sandbox {wanted} does not work here: {availability.reason}",
         )
-    return Sandbox(wanted)
+    return _sandbox(wanted, image)
 
 
-def try_level(level: Level) -> Availability:
-    """Run a trivial command at `level`."""
+def _sandbox(level: Level, image: str | None) -> Sandbox:
+    if level is not Level.DOCKER:
+        return Sandbox(level)
+    return Sandbox(level, docker_engine.find_image(docker_engine.connect(), image))
+
+
+def try_level(
+    level: Level, *, image: str | None = None, hparams_sha256: str | None = None
+) -> Availability:
+    """Run a trivial command at `level`; the other arguments as of `choose`."""
     checks = {Level.BUBBLEWRAP: bubblewrap.unavailable, Level.USER: user.unavailable}
     reason = checks[level]() if level in checks else None
+    sandbox = Sandbox(level)
+    if level is Level.DOCKER:
+        try:
+            sandbox = Sandbox(level, docker_engine.usable_image(image, hparams_sha256))
+        except InputError as error:
+            reason = error.message
     if reason is None:
-        reason = _trial(level)
+        reason = _trial(sandbox)
     if reason is not None:
         return Availability(level, False, reason)
     return Availability(level, True, DESCRIPTIONS[level])
 
 
-def _trial(level: Level) -> str | None:
+def _trial(sandbox: Sandbox) -> str | None:
     """Why the trial failed, or None."""
     from harness.hparams import (
         Limits,
@@ -88,7 +122,7 @@ def _trial(level: Level) -> str | None:
             limits=Limits(),
         )
         try:
-            with Sandbox(level).start(job) as running:
+            with sandbox.start(job) as running:
                 select.select([running], [], [], TRIAL_SECONDS)
                 ending = running.stop()
                 log = running.log().strip()
@@ -98,7 +132,7 @@ def _trial(level: Level) -> str | None:
         return None
     if ending.reason is EndReason.STOPPED:
         return f"a trivial command took more than {TRIAL_SECONDS:g} seconds"
-    return (log.splitlines() or [ending.detail])[-1] + _advice(level)
+    return (log.splitlines() or [ending.detail])[-1] + _advice(sandbox.level)
 
 
 def _advice(level: Level) -> str:

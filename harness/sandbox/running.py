@@ -13,17 +13,18 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import Code, JudgeError
-from harness.sandbox import bubblewrap, user
-from harness.sandbox.environment import clean_environment, enter_argv
+from harness.sandbox import bubblewrap, docker, docker_engine, user
+from harness.sandbox.docker_engine import Image
+from harness.sandbox.environment import clean_environment, enter_argv, package_folders
 from harness.sandbox.job import Ending, EndReason, Job, Level
 from harness.sandbox.supervisor import KILL_SECONDS, Plan
 from harness.sandbox.watch import Log
 
-# The supervisor gets the standard library and this project's root, and neither site-packages nor the
-# caller's environment: it starts in a twentieth of a second.
+# A supervisor gets the standard library and this project's root, and not the caller's environment: it
+# starts in a twentieth of a second. That of a container gets the package folders too, for the Docker SDK.
 SUPERVISOR = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from harness.sandbox.supervisor import supervise; supervise()"
+    "import sys; sys.path += sys.argv[2:]; "
+    "from importlib import import_module; import_module(sys.argv[1]).supervise()"
 )
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -42,6 +43,7 @@ class Running:
         self._supervisor = supervisor
         self._log = log
         self._ending: Ending | None = None
+        self._failure: JudgeError | None = None
         self._kept: str | None = None
         assert supervisor.stdin is not None and supervisor.stdout is not None
         self._lifeline = supervisor.stdin
@@ -71,7 +73,7 @@ class Running:
     def ended(self) -> Ending | None:
         """Why it ended, or None while it runs. Does not wait. Raises JudgeError as `stop` does."""
         if self._ending is None and _readable(self._fileno, 0.0):
-            self._ending = self._read_report()
+            self._ending = self._conclude()
         return self._ending
 
     def stop(self) -> Ending:
@@ -83,7 +85,7 @@ class Running:
             self._hang_up()
             if not _readable(self._fileno, KILL_SECONDS + 10):
                 raise JudgeError(Code.INTERNAL, "the sandbox's supervisor does not answer")
-            self._ending = self._read_report()
+            self._ending = self._conclude()
         return self._ending
 
     def log(self) -> str:
@@ -92,6 +94,15 @@ class Running:
         Works at any time, also after the `with` block.
         """
         return self._log.read() if self._kept is None else self._kept
+
+    def _conclude(self) -> Ending:
+        """The report can be read once, and a failure told in it is told again to who asks again."""
+        if self._failure is None:
+            try:
+                return self._read_report()
+            except JudgeError as error:
+                self._failure = error
+        raise self._failure
 
     def _read_report(self) -> Ending:
         text = self._report.read()
@@ -118,27 +129,40 @@ class Running:
 
 
 class Sandbox:
-    """Starts jobs at one level. `choose` says which levels work; this does not check again."""
+    """Starts jobs at one level. `choose` says which levels work; this does not check again.
 
-    def __init__(self, level: Level) -> None:
+    Args:
+        level: of isolation.
+        image: of the containers at level `docker`; None: the default one, looked up at the first start.
+    """
+
+    def __init__(self, level: Level, image: Image | None = None) -> None:
         self.level = level
+        self.image = image
 
     def start(self, job: Job) -> Running:
         """Start `job`; returns at once. Raises JudgeError when a path of it is missing or unusable.
 
         A failure inside (a command that does not exist, say) is an `Ending` with an exit status.
+        Raises InputError where level `docker` has been given no image and there is none.
         """
         _check_paths(job)
+        if self.level is Level.DOCKER and self.image is None:
+            self.image = docker_engine.find_image(docker_engine.connect())
         taken = None
         if os.geteuid() == 0 and self.level is not Level.NONE:
             taken = user.allocate_user()
         number = None if taken is None else taken.number
-        scratch = None if self.level is Level.BUBBLEWRAP else _scratch_folder(number)
+        own_tmp = self.level in (Level.DOCKER, Level.BUBBLEWRAP)
+        scratch = None if own_tmp else _scratch_folder(number)
         try:
             if number is not None:
                 user.hand_over(job, number)
-            command = self._command(job, scratch, number)
             lock = () if taken is None else (taken.lock.fileno(),)
+            if self.level is Level.DOCKER:
+                assert self.image is not None
+                return _launch_container(job, self.image, number, lock)
+            command = self._command(job, scratch, number)
             return _launch(job, self.level, command, scratch, number, lock)
         except BaseException as error:
             if scratch is not None:
@@ -211,24 +235,58 @@ def _launch(
         log=log.file,
         log_bytes=limits.log_bytes,
     )
+    folders = (ROOT,)
+    supervised = _supervise("supervisor", folders, plan, (*command.descriptors, *lock, log.file))
+    for descriptor in command.descriptors:
+        os.close(descriptor)
+    return Running(supervised, log, os.geteuid() if number is None else number)
+
+
+def _launch_container(job: Job, image: Image, number: int | None, lock: tuple[int, ...]) -> Running:
+    """The same for a container: its supervisor makes it and talks to the engine."""
+    log = Log.create(job.limits.log_bytes)
+    limits = job.limits
+    made = docker.container(job, image, number)
+    plan = docker.DockerPlan(
+        engine=docker_engine.socket_address(),
+        create=made.create,
+        host=made.host,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        outbox=None if job.outbox is None else str(job.outbox),
+        outbox_bytes=limits.outbox_bytes,
+        writable=[] if number is None else [str(path) for path in job.writable],
+        log=log.file,
+        log_bytes=limits.log_bytes,
+    )
+    folders = (ROOT, *map(str, package_folders()))
+    supervised = _supervise("docker_supervisor", folders, plan, (*lock, log.file))
+    return Running(supervised, log, os.geteuid() if number is None else number)
+
+
+def _supervise(
+    module: str,
+    folders: tuple[str, ...],
+    plan: Plan | docker.DockerPlan,
+    inherited: tuple[int, ...],
+) -> "subprocess.Popen[bytes]":
+    """Start a supervisor and give it its plan."""
     supervisor = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SUPERVISOR, ROOT],
+        [sys.executable, "-I", "-S", "-c", SUPERVISOR, f"{__package__}.{module}", *folders],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        pass_fds=(*command.descriptors, *lock, log.file),
+        pass_fds=inherited,
         env={},
         cwd="/",
     )
-    for descriptor in command.descriptors:
-        os.close(descriptor)
     assert supervisor.stdin is not None
     try:
         supervisor.stdin.write(json.dumps(asdict(plan)).encode() + b"\n")
         supervisor.stdin.flush()
     except OSError:
         pass  # it has died: the report, which is missing, says so
-    return Running(supervisor, log, os.geteuid() if number is None else number)
+    return supervisor
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

@@ -11,9 +11,10 @@ import os
 import selectors
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.sandbox.job import EndReason
 from harness.sandbox.process_tree import (
@@ -23,12 +24,15 @@ from harness.sandbox.process_tree import (
     measure,
 )
 from harness.sandbox.removal import remove_tree
-from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
+from harness.sandbox.user import take_back
+from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes, nameless_bytes
 
 POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0
 # Measuring may take this share of one core, so that it does not slow the ranks down.
 POLL_SHARE = 0.02
+# Looking for mapped files reads every mapping of every process: not each time.
+MAPS_SECONDS = 1.0
 KILL_SECONDS = 120.0
 PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
@@ -87,7 +91,7 @@ def supervise() -> None:
     """Entry point: one plan, one report."""
     os.setsid()  # a Ctrl-C is for the judge, who then says stop
     become_subreaper()
-    plan = Plan(**_first_line())
+    plan = Plan(**first_line())
     supervision = None
     try:
         supervision = _Supervision(plan)
@@ -99,13 +103,18 @@ def supervise() -> None:
     if supervision is not None:
         supervision.drain()
     _clean(plan)
-    report = replace(report, left=left)
+    send(replace(report, left=left))
+
+
+def send(report: Report) -> NoReturn:
+    """Tell the judge, and end."""
     with contextlib.suppress(OSError):  # the judge may be gone
         os.write(1, json.dumps(asdict(report)).encode())
     os._exit(0)
 
 
-def _first_line() -> dict[str, Any]:
+def first_line() -> dict[str, Any]:
+    """The plan, from standard input."""
     data = b""
     while not data.endswith(b"\n"):
         part = os.read(0, 1 << 16)
@@ -121,6 +130,7 @@ class _Supervision:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._next_maps = 0.0
         self._log = Log(plan.log, plan.log_bytes)
         self._command = subprocess.Popen(
             plan.argv,
@@ -185,7 +195,8 @@ class _Supervision:
 
     def _over_limit(self) -> tuple[EndReason, int | None, str] | None:
         plan = self._plan
-        usage = measure(descendants(), plan.memory_bytes)
+        processes = descendants()
+        usage = measure(processes, plan.memory_bytes)
         tasks = usage.tasks - plan.own_tasks
         if tasks > plan.processes:
             return (
@@ -197,26 +208,43 @@ class _Supervision:
             return (
                 EndReason.MEMORY,
                 None,
-                f"{_mib(usage.memory)} of memory where {_mib(plan.memory_bytes)} are allowed",
+                f"{mib(usage.memory)} of memory where {mib(plan.memory_bytes)} are allowed",
             )
-        return self._over_outbox()
+        return self._over_outbox([process.pid for process in processes])
 
-    def _over_outbox(self) -> tuple[EndReason, int | None, str] | None:
+    def _over_outbox(self, pids: Sequence[int] = ()) -> tuple[EndReason, int | None, str] | None:
         plan = self._plan
-        for name, folder, allowed in (
-            ("the outbox", plan.outbox, plan.outbox_bytes),
-            ("the temporary folder", plan.scratch, plan.scratch_bytes),
-        ):
-            if folder is None:
-                continue
-            try:
-                size = folder_bytes(folder)
-            except TooManyEntriesError as error:
-                return EndReason.OUTBOX, None, f"{name} has {error}"
-            if size > allowed:
-                detail = f"{_mib(size)} in {name} where {_mib(allowed)} are allowed"
-                return EndReason.OUTBOX, None, detail
+        mapped = time.monotonic() >= self._next_maps
+        if mapped:
+            self._next_maps = time.monotonic() + MAPS_SECONDS
+        return over_size(
+            "the outbox", plan.outbox, plan.outbox_bytes, pids, mapped=mapped
+        ) or over_size("the temporary folder", plan.scratch, plan.scratch_bytes)
+
+
+def over_size(
+    name: str,
+    folder: str | None,
+    allowed: int,
+    pids: Sequence[int] = (),
+    *,
+    mapped: bool = False,
+) -> tuple[EndReason, int | None, str] | None:
+    """The end of a sandbox whose `folder` holds more than `allowed` bytes, or None.
+
+    Args:
+        pids: processes whose files without a name are counted too (`watch.nameless_bytes`).
+        mapped: of these, the mapped ones too.
+    """
+    if folder is None:
         return None
+    try:
+        size = folder_bytes(folder) + nameless_bytes(pids, folder, mapped=mapped)
+    except TooManyEntriesError as error:
+        return EndReason.OUTBOX, None, f"{name} has {error}"
+    if size > allowed:
+        return EndReason.OUTBOX, None, f"{mib(size)} in {name} where {mib(allowed)} are allowed"
+    return None
 
 
 def _reap_orphans(command: int) -> None:
@@ -231,20 +259,14 @@ def _reap_orphans(command: int) -> None:
         os.waitpid(found.si_pid, 0)
 
 
-def _mib(size: int) -> str:
+def mib(size: int) -> str:
+    """For a person."""
     return f"{size / 2**20:.1f} MiB"
 
 
 def _clean(plan: Plan) -> None:
-    """Take back what the user was given, remove what it left. Nothing of it runs any more.
-
-    The next sandbox may have the same user id: it must not reach this one's files, which the judge is
-    about to read.
-    """
-    for folder in plan.writable:
-        with contextlib.suppress(OSError):
-            os.chown(folder, 0, 0, follow_symlinks=False)
-            os.chmod(folder, 0o700)
+    """Take back what the user was given, remove what it left. Nothing of it runs any more."""
+    take_back(plan.writable)
     if plan.scratch is not None:
         remove_tree(Path(plan.scratch))
     if plan.user is None or not plan.shared_folders:

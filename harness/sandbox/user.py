@@ -3,10 +3,14 @@
 The ids are of a range that neither Linux distributions nor systemd give out (60578 to 61183 is
 unassigned in systemd's table, https://systemd.io/UIDS-GIDS/). Each sandbox has its own, so that two
 that run at the same time cannot signal or read one another, and one signal ends all that is of it.
+That signal reaches into containers, whose judges see neither the host's processes nor one another's:
+they have a range of their own, and begin somewhere in it.
 """
 
+import contextlib
 import os
 import pwd
+import secrets
 import socket
 import stat
 import sys
@@ -14,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.container import inside
 from harness.errors import Code, JudgeError
 from harness.sandbox.environment import (
     enter_argv,
@@ -22,7 +27,8 @@ from harness.sandbox.environment import (
 )
 from harness.sandbox.job import Job
 
-FIRST_USER, LAST_USER = 60600, 60699
+HOST_USERS = range(60600, 60700)
+CONTAINER_USERS = range(60700, 61100)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def allocate_user() -> SandboxUser:
     that holds it has died, however it died. Raises JudgeError when all are taken.
     """
     in_use = _users_of_processes()
-    for number in range(FIRST_USER, LAST_USER + 1):
+    for number in _candidates():
         if number in in_use or _has_account(number):
             continue
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -60,9 +66,16 @@ def allocate_user() -> SandboxUser:
         return SandboxUser(number, lock)
     raise JudgeError(
         Code.SANDBOX_UNAVAILABLE,
-        f"all user ids for sandboxes ({FIRST_USER} to {LAST_USER}) are in use: other evaluations "
-        "are running, or processes of old ones are left",
+        "all user ids for sandboxes are in use: other evaluations are running, or processes of old "
+        "ones are left",
     )
+
+
+def _candidates() -> list[int]:
+    if not inside():
+        return list(HOST_USERS)
+    first = secrets.randbelow(len(CONTAINER_USERS))
+    return [*CONTAINER_USERS[first:], *CONTAINER_USERS[:first]]
 
 
 def _users_of_processes() -> set[int]:
@@ -88,6 +101,18 @@ def hand_over(job: Job, user: int) -> None:
     """Make the writable folders the sandbox user's own. The judge, being root, still has access."""
     for folder in job.writable:
         os.chown(folder, user, user)
+
+
+def take_back(folders: Iterable[str]) -> None:
+    """Undo `hand_over` once nothing of the sandbox runs: root's alone, mode 0700.
+
+    The next sandbox may have the same user id: it must not reach this one's files, which the judge is
+    about to read.
+    """
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            os.chown(folder, 0, 0, follow_symlinks=False)
+            os.chmod(folder, 0o700)
 
 
 def command(job: Job, scratch: str, user: int) -> Command:
