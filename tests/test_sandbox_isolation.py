@@ -23,6 +23,9 @@ def attempt(action, *arguments):
     except OSError as error:
         return error.strerror
     return "done"
+def touch(path):
+    open(path, "w").close()
+    os.remove(path)  # at level none, as root, it works
 status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
@@ -35,7 +38,7 @@ print(json.dumps({
                 "Seccomp")},
     "environment": dict(os.environ),
     "files": {p: attempt(os.stat, p) for p in sys.argv[1:]},
-    "writes": {p: attempt(open, p + "/probe", "w") for p in ("/", "/usr", "/dev", "/etc")},
+    "writes": {p: attempt(touch, p + "/probe") for p in ("/", "/usr", "/dev", "/etc")},
     "interfaces": [name for _, name in socket.if_nameindex()],
     "loopback": attempt(socket.create_connection, server.getsockname()),
     "outside": attempt(outside.connect, ("192.0.2.1", 80)),
