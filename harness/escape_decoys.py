@@ -137,6 +137,7 @@ class Neighbour:
             environment={"NEIGHBOURS_SECRET": self.secret},
             limits=LIMITS,
             outbox=folder.outbox,
+            private=(folder.inbox, folder.sockets),
         )
         self.session = stack.enter_context(Session(folder.sockets, 1, lambda stage: None))
         self.running: Running = stack.enter_context(sandbox.start(job))

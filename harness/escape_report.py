@@ -60,7 +60,6 @@ KNOWN_GAPS: Final[Gaps] = {
     Level.USER: {
         "outside": ("",),
         "services": ("",),
-        "neighbour_files": ("inbox/",),
         "processes": ("",),
         "shared_folders": ("visible in ", "left in a folder of everybody's"),
         "devices": ("",),

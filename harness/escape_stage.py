@@ -141,6 +141,7 @@ class Scene:
             environment={},
             limits=LIMITS,
             outbox=folder.outbox,
+            private=(folder.inbox, folder.sockets),
         )  # fmt: skip
 
     def places(self) -> Iterator[Path]:

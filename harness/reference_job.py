@@ -175,6 +175,7 @@ def _launch(
         },
         limits=limits,
         outbox=task.output,
+        private=(inbox,),
         gpus=world_size if task.device == "cuda" else 0,
     )
     seconds = limits.startup_seconds + len(task.challenges) * (

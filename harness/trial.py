@@ -170,6 +170,7 @@ def _job(setup: TrialSetup, workspace: Workspace) -> Job:
         },
         limits=setup.hparams.limits,
         outbox=workspace.outbox,
+        private=(workspace.inbox, workspace.sockets),
         gpus=setup.world_size if setup.device == "cuda" else 0,
     )
 

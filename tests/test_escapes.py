@@ -113,10 +113,10 @@ def test_the_probe_leaves_nothing_of_what_got_through(
 
 
 def test_only_known_gaps_are_passed_over() -> None:
-    gap = escaped(Level.USER, "neighbour_files", ("inbox/train.py",), seen=True)
+    gap = escaped(Level.USER, "shared_memory", ("/dev/shm is filled",), seen=True)
     assert gap.outcome is Outcome.GAP
-    more = escaped(Level.USER, "neighbour_files", ("inbox/train.py", "outbox/state"), seen=True)
-    assert (more.outcome, more.detail) == (Outcome.ESCAPED, "outbox/state")
+    more = escaped(Level.USER, "shared_memory", ("/dev/shm is filled", "another way"), seen=True)
+    assert (more.outcome, more.detail) == (Outcome.ESCAPED, "another way")
     for level in Level:
         assert escaped(level, "reference", ("a file of private/",), seen=True).outcome is (
             Outcome.ESCAPED

@@ -31,6 +31,7 @@ class Job:
         code: folder put on PYTHONPATH, read-only (`code_folder` makes one).
         read_only: further files and folders that the command can read.
         writable: folders that it can write; given to the sandbox's user where that is another one.
+        private: folders of `read_only` that no other user but the judge may enter while it runs.
         environment: added to the clean environment; nothing of the judge's own is passed on.
         limits: sizes and counts that are enforced; the wall times in it are the caller's business.
         outbox: one of `writable`, whose bytes are limited; None: nothing is watched.
@@ -45,6 +46,13 @@ class Job:
     environment: Mapping[str, str]
     limits: "Limits"
     outbox: Path | None = None
+    private: tuple[Path, ...] = ()
+
+    @property
+    def handed_over(self) -> tuple[Path, ...]:
+        """Folders whose owner or mode changes for the sandbox's user, and is changed back at its end."""
+        return (*self.writable, *self.private)
+
     gpus: int = 0
 
 

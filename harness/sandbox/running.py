@@ -230,7 +230,7 @@ def _launch(
         scratch=scratch,
         scratch_bytes=limits.tmp_bytes,
         user=number,
-        writable=[] if number is None else [str(path) for path in job.writable],
+        writable=[] if number is None else [str(path) for path in job.handed_over],
         shared_folders=not bubbled,
         log=log.file,
         log_bytes=limits.log_bytes,
@@ -255,7 +255,7 @@ def _launch_container(job: Job, image: Image, number: int | None, lock: tuple[in
         processes=limits.processes,
         outbox=None if job.outbox is None else str(job.outbox),
         outbox_bytes=limits.outbox_bytes,
-        writable=[] if number is None else [str(path) for path in job.writable],
+        writable=[] if number is None else [str(path) for path in job.handed_over],
         log=log.file,
         log_bytes=limits.log_bytes,
     )

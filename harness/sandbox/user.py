@@ -98,9 +98,16 @@ def _has_account(number: int) -> bool:
 
 
 def hand_over(job: Job, user: int) -> None:
-    """Make the writable folders the sandbox user's own. The judge, being root, still has access."""
+    """Make the writable folders the sandbox user's own, and let no other into these and the private ones.
+
+    The judge, being root, still has access.
+    """
     for folder in job.writable:
         os.chown(folder, user, user)
+        folder.chmod(0o700)
+    for folder in job.private:
+        os.chown(folder, 0, user)
+        folder.chmod(0o750)
 
 
 def take_back(folders: Iterable[str]) -> None:
