@@ -8,7 +8,7 @@ import pytest
 from sandbox_programs import make_job
 
 from harness.errors import Code, InputError, JudgeError
-from harness.sandbox import Availability, Job, Level, Sandbox, choose, code_folder, probe
+from harness.sandbox import Availability, Job, Level, Sandbox, choose, code_folder, probe, user
 from harness.sandbox.user import unreachable
 
 pytest_plugins = ("sandbox_levels",)
@@ -43,6 +43,19 @@ def test_a_level_that_does_not_work_is_refused_with_what_to_do(
         choose(Level.BUBBLEWRAP)
     assert caught.value.code is Code.SANDBOX_UNAVAILABLE
     assert choose("auto").level is not Level.BUBBLEWRAP
+
+
+def test_auto_inside_the_container_never_takes_no_isolation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRAINJUDGE_CONTAINER", "1")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no bwrap there
+    monkeypatch.setattr(user, "unavailable", lambda: "no capability to change the user")
+    with pytest.raises(InputError, match="user: no capability to change the user") as caught:
+        choose("auto")
+    assert caught.value.code is Code.SANDBOX_UNAVAILABLE
+    monkeypatch.delenv("TRAINJUDGE_CONTAINER")
+    assert choose("auto").level is Level.NONE
 
 
 def test_a_name_that_is_no_level_is_refused() -> None:

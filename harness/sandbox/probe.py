@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from harness.container import inside
 from harness.errors import Code, InputError, TrainjudgeError
 from harness.sandbox import bubblewrap, docker_engine, user
 from harness.sandbox.job import Availability, EndReason, Job, Level
@@ -51,16 +52,24 @@ def choose(
         hparams_sha256: hash of the benchmark's hparams file, which the image must be built for. Without
             it any image of the project will do, but "auto" does not take level `docker`.
 
-    Raises InputError(SANDBOX_UNAVAILABLE) when the level that was asked for does not work, with the
-    reason and what to do, and InputError(BAD_ARGUMENT) for a name that is no level.
+    Raises InputError(SANDBOX_UNAVAILABLE) when the level that was asked for does not work, or none does,
+    with the reason and what to do (inside the project's container "auto" does not take level `none`),
+    and InputError(BAD_ARGUMENT) for a name that is no level.
     """
     if level == "auto" and image is None:
+        reasons = []
         for candidate in Level:
             if candidate is Level.DOCKER and hparams_sha256 is None:
                 continue
-            if try_level(candidate, hparams_sha256=hparams_sha256).available:
+            if candidate is Level.NONE and inside():
+                break  # whoever starts the container expects its judge and the train file to be apart
+            availability = try_level(candidate, hparams_sha256=hparams_sha256)
+            if availability.available:
                 return _sandbox(candidate, None)
-        raise InputError(Code.SANDBOX_UNAVAILABLE, "no sandbox works here: see `validator doctor`")
+            reasons.append(f"{candidate}: {availability.reason}")
+        raise InputError(
+            Code.SANDBOX_UNAVAILABLE, "\n".join(("no level of isolation works here", *reasons))
+        )
     try:
         wanted = Level.DOCKER if level == "auto" else Level(level)
     except ValueError:

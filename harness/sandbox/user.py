@@ -102,12 +102,13 @@ def hand_over(job: Job, user: int) -> None:
 
     The judge, being root, still has access.
     """
+    # The mode first: in a container root may not change that of a folder which is another's already.
     for folder in job.writable:
-        os.chown(folder, user, user)
         folder.chmod(0o700)
+        os.chown(folder, user, user)
     for folder in job.private:
-        os.chown(folder, 0, user)
         folder.chmod(0o750)
+        os.chown(folder, 0, user)
 
 
 def take_back(folders: Iterable[str]) -> None:
