@@ -1,13 +1,12 @@
 """Programs for sandboxes, and what tells whether anything of them is left."""
 
-import contextlib
 import json
-import os
 import select
 import sys
 import time
 from pathlib import Path
 
+from harness.escape_decoys import processes_with
 from harness.hparams import Limits
 from harness.sandbox import Ending, EndReason, Job, Level, Sandbox
 
@@ -43,18 +42,6 @@ def run_json(level: Level, job: Job) -> dict[str, object]:
     assert ending == Ending(EndReason.EXITED, 0, "ended with exit status 0"), log
     result: dict[str, object] = json.loads(log)
     return result
-
-
-def processes_with(marker: str) -> list[int]:
-    """All living processes on the machine whose command line or environment holds `marker`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                if marker.encode() in text:
-                    found.append(int(entry.name))
-    return found
 
 
 def wait_until_none(marker: str, seconds: float = 10.0) -> None:

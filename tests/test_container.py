@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from container_image import docker
 
-from harness.container import NEEDED
+from harness.container import NEEDED, WORK
 
 pytest_plugins = ("container_image",)
 pytestmark = pytest.mark.container
@@ -65,11 +65,11 @@ ATTEMPTS = {
         os.listdir(snapshot.path + "/corpus") for snapshot in os.scandir("/opt/trainjudge/snapshots")
     ],
     "read the corpus as text": lambda: read("/opt/trainjudge/project/assets/kjv.txt.gz"),
-    "read the caller's closed file": lambda: read("/work/secret"),
+    "read the caller's closed file": lambda: read("WORK/secret"),
     "read the judge's environment": lambda: read("/proc/1/environ"),
     "read the judge's memory": lambda: read("/proc/1/mem"),
     "signal the judge": lambda: os.kill(1, signal.SIGCONT),
-    "write beside the train file": lambda: write("/work/mine"),
+    "write beside the train file": lambda: write("WORK/mine"),
     "write into the image": lambda: write("/opt/trainjudge/mine"),
     "become root": lambda: os.setuid(0),
     "find a way out": route,
@@ -87,7 +87,7 @@ def setup(model, device, num_gpus):
 
 def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
     pass
-"""
+""".replace("WORK", str(WORK))
 
 
 @dataclass(frozen=True)
