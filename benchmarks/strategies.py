@@ -3,6 +3,7 @@
     python benchmarks/strategies.py [--regime NAME ...] [NAME ...]
 
 A cell is one run of `validator run`: the update error, and the smallest and the largest weight of a step.
+"Of tolerance" is what the check nearest to its tolerance came to, in the order of the regimes.
 Tokens/s of several ranks on two cores compare the overhead of the strategies, and say nothing about how
 they scale.
 """
@@ -49,11 +50,18 @@ def cell(result: EvaluationResult) -> str:
     return f"{verdict}{error:.0e}, {span}"
 
 
+def used(result: EvaluationResult) -> float:
+    """The largest part of a tolerance that any check came to; above 1 it rejects, nan without a run."""
+    parts = [m.measured / m.allowed for run in result.runs for m in run.metrics]
+    return max(parts, default=math.nan)
+
+
 def row(file: Path, regimes: list[str]) -> str:
     results = [judge(file, regime) for regime in regimes]
     speeds = [f"{run.tokens_per_second:,.0f}" for result in results for run in result.runs[:1]]
     cells = [cell(result) for result in results]
-    named = [f"`{file.stem}`", str(results[0].world_size), *cells, " / ".join(speeds)]
+    margins = " / ".join(f"{used(result):.2f}" for result in results)
+    named = [f"`{file.stem}`", str(results[0].world_size), *cells, margins, " / ".join(speeds)]
     return "| " + " | ".join(named) + " |"
 
 
@@ -63,8 +71,9 @@ def main() -> None:
     parser.add_argument("--regime", action="append", choices=REGIMES, help="default: all")
     options = parser.parse_args()
     regimes = options.regime or list(REGIMES)
-    print("| train file | ranks | " + " | ".join(REGIMES[r] for r in regimes) + " | tokens/s |")
-    print("|---" * (len(regimes) + 3) + "|")
+    print("| train file | ranks | " + " | ".join(REGIMES[r] for r in regimes), end="")
+    print(" | of tolerance | tokens/s |")
+    print("|---" * (len(regimes) + 4) + "|")
     for file in sorted((ROOT / "submissions").glob("train_*.py")):
         if not options.names or file.stem in options.names:
             print(row(file, regimes), flush=True)
