@@ -28,7 +28,7 @@ from harness.workspace import Workspace
 
 RUNS_PER_LAUNCH = 20
 VARIANT = "world 2, 2 micro-batches, all eager"
-#: An update error above this is not rounding but a token that went to another expert.
+#: With float32 compute an update error above this is not rounding but a token that went to another expert.
 FLIP = 1e-5
 
 
@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--hparams", type=Path, default=Path("hparams.json"))
     options = parser.parse_args()
     metrics = measure(options.hparams, options.runs)
-    tolerances = load(options.hparams).hparams.verify.tolerances
+    hparams = load(options.hparams).hparams
+    tolerances = hparams.verify.tolerances
 
     print(f"{'metric':<22}{'median':>10}{'worst':>10}{'allowed':>10}{'over':>6}")
     rejected: set[int] = set()
@@ -84,8 +85,9 @@ def main() -> None:
         rejected |= over
         worst = max(values, key=lambda v: math.inf if math.isnan(v) else v)
         print(f"{name:<22}{np.median(values):>10.1e}{worst:>10.1e}{allowed:>10.1e}{len(over):>6}")
-    flips = sum(one.update_error > FLIP for one in metrics)
-    print(f"{len(rejected)} of {len(metrics)} honest runs rejected; {flips} had a near tie flipped")
+    print(f"{len(rejected)} of {len(metrics)} honest runs rejected")
+    if hparams.numerics.compute_dtype == "float32":
+        print(f"{sum(one.update_error > FLIP for one in metrics)} had a near tie flipped")
 
 
 if __name__ == "__main__":
