@@ -278,7 +278,9 @@ class Session:
                 link: _Link | None = key.data
                 if link is None:
                     self._selector.unregister(key.fileobj)  # it stays readable: do not spin on it
-                elif link.connection is not None:
+                elif link.connection is None:
+                    self._accept(link)
+                else:
                     self._read(link)
                     # Whatever a rank sends now is too late to be judged, but its Failed is wanted.
                     self._parse(link, Commitment)

@@ -210,6 +210,24 @@ def test_a_dead_rank_is_the_cause_of_the_exceptions_in_the_others(tmp_path: Path
     assert "rank 1" in error.message
 
 
+def test_a_rank_that_dies_as_soon_as_it_has_connected_is_the_cause_too(tmp_path: Path) -> None:
+    broken_pipe = Failed(stage=Stage.TRAINING, message="RuntimeError: connection closed by peer")
+
+    def connects_late_and_dies() -> None:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(tmp_path / "rank1.sock"))
+
+    with Session(tmp_path, 2, lambda stage: None) as judge, socket.socket(socket.AF_UNIX) as link:
+        judge.handed_over = True
+        link.connect(str(tmp_path / "rank0.sock"))
+        link.sendall(frame(broken_pipe))
+        threading.Timer(0.2, connects_late_and_dies).start()
+        with pytest.raises(SubmissionError) as caught:
+            judge.gather(Ready, Stage.SETUP, 5.0, run=0)
+    assert caught.value.code is Code.RANK_EXITED
+    assert "rank 1" in caught.value.message
+
+
 def test_a_limit_is_the_cause_of_dead_ranks(tmp_path: Path) -> None:
     sandbox = FakeSandbox()
 
