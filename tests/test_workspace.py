@@ -138,12 +138,14 @@ def test_an_odd_umask_closes_nothing_that_the_sandbox_needs(temporary: Path) -> 
         os.umask(before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_to_the_judge_leaves_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+def waiting_judge(tmp_path: Path, disposition: str) -> subprocess.Popen[str]:
+    """A judge in the middle of its work, started by somebody who left the signals at `disposition`."""
     code = (
-        "import time\n"
-        "from harness.cli import app, exit_statuses\n"
+        "import signal, time\n"
+        "from harness.cli import ENDING_SIGNALS, app, exit_statuses\n"
         "from harness.workspace import Workspace, check_room\n"
+        "for number in ENDING_SIGNALS:\n"
+        f"    signal.signal(number, signal.{disposition})\n"
         "@app.command()\n"
         "def wait() -> None:\n"
         "    with Workspace() as workspace:\n"
@@ -161,12 +163,27 @@ def test_a_signal_to_the_judge_leaves_no_folder(tmp_path: Path, number: signal.S
     until = time.monotonic() + 30
     while not list(tmp_path.glob("trainjudge-*/private")) and time.monotonic() < until:
         time.sleep(0.02)
+    return judge
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_the_judge_leaves_no_folder(tmp_path: Path, number: signal.Signals) -> None:
+    judge = waiting_judge(tmp_path, "SIG_DFL")
     judge.send_signal(number)
     judge.send_signal(number)  # as `timeout` does
     _, errors = judge.communicate(timeout=30)
     assert judge.returncode == 128 + number
     assert "nothing was left behind" in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_a_judge_under_nohup_goes_on_when_its_terminal_closes(tmp_path: Path) -> None:
+    judge = waiting_judge(tmp_path, "SIG_IGN")
+    judge.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        judge.wait(timeout=0.5)
+    judge.kill()
+    judge.communicate()
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_work(temporary: Path) -> None:
