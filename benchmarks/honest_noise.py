@@ -16,7 +16,7 @@ import numpy as np
 from harness import machine
 from harness.calibrate import noise, variants
 from harness.challenge import draw
-from harness.hparams import load
+from harness.hparams import LoadedHparams, load
 from harness.reference_job import default_variant, run_reference
 from harness.report import Progress
 from harness.sandbox import choose
@@ -32,9 +32,8 @@ VARIANT = "world 2, 2 micro-batches, all eager"
 FLIP = 1e-5
 
 
-def measure(path: Path, runs: int) -> list[RunMetrics]:
+def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
     """Metrics of `runs` honest runs on fresh challenges."""
-    loaded = load(path)
     hparams = loaded.hparams
     device = machine.pick_device(hparams.world.device, hparams.world.size)
     base = default_variant(hparams, hparams.world.size)
@@ -72,9 +71,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--hparams", type=Path, default=Path("hparams.json"))
     options = parser.parse_args()
-    metrics = measure(options.hparams, options.runs)
-    hparams = load(options.hparams).hparams
-    tolerances = hparams.verify.tolerances
+    loaded = load(options.hparams)
+    hparams, tolerances = loaded.hparams, loaded.hparams.verify.tolerances
+    metrics = measure(loaded, options.runs)
 
     print(f"{'metric':<22}{'median':>10}{'worst':>10}{'allowed':>10}{'over':>6}")
     rejected: set[int] = set()

@@ -37,8 +37,10 @@ def cell(result: EvaluationResult) -> str:
     return f"{worst} {times[worst]:.2g}×, {len(found)} in all"
 
 
-def repeated(file: Path, regime: str, repeats: int) -> str:
+def tell(file: Path, regime: str, repeats: int) -> str:
     results = [judge(file, regime) for _ in range(repeats)]
+    if repeats == 1:
+        return cell(results[0])
     found = sum(result.verdict is Verdict.REJECTED for result in results)
     # Below 1: what found it is exact, and has no tolerance ("still").
     over = [used(result) for result in results]
@@ -58,19 +60,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="runs of each; default: 1")
     options = parser.parse_args()
     regimes = options.regime or list(REGIMES)
-
-    def tell(file: Path, regime: str) -> str:
-        if options.repeats == 1:
-            return cell(judge(file, regime))
-        return repeated(file, regime, options.repeats)
-
     print("| wrong version | " + " | ".join(REGIMES[regime] for regime in regimes) + " |")
     print("|---|" + "---|" * len(regimes))
     for file in sorted(WRONG.glob("*.py")):
         if options.names and file.stem not in options.names:
             continue
         mine = [regime for regime in regimes if is_wrong_in(file, regime)]
-        cells = [tell(file, regime) if regime in mine else "" for regime in regimes]
+        cells = [tell(file, r, options.repeats) if r in mine else "" for r in regimes]
         if mine:
             print(f"| `{file.stem}` | " + " | ".join(cells) + " |", flush=True)
 

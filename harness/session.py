@@ -210,15 +210,20 @@ class Session:
             link: _Link | None = key.data
             if link is None:
                 lost = True
-            elif link.connection is None:
-                self._accept(link)
             else:
-                self._read(link)
-                received += [(link, message) for message in self._parse(link, kind)]
+                received += [(link, message) for message in self._attend(link, kind)]
                 lost = lost or link.hung_up or link.failure is not None
         if lost:
             raise self._first_cause()
         return received
+
+    def _attend(self, link: _Link, kind: type[Message]) -> list[FromRank]:
+        """Whatever made a rank's socket readable: its connection, or bytes of its next messages."""
+        if link.connection is None:
+            self._accept(link)
+            return []
+        self._read(link)
+        return self._parse(link, kind)
 
     def _accept(self, link: _Link) -> None:
         """Take the one connection that a rank's socket is for, and close the door behind it."""
@@ -278,12 +283,9 @@ class Session:
                 link: _Link | None = key.data
                 if link is None:
                     self._selector.unregister(key.fileobj)  # it stays readable: do not spin on it
-                elif link.connection is None:
-                    self._accept(link)
                 else:
-                    self._read(link)
                     # Whatever a rank sends now is too late to be judged, but its Failed is wanted.
-                    self._parse(link, Commitment)
+                    self._attend(link, Commitment)
                     if link.hung_up and link.failure is None:
                         dead.append(link.rank)
         if (ending := self._limit()) is not None:

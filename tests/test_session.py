@@ -28,6 +28,8 @@ from harness.sandbox import Ending, EndReason
 from harness.session import Session
 
 Script = Callable[[socket.socket], None]
+#: What a rank reports when another one has died.
+BROKEN_PIPE = Failed(stage=Stage.TRAINING, message="RuntimeError: connection closed by peer")
 
 
 class FakeSandbox:
@@ -200,19 +202,15 @@ def test_an_exception_on_one_rank_does_not_wait_for_the_others(tmp_path: Path) -
 
 
 def test_a_dead_rank_is_the_cause_of_the_exceptions_in_the_others(tmp_path: Path) -> None:
-    broken_pipe = Failed(stage=Stage.TRAINING, message="RuntimeError: connection closed by peer")
-
     def dies(link: socket.socket) -> None:
         time.sleep(0.2)
 
-    error = rejected(tmp_path, says(frame(broken_pipe)), dies)
+    error = rejected(tmp_path, says(frame(BROKEN_PIPE)), dies)
     assert error.code is Code.RANK_EXITED
     assert "rank 1" in error.message
 
 
 def test_a_rank_that_dies_as_soon_as_it_has_connected_is_the_cause_too(tmp_path: Path) -> None:
-    broken_pipe = Failed(stage=Stage.TRAINING, message="RuntimeError: connection closed by peer")
-
     def connects_late_and_dies() -> None:
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(tmp_path / "rank1.sock"))
@@ -220,7 +218,7 @@ def test_a_rank_that_dies_as_soon_as_it_has_connected_is_the_cause_too(tmp_path:
     with Session(tmp_path, 2, lambda stage: None) as judge, socket.socket(socket.AF_UNIX) as link:
         judge.handed_over = True
         link.connect(str(tmp_path / "rank0.sock"))
-        link.sendall(frame(broken_pipe))
+        link.sendall(frame(BROKEN_PIPE))
         threading.Timer(0.2, connects_late_and_dies).start()
         with pytest.raises(SubmissionError) as caught:
             judge.gather(Ready, Stage.SETUP, 5.0, run=0)

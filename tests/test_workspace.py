@@ -78,7 +78,7 @@ def test_links_are_removed_and_not_followed(temporary: Path) -> None:
 def test_folders_without_permissions_are_removed_by_an_ordinary_user() -> None:
     code = (
         "import os\n"
-        "from harness.workspace import Workspace, check_room\n"
+        "from harness.workspace import Workspace\n"
         "os.setresuid(60699, 60699, 60699)\n"
         "with Workspace() as workspace:\n"
         "    below = workspace.outbox / 'closed' / 'below'\n"
@@ -143,7 +143,7 @@ def waiting_judge(tmp_path: Path, disposition: str) -> subprocess.Popen[str]:
     code = (
         "import signal, time\n"
         "from harness.cli import ENDING_SIGNALS, app, exit_statuses\n"
-        "from harness.workspace import Workspace, check_room\n"
+        "from harness.workspace import Workspace\n"
         "for number in ENDING_SIGNALS:\n"
         f"    signal.signal(number, signal.{disposition})\n"
         "@app.command()\n"

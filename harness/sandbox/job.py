@@ -47,13 +47,12 @@ class Job:
     limits: "Limits"
     outbox: Path | None = None
     private: tuple[Path, ...] = ()
+    gpus: int = 0
 
     @property
     def handed_over(self) -> tuple[Path, ...]:
         """Folders whose owner or mode changes for the sandbox's user, and is changed back at its end."""
         return (*self.writable, *self.private)
-
-    gpus: int = 0
 
 
 class EndReason(StrEnum):
