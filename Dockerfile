@@ -18,15 +18,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /opt/trainjudge/project
 # An environment of our own: a Python that belongs to its distribution is left as it is.
 RUN python3 -m venv --without-pip --system-site-packages /opt/trainjudge/venv
-# The layer of the dependencies is made anew when pyproject.toml changes, and not when the code does: the
-# project itself is installed as links to folders that are filled later.
-COPY pyproject.toml ./
+# The layer of the dependencies is made anew when pyproject.toml or constraints.txt change, and not when the
+# code does: the project itself is installed as links to folders that are filled later.
+COPY pyproject.toml constraints.txt ./
 # Both secrets may be absent: `pip` is a pip configuration file, `ca` a bundle of certificate authorities.
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     touch README.md && mkdir -p $(python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['tool']['setuptools']['packages'])" | tr . /) \
-    && python3 -m pip --python /opt/trainjudge/venv/bin/python install -e . \
+    && python3 -m pip --python /opt/trainjudge/venv/bin/python install -c constraints.txt -e . \
     && rm -rf *.egg-info
 
 

@@ -8,7 +8,7 @@ HPARAMS ?= hparams.json
 # For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
 BUILD_OPTIONS ?=
 
-.PHONY: run image test test-all lint install install-test clean
+.PHONY: run image test test-all mutants lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
@@ -22,6 +22,10 @@ test: install-test lint
 test-all: install-test lint
 	$(BIN)/pytest
 
+# Small edits of the judge that the tests have to notice; below 95 % it fails.
+mutants: install-test
+	$(BIN)/python -m tests.mutation
+
 lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,15 +34,16 @@ lint: install-test
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
 
-# torch first and on its own: its pinned build decides what everything else may depend on.
-$(VENV)/.installed: pyproject.toml
+# torch first and on its own: its pinned build decides what everything else may depend on. The versions that
+# were tested are in constraints.txt.
+$(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e .
+	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(BIN)/pip install --quiet -e '.[test]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
 
 clean:

@@ -1,23 +1,26 @@
 """States made of numpy arrays, cut into boxes as a test likes."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.verify.pieces import Box, StoredPiece, TensorSpec
 
 NUMPY = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
-Arrays = Mapping[str, np.ndarray]
+Array = npt.NDArray[Any]
+Arrays = Mapping[str, Array]
 
 
-def encode(values: np.ndarray, dtype: str) -> np.ndarray:
+def encode(values: Array, dtype: str) -> Array:
     """Values as they are stored: bfloat16 as the upper halves of float32."""
     if dtype == "bfloat16":
         return (values.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
     return values.astype(NUMPY.get(dtype, values.dtype))
 
 
-def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
+def decode(stored: Array, dtype: str) -> Array:
     if dtype == "bfloat16":
         return (stored.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return stored.astype(np.float64)
@@ -40,7 +43,7 @@ def random_boxes(shape: tuple[int, ...], rng: np.random.Generator, cuts: int) ->
 
 
 def pieces(
-    name: str, stored: np.ndarray, dtype: str, boxes: list[Box], shift: int = 0
+    name: str, stored: Array, dtype: str, boxes: list[Box], shift: int = 0
 ) -> list[StoredPiece]:
     """`shift` misaligns the bytes, as a file may."""
     made = []

@@ -8,17 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sandbox_levels import Available
 
 from harness.errors import InputError
 from harness.hparams import LoadedHparams
 from harness.image import image_facts
-from harness.sandbox import Availability, Level
+from harness.sandbox import Level
 from harness.sandbox.docker_engine import connect
 from harness.snapshot import Snapshot
 
 
 @pytest.fixture
-def docker_level(available: dict[Level, Availability]) -> Level:
+def docker_level(available: Available) -> Level:
     if not available[Level.DOCKER].available:
         pytest.skip(f"level docker: {available[Level.DOCKER].reason}")
     return Level.DOCKER

@@ -3,6 +3,7 @@
 Test modules name this file in `pytest_plugins`.
 """
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -16,6 +17,8 @@ from harness.sandbox import Availability, Level, probe
 Available = dict[Level, Availability]
 # With it set, as in .ci/run, a machine without engine or image fails the tests.
 REQUIRED = "TRAINJUDGE_REQUIRE_CONTAINER"
+# Names the judge's home, with the snapshot in it, for a suite that is run inside a test.
+HOME = "TRAINJUDGE_TEST_HOME"
 
 
 @pytest.fixture(scope="session")
@@ -27,34 +30,28 @@ def available() -> Available:
     return found
 
 
-@pytest.fixture(params=list(Level), ids=str)
-def level(request: pytest.FixtureRequest, available: Available) -> Level:
-    """Every level that works here."""
-    return _require(request.param, available)
-
-
-@pytest.fixture(params=[Level.DOCKER, Level.BUBBLEWRAP, Level.USER], ids=str)
-def isolated(request: pytest.FixtureRequest, available: Available) -> Level:
-    """Every level that works here and protects the judge."""
-    return _require(request.param, available)
-
-
-@pytest.fixture
-def bubblewrap(available: Available) -> Level:
-    """That level, where it works."""
-    return _require(Level.BUBBLEWRAP, available)
-
-
-def _require(level: Level, available: Available) -> Level:
-    if not available[level].available:
-        pytest.skip(f"level {level}: {available[level].reason}")
-    return level
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A work folder that other users may pass through (pytest's own may not)."""
+    """A work folder of one test."""
+    with work_folder() as path:
+        yield path
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder that other users may pass through (pytest's own may not)."""
     path = Path(tempfile.mkdtemp(prefix="trainjudge-test-"))
     path.chmod(0o711)
     yield path
     shutil.rmtree(path)
+
+
+def public_copy(home: Path, folder: Path, owner: int | None = None) -> Path:
+    """A home of the judge, copied to `folder`, for a judge that is another user or sandboxes that are."""
+    copy = folder / "home"
+    shutil.copytree(home, copy)
+    copy.chmod(0o755)
+    if owner is not None:
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, owner, owner)
+    return copy

@@ -68,7 +68,7 @@ def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
 @pytest.mark.parametrize("name", list(CEILINGS))
 def test_a_benchmark_whose_noise_hides_cheats_is_refused(loaded: LoadedHparams, name: str) -> None:
     with pytest.raises(InputError) as caught:
-        conclude(loaded, [measured(1e-6, **{name: 0.2})], 10.0, "cpu")
+        conclude(loaded, [measured(1e-6, True, **{name: 0.2})], 10.0, "cpu")
     assert caught.value.code is Code.HPARAMS_INVALID
     assert name in caught.value.message
 

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from build_states import whole
+from build_states import Array, whole
 from safetensors.numpy import save_file
 
 from harness.errors import Code, JudgeError
@@ -24,7 +25,7 @@ from harness.verify.checks import (
     judge_tokens,
     measure_run,
 )
-from harness.verify.compare import compare_states
+from harness.verify.compare import StateComparison, compare_states
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.pieces import TensorKind, TensorSpec
 from harness.verify.states import trusted_state
@@ -50,7 +51,7 @@ TOLERANCES = Tolerances(
 )
 ROWS = np.linspace(6.0, 7.0, BATCH)
 STRATEGY = Strategy(dp_size=2, tp_size=2)
-Weights = dict[str, np.ndarray]
+Weights = dict[str, Array]
 
 
 class Training:
@@ -170,8 +171,8 @@ def test_a_part_that_is_wrong_is_named(
     cheat(weights, training)
     found = rejections(judge_run(evidence(training, weights), TOLERANCES))
     assert said in found[check].message
-    assert found[check].measured is not None and found[check].allowed is not None
-    assert found[check].measured > found[check].allowed
+    measured, allowed = found[check].measured, found[check].allowed
+    assert measured is not None and allowed is not None and measured > allowed
     assert found[check].worst[0].tensor == tensor
 
 
@@ -259,8 +260,57 @@ def test_weights_that_a_submission_made_undeterminable_pass_no_tolerance(
     run = evidence(training, training.noisy())
     lost = Attribution((math.nan,) * STEPS, condition=1.0, residual=math.inf)
     for attributions in ([lost], [run.attributions[0], lost]):
-        metrics = metric_values(run.comparisons * len(attributions), attributions, 0.0)
+        comparisons = [run.comparisons[0]] * len(attributions)
+        metrics = metric_values(comparisons, attributions, 0.0)
         assert metrics.step_weight == math.inf
+
+
+# --- the metrics decide, the findings explain ------------------------------------------------------
+
+
+def with_comparisons(run: RunEvidence, *comparisons: StateComparison) -> RunEvidence:
+    attributions = [run.attributions[0]] * len(comparisons)
+    return replace(run, comparisons=comparisons, attributions=attributions)
+
+
+def test_no_metric_is_over_its_tolerance_without_a_finding(training: Training) -> None:
+    """A figure that no check names (here: NaN, behind which an honest version comes) rejects."""
+    run = evidence(training, training.noisy())
+    good = run.comparisons[0]
+    gate = good.tensors[2]
+    lost = replace(good, tensors=(replace(gate, update_error=math.nan, norm_ratio=math.nan),))
+    for order in ((good, lost), (lost, good)):
+        found = rejections(judge_run(with_comparisons(run, *order), TOLERANCES))
+        assert set(found) == {"tensor_update_error", "tensor_norm_ratio"}
+        for check, allowed in (("tensor_update_error", 0.1), ("tensor_norm_ratio", 0.02)):
+            assert found[check].code is Code.UPDATE_MISMATCH
+            assert (found[check].measured, found[check].allowed) == (math.inf, allowed)
+
+
+def test_what_a_check_has_said_is_not_said_again(training: Training) -> None:
+    weights = training.noisy()
+    for spoil in (freeze_gate, freeze_row):
+        spoil(weights, training)
+    checks = [f.check for f in judge_run(evidence(training, weights), TOLERANCES)]
+    assert len(checks) == len(set(checks))
+    assert {"tensor_update_error", "tensor_norm_ratio", "slice_update_error"} <= set(checks)
+
+
+def test_findings_of_what_ranks_say_come_before_those_of_the_weights(training: Training) -> None:
+    weights = training.noisy()
+    freeze_gate(weights, training)
+    claims = [done(ALL + 1.0, 3), *[done(ALL)] * 3]
+    found = judge_run(evidence(training, weights, claims=claims), TOLERANCES)
+    assert [f.check for f in found] == [
+        "loss", "tokens", "tensor_update_error", "tensor_norm_ratio",
+    ]  # fmt: skip
+
+
+def test_a_run_is_measured_whatever_the_tolerances(training: Training) -> None:
+    claims = [done(ALL + 0.5), done(ALL - 0.75), done(None), done(ALL)]
+    metrics = measure_run(evidence(training, training.noisy(), claims=claims))
+    assert metrics.loss == pytest.approx(0.5)  # rank 1's own rows are 0.25 below the mean of all
+    assert 0.001 < metrics.update_error < 0.005
 
 
 OWN = [float(ROWS[:4].mean()), float(ROWS[4:].mean())]
@@ -295,6 +345,37 @@ def test_losses_are_those_of_the_ranks_rows_or_of_all(
     assert all(f.code is Code.LOSS_MISMATCH for f in findings)
 
 
+@pytest.mark.parametrize(("loss", "accepted"), [(6.75, True), (6.25, True), (6.7501, False)])
+def test_a_loss_exactly_at_its_tolerance_is_accepted(loss: float, accepted: bool) -> None:
+    difference, findings = judge_losses([done(loss)], np.full(4, 6.5), Strategy(), 0.25)
+    assert difference == abs(loss - 6.5)
+    assert (findings == []) == accepted
+
+
+def test_the_worst_rank_is_measured_and_every_wrong_one_is_told() -> None:
+    losses = [ALL + 0.25, ALL, ALL + 0.5, None]
+    difference, findings = judge_losses([done(loss) for loss in losses], ROWS, STRATEGY, 0.01)
+    # Ranks 0 and 1 have the rows of 6.0 to 6.43, ranks 2 and 3 those of 6.57 to 7.0: 6.2143, 6.7857.
+    assert [f.measured for f in findings] == pytest.approx([0.25, 7.0 - 6.785714], rel=1e-5)
+    assert difference == pytest.approx(0.25)
+    assert [f.message.split(" reports")[0] for f in findings] == ["rank 0", "rank 2"]
+    assert {f.allowed for f in findings} == {0.01}
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ([None] * 4, "no rank reports a final_loss"),
+        ([None, ALL, None, None], "rank 0 reports no final_loss"),
+    ],
+)
+def test_a_missing_loss_is_told_to_its_author(losses: list[float | None], said: str) -> None:
+    difference, findings = judge_losses([done(loss) for loss in losses], ROWS, STRATEGY, 1e-3)
+    assert difference == math.inf
+    assert [(f.check, f.measured, f.allowed) for f in findings] == [("loss", None, 1e-3)]
+    assert findings[0].message == f"{said}: return the loss of the last step"
+
+
 def test_a_wrong_loss_is_told_with_both_reference_values() -> None:
     _, findings = judge_losses([done(6.6), *[done(None)] * 3], ROWS, STRATEGY, 1e-3)
     assert "rank 0 reports a loss of 6.6" in findings[0].message
@@ -317,6 +398,18 @@ def test_token_counts_are_compared(tokens: int | None, accepted: bool) -> None:
     findings = judge_tokens([done(1.0, tokens)], STRATEGY, BATCH, SEQUENCE, STEPS)
     assert (findings == []) == accepted
     assert all(f.code is Code.TOKENS_MISMATCH for f in findings)
+
+
+def test_a_wrong_token_count_is_told_with_the_right_ones() -> None:
+    claims = [done(1.0, 768), done(1.0, 5), done(1.0), done(1.0, 384)]
+    (finding,) = judge_tokens(claims, STRATEGY, BATCH, SEQUENCE, STEPS)
+    assert finding.check == "tokens" and finding.severity is Severity.REJECTS
+    assert finding.message == (
+        "rank 1 reports 5 tokens; expected 384 (this rank's rows) or 768 (all rows): "
+        "rows x sequence length 16 x 6 steps"
+    )
+    (finding,) = judge_tokens([done(1.0, 5)], Strategy(), BATCH, SEQUENCE, STEPS)
+    assert "expected 768 (this rank's rows): rows" in finding.message
 
 
 def test_trusted_states_are_read_from_whole_files_and_refused_with_a_hole(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """The commitment digest: what it must notice, where it must agree, and what only SHA-256 catches."""
 
 import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +99,30 @@ def test_digest_of_a_key_never_changes() -> None:
     assert digest_bytes(data, 0x0123456789ABCDEF) == "86b2663eec9ee297"
 
 
+def test_tables_of_a_key_never_change() -> None:
+    """All of them, hashed; worked out from Philox4x64-10 and the docstring in Python's integers."""
+    weights = key_weights(0x0123456789ABCDEF)
+    tables = [weights.columns.astype("<i8"), weights.rows.astype("<i8")]
+    assert [table.shape for table in tables] == [(65_536,), (65_536,)]
+    assert [hashlib.sha256(table.tobytes()).hexdigest() for table in tables] == [
+        "ed765fd44bf1489f2308d9ce0da041e810b201abddea103304e3cb067b741fe0",
+        "6375b5965467109d950622430b9563fa6687433ebcbbc27b73aa52cf3296d3e4",
+    ]
+    assert (weights.length, weights.constant) == (15776318158494808409, 4040359448450831055)
+
+
+def test_the_digest_of_nothing_is_the_constant() -> None:
+    nothing = np.zeros(0, dtype=np.uint8)
+    assert digest_bytes(nothing, 0x0123456789ABCDEF) == f"{4040359448450831055:016x}"
+
+
+def test_zeros_count_by_their_number_alone() -> None:
+    """Four of them: the weight of the length four times, and nothing else."""
+    zeros = np.zeros(4, dtype=np.uint8)
+    expected = (4040359448450831055 + 4 * 15776318158494808409) % 2**64
+    assert digest_bytes(zeros, 0x0123456789ABCDEF) == f"{expected:016x}"
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("count", [0, 1, 3, 1001])
@@ -161,6 +188,133 @@ def check_device_sum(start: int, stop: int, device: str) -> None:
     assert (total + weights.length * len(data) + weights.constant) % MODULUS == expected
 
 
+def test_spans_may_begin_in_a_row_and_end_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = torch.randint(0, 256, (2 * ROW_BYTES + 20,), dtype=torch.uint8)
+    expected = digest_bytes(data.numpy(), 7)
+    for span_bytes in (ROW_BYTES - 40, ROW_BYTES + 40, ROW_BYTES + 41):
+        monkeypatch.setattr(digest_module, "SPAN_BYTES", span_bytes)
+        assert one(data).digest == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (0, [0x04030201, 0x05]),
+        (1, [0x03020100, 0x0504]),
+        (2, [0x02010000, 0x050403]),
+        (3, [0x01000000, 0x05040302]),
+    ],
+)
+def test_bytes_are_cut_into_words_where_those_of_the_tensor_are(
+    before: int, words: list[int]
+) -> None:
+    found = digest_module._host_words(np.array([1, 2, 3, 4, 5], dtype=np.uint8), before)
+    assert found.tolist() == words
+
+
+def test_a_whole_row_at_an_odd_address_is_summed_as_elsewhere() -> None:
+    """A view of bytes that is no view of words."""
+    weights = key_weights(5)
+    tables = device_tables(weights, torch.device("cpu"))
+    data = torch.randint(0, 256, (ROW_BYTES + 5,), dtype=torch.uint8)
+    for start in (0, 1, 2, 3, 5):
+        row = data[start : start + ROW_BYTES]
+        expected = int(digest_bytes(row.numpy(), 5), 16)
+        total = int(sum_device(row, 0, tables)) + weights.length * len(row) + weights.constant
+        assert total % MODULUS == expected
+
+
+def test_a_span_on_a_device_has_the_sum_of_one_on_the_host() -> None:
+    weights = key_weights(5)
+    tables = device_tables(weights, torch.device("cpu"))
+    span = torch.randn(30, 20).t()
+    with ThreadPoolExecutor(1) as pool:
+        there = digest_module._start_sum(pool, span, 12, weights, tables)()
+        here = digest_module._start_sum(pool, span, 12, weights, None)()
+    assert (there - here) % MODULUS == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cuda:1", ["wait for cuda:1", "tables on cuda:1"]), ("mps", ["tables on mps"])],
+)
+def test_a_gpu_is_waited_for_before_its_tensors_are_read(
+    device: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training may still write on another stream; a digest of that would be of unfinished weights."""
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda at: done.append(f"wait for {at}"))
+    monkeypatch.setattr(
+        digest_module, "device_tables", lambda _, at: done.append(f"tables on {at}")
+    )
+    digest_module._prepare(torch.device(device), key_weights(5))
+    assert done == expected
+
+
+def test_every_gpu_gets_the_tables_once_and_a_cpu_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor without memory stands for one on a GPU."""
+    prepared: list[tuple[str, bool]] = []
+    summed: list[tuple[str, object]] = []
+
+    def prepare(device: torch.device, weights: digest_module.Weights) -> str:
+        prepared.append((device.type, weights is key_weights(7)))
+        return "tables"
+
+    def start(*arguments: Any) -> Callable[[], int]:
+        _, span, _, _, tables = arguments
+        summed.append((span.device.type, tables))
+        return lambda: 0
+
+    monkeypatch.setattr(digest_module, "_prepare", prepare)
+    monkeypatch.setattr(digest_module, "_start_sum", start)
+    devices = ["cpu", "meta", "meta", "cpu"]
+    tensors = [torch.empty(3, device=device) for device in devices]
+    digest_many(tensors, 7, bind=False, threads=1)
+    assert prepared == [("meta", True)]
+    assert summed == [("cpu", None), ("meta", "tables"), ("meta", "tables"), ("cpu", None)]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "sizes"),
+    [
+        (torch.zeros(16), [64]),
+        (torch.zeros(17), [64, 4]),
+        # Contiguous, so rows of 36 bytes need not end with a span.
+        (torch.zeros(3, 9), [64, 44]),
+        # Strided: whole rows, as many as there is room for, or parts of one that has none.
+        (torch.zeros(9, 4).t(), [36, 36, 36, 36]),
+        (torch.zeros(6, 5).t(), [48, 48, 24]),
+        (torch.zeros(20, 2).t(), [64, 16, 64, 16]),
+        (torch.zeros(3), [12]),
+        (torch.zeros(3, 0), []),
+        (torch.zeros(()), [4]),
+    ],
+    ids=lambda it: str(tuple(it.shape)) if isinstance(it, torch.Tensor) else None,
+)
+def test_a_tensor_is_read_in_spans_that_follow_each_other(
+    tensor: torch.Tensor, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strided span is copied, so its size is the memory that a commitment needs beside the model."""
+    monkeypatch.setattr(digest_module, "SPAN_BYTES", 64)
+    spans = digest_module._spans(tensor)
+    assert [span.nbytes for _, span in spans] == sizes
+    assert [offset for offset, _ in spans] == [sum(sizes[:index]) for index in range(len(sizes))]
+
+
+def test_the_longest_hash_is_started_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be split: started last, all threads but one would wait for it on the clock."""
+    started: list[int] = []
+
+    def record(spans: Sequence[tuple[int, torch.Tensor]]) -> str:
+        started.append(sum(span.nbytes for _, span in spans))
+        return "hash"
+
+    monkeypatch.setattr(digest_module, "_sha256", record)
+    tensors = [torch.zeros(size) for size in (2, 9, 0, 5)]
+    digest_many(tensors, 7, bind=True, threads=1)
+    assert started == [36, 20, 8, 0]
+
+
 def test_many_tensors_keep_their_order_and_threads_change_nothing() -> None:
     tensors = [torch.randn(size) for size in (5, 300_000, 0, 17, 1)]
     alone = [one(tensor, threads=1) for tensor in tensors]
@@ -173,6 +327,13 @@ def test_a_piece_beyond_the_limit_is_refused_before_it_is_read() -> None:
     huge = torch.zeros(1, dtype=torch.uint8).expand(MAX_BYTES + 1)
     with pytest.raises(ValueError, match="over the limit"):
         digest_many([huge], 0, bind=False, threads=1)
+    with pytest.raises(ValueError, match="17179869185 bytes is over the limit of 17179869184"):
+        digest_bytes(np.broadcast_to(np.zeros(1, np.uint8), 16 * 2**30 + 1), 0)
+
+
+def test_a_piece_of_16_gib_is_not_beyond_the_limit() -> None:
+    """By its size alone: summing it would take a minute."""
+    digest_module._check_size(16 * 2**30)
 
 
 @pytest.mark.parametrize("key", [-1, MODULUS])
@@ -241,9 +402,14 @@ def test_weights_have_what_the_proof_uses(key: int) -> None:
     assert weights.length % 2 == 1
 
 
+def test_the_weight_of_the_length_is_odd_whatever_the_key() -> None:
+    """Or some appended zeros would change nothing. Of 12 raw numbers some are even."""
+    assert [key_weights(key).length % 2 for key in range(12)] == [1] * 12
+
+
 def test_another_key_gives_another_digest() -> None:
     data = np.arange(100, dtype=np.uint8)
-    assert len({digest_bytes(data, key) for key in range(40)}) == 40
+    assert len({digest_bytes(data, key) for key in range(12)}) == 12
 
 
 # --- what it can't notice, and why pieces carry a SHA-256 too ----------------------------------

@@ -1,11 +1,16 @@
-"""Whole evaluations of real train files: real sandbox, real torchrun, real reference.
+"""Whole evaluations of train files: real ranks, real reference, and a real sandbox where it matters.
 
 Every file in tests/submissions says in its first line what it does and what has to come of it:
     expects: VERDICT CODE[|CODE] world=N [profile=NAME] — what is wrong with it.
+`make test-all` judges all of them in a real sandbox. In the quick run that is done for those that try
+its walls or that end what torchrun has started; the others are judged with ranks that are forked
+(`forked_ranks.py`), which takes a second or two instead of ten.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judging import ROOT, Judge, expected_of, explain
@@ -13,13 +18,30 @@ from judging import ROOT, Judge, expected_of, explain
 from harness.errors import InputError, Verdict
 from harness.hparams import LoadedHparams
 from harness.result import EvaluationResult
-from harness.sandbox import Level, Sandbox, choose
+from harness.sandbox import Level, Sandbox
 
 pytest_plugins = ("judging",)
 
 FILES = sorted((ROOT / "tests" / "submissions").glob("*.py"))
+#: They need a sandbox: its limits, its walls, its end of every process.
+FOR_A_SANDBOX = {
+    "floods_stdout",
+    "forks_and_ignores_sigterm",
+    "memory_hog",
+    "outbox_flood",
+    "reads_reference",
+}
+#: Judged in a real sandbox in the quick run too. The flood of output is in test_sandbox_limits.py.
+SANDBOXED = FOR_A_SANDBOX - {"floods_stdout"} | {"killed_rank"}
+#: They end at `limits.run_seconds`.
+ENDLESS = {"hangs_rank"}
+EXEMPLARY = {"train_single": 1, "train_ddp": 2, "train_fsdp": 2, "train_ep": 2}
 #: The name that `forks_and_ignores_sigterm.py` gives to the process that it leaves behind.
 STRAY = b"trainjudge-stray"
+
+
+def test_every_file_that_is_named_here_is_there() -> None:
+    assert {file.stem for file in FILES} >= FOR_A_SANDBOX | SANDBOXED | ENDLESS
 
 
 def stray_processes() -> list[int]:
@@ -35,27 +57,52 @@ def stray_processes() -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_train_file_gets_the_verdict_that_it_deserves(
-    judge: Judge, quick: LoadedHparams, sandbox: Sandbox, file: Path
-) -> None:
+def deserves(result: EvaluationResult, file: Path) -> None:
+    """The verdict is the one that the file's first line names, and can be shown and stored."""
     expected = expected_of(file)
-    if file.stem == "reads_reference" and sandbox.level is Level.NONE:
-        pytest.skip("level none hides nothing: docs/sandbox.md says so")
-    result = judge(file, quick, expected.world_size)
     assert result.verdict is expected.verdict, explain(result)
     assert result.code in expected.codes, explain(result)
     assert result.message
     assert "Traceback" not in result.message
-    assert not stray_processes()
     assert (result.score is None) == (result.verdict is not Verdict.ACCEPTED)
     EvaluationResult.model_validate_json(result.model_dump_json())
+    if file.stem == "patches_time":  # it sleeps a second; the clocks of its own process stand still
+        assert result.runs[0].seconds > 1.0
 
 
-@pytest.mark.parametrize("name", ["train_single", "train_ddp", "train_fsdp", "train_ep"])
-def test_an_exemplary_train_file_is_accepted(judge: Judge, quick: LoadedHparams, name: str) -> None:
-    file = ROOT / "submissions" / f"{name}.py"
-    result = judge(file, quick, 1 if name == "train_single" else 2, runs=2)
+@pytest.fixture
+def benchmark(quick: LoadedHparams, impatient: LoadedHparams, file: Path) -> LoadedHparams:
+    return impatient if file.stem in ENDLESS else quick
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in FILES if file.stem not in FOR_A_SANDBOX],
+    ids=lambda file: file.stem,
+)
+def test_a_train_file_gets_the_verdict_that_it_deserves(
+    forked_judge: Judge, benchmark: LoadedHparams, file: Path
+) -> None:
+    deserves(forked_judge(file, benchmark, expected_of(file).world_size), file)
+
+
+def in_a_sandbox() -> Iterator[Any]:
+    for file in FILES:
+        marks = () if file.stem in SANDBOXED else pytest.mark.slow
+        yield pytest.param(file, id=file.stem, marks=marks)
+
+
+@pytest.mark.parametrize("file", list(in_a_sandbox()))
+def test_a_train_file_gets_the_same_verdict_in_a_sandbox(
+    judge: Judge, benchmark: LoadedHparams, sandbox: Sandbox, file: Path
+) -> None:
+    if file.stem == "reads_reference" and sandbox.level is Level.NONE:
+        pytest.skip("level none hides nothing: docs/sandbox.md says so")
+    deserves(judge(file, benchmark, expected_of(file).world_size), file)
+    assert not stray_processes()
+
+
+def accepted_twice(result: EvaluationResult) -> None:
     assert result.verdict is Verdict.ACCEPTED, explain(result)
     assert len(result.runs) == 2
     assert result.runs[0].challenge_seed != result.runs[1].challenge_seed
@@ -64,14 +111,21 @@ def test_an_exemplary_train_file_is_accepted(judge: Judge, quick: LoadedHparams,
     for run in result.runs:
         assert len(run.reported_memory_bytes) == result.world_size
         assert min(run.reported_memory_bytes) > 100 * 2**20  # torch alone is larger
-    assert result.isolation == choose("auto").level
 
 
-def test_the_judges_clock_counts_what_a_patched_clock_hides(
-    judge: Judge, quick: LoadedHparams
+@pytest.mark.parametrize("name", EXEMPLARY)
+def test_an_exemplary_train_file_is_accepted(
+    forked_judge: Judge, quick: LoadedHparams, name: str
 ) -> None:
-    result = judge(ROOT / "tests" / "submissions" / "patches_time.py", quick, 1)
-    assert result.runs[0].seconds > 1.0
+    accepted_twice(forked_judge(ROOT / "submissions" / f"{name}.py", quick, EXEMPLARY[name], 2))
+
+
+def test_an_exemplary_train_file_is_accepted_in_the_best_sandbox_there_is(
+    judge: Judge, quick: LoadedHparams, sandbox: Sandbox
+) -> None:
+    result = judge(ROOT / "submissions" / "train_ep.py", quick, 2, 2)
+    accepted_twice(result)
+    assert result.isolation == sandbox.level
 
 
 def test_a_file_that_is_not_there_is_the_callers_fault(judge: Judge, quick: LoadedHparams) -> None:

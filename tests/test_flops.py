@@ -4,12 +4,21 @@ The big configs are those that the models were published with. What is expected 
 here from their dimensions, in this file's own arithmetic, never from the code under test.
 """
 
+import dataclasses
 import io
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
+import torch
+import transformers.modeling_utils  # noqa: F401 (seconds that the first test would be charged for)
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
 
 from harness import flops
 from harness.errors import Code, InputError
@@ -320,10 +329,6 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("experts", ["eager", "batched_mm"])
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_matmul_flops_are_what_torch_counts(name: str, experts: str) -> None:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoModelForCausalLM
-
     config = config_from_dict(TINY_CONFIGS[name], name)
     found = count_parameters(config)
     model = AutoModelForCausalLM.from_config(
@@ -337,31 +342,158 @@ def test_matmul_flops_are_what_torch_counts(name: str, experts: str) -> None:
     assert counter.get_total_flops() == expected
 
 
+def module(**parts: nn.Module | tuple[int, ...]) -> nn.Module:
+    """A module of these modules, and of parameters of these shapes."""
+    made = nn.Module()
+    for name, part in parts.items():
+        fresh = nn.Parameter(torch.zeros(part)) if isinstance(part, tuple) else part
+        setattr(made, name, fresh)
+    return made
+
+
+def listed(number: int) -> nn.Module:
+    return nn.ModuleList(nn.Linear(4, 4) for _ in range(number))
+
+
+def experts_of(model: nn.Module, number: int = 3) -> list[str]:
+    return list(flops._routed_containers(model, number))
+
+
 def test_experts_are_known_by_structure_not_by_name() -> None:
     """A list of as many layers as experts is no expert list, and a stack needs no telling name."""
-    from torch import nn
+    stack = module(w=(3, 6, 4), b=(3, 6))
+    unrouted = nn.Sequential(module(w=(3, 6, 4), b=(3, 6)))
+    layers = [
+        module(switch=module(w=(3, 4)), many=stack),
+        module(switch=module(w=(3, 4)), many=listed(3)),
+        unrouted,
+    ]
+    model = module(layers=nn.ModuleList(layers), head=module(w=(9, 4)))
+    assert experts_of(model) == ["layers.0.many", "layers.1.many"]
+    assert flops._routed_containers(model, 3)["layers.0.many"] is stack
+    assert experts_of(model, 4) == []
 
-    from harness.flops import _routed_containers
 
-    class Stack(nn.Module):
+@pytest.mark.parametrize(
+    ("shapes", "stacked"),
+    [
+        ({"w": (3, 6, 4)}, True),
+        ({"w": (3, 6, 4), "scale": (3,)}, True),
+        ({"b": (3, 6), "w": (3, 6, 4)}, True),
+        ({"b": (3, 6)}, False),  # a matrix each, or it is a router or a bias
+        ({"w": (3, 6, 4, 2)}, False),
+        ({"w": (4, 3, 6)}, False),
+        ({"w": (3, 6, 4), "norm": (6,)}, False),  # one parameter that is not of the experts
+        ({"w": (3, 6, 4), "scale": ()}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_stacked_experts_have_a_matrix_each_and_nothing_else(
+    shapes: dict[str, tuple[int, ...]], stacked: bool
+) -> None:
+    model = module(mlp=module(router=module(w=(3, 4)), experts=module(**shapes)))
+    assert experts_of(model) == (["mlp.experts"] if stacked else [])
+
+
+@pytest.mark.parametrize(("number", "is_list"), [(2, False), (3, True), (4, False)])
+def test_listed_experts_are_as_many_as_the_config_says(number: int, is_list: bool) -> None:
+    model = module(mlp=module(router=module(w=(3, 4)), experts=listed(number)))
+    assert experts_of(model) == (["mlp.experts"] if is_list else [])
+
+
+@pytest.mark.parametrize(
+    ("router", "routes"), [((3, 4), True), ((4, 3), False), ((3,), False), ((3, 4, 1), False)]
+)
+def test_a_router_is_a_matrix_with_a_row_for_each_expert(
+    router: tuple[int, ...], routes: bool
+) -> None:
+    model = module(mlp=module(router=module(w=router), experts=module(w=(3, 6, 4))))
+    assert experts_of(model) == (["mlp.experts"] if routes else [])
+
+
+def test_a_router_is_looked_for_beside_the_experts_and_one_level_up() -> None:
+    stack = module(w=(3, 6, 4))
+    router = module(w=(3, 4))
+    beside = module(layer=module(router=router, experts=stack))
+    above = module(layer=module(router=router, mlp=module(experts=stack)))
+    too_far = module(layer=module(router=router, mlp=module(inner=module(experts=stack))))
+    assert experts_of(beside) == ["layer.experts"]
+    assert experts_of(above) == ["layer.mlp.experts"]
+    assert experts_of(too_far) == []
+
+
+def test_a_router_of_another_layer_routes_no_experts() -> None:
+    """Two levels up is the list of layers, which holds all the others' routers."""
+    routed = module(router=module(w=(3, 4)), experts=module(w=(3, 6, 4)))
+    layers = nn.ModuleList([routed, module(experts=module(w=(3, 6, 4)))])
+    assert experts_of(module(model=module(layers=layers))) == ["model.layers.0.experts"]
+
+
+def test_a_matrix_of_the_experts_themselves_is_no_router() -> None:
+    """Their biases, of the shape [experts, width], look like one."""
+    stack = module(w=(3, 6, 4), b=(3, 6))
+    assert experts_of(module(mlp=module(experts=stack))) == []
+
+
+def test_a_small_model_on_paper_whose_layers_have_their_experts_in_two_containers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With every kind of parameter that a rule is for."""
+
+    def layer() -> nn.Module:
+        mlp = module(
+            router=module(w=(4, 2), b=(4,)),
+            up=module(w=(4, 3, 2), b=(4, 3)),
+            down=module(w=(4, 2, 3)),
+        )
+        return module(mlp=mlp, attention=module(w=(2, 2)), norm=module(w=(2,)))
+
+    class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.w = nn.Parameter(nn.Linear(4, 6).weight.detach().repeat(3, 1, 1))
-            self.b = nn.Parameter(self.w.detach()[:, 0])
+            self.embed = nn.Embedding(10, 2)
+            self.layers = nn.ModuleList([layer(), layer()])
+            self.head = nn.Linear(2, 10, bias=False)
 
-    class Block(nn.Module):
-        def __init__(self, routed: nn.Module) -> None:
-            super().__init__()
-            self.switch = nn.Linear(4, 3, bias=False)
-            self.many = routed
+        def get_input_embeddings(self) -> nn.Module:
+            return self.embed
 
-    stacked, listed = Stack(), nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
-    unrouted = nn.Sequential(Stack())
-    model = nn.Module()
-    model.layers = nn.ModuleList([Block(stacked), Block(listed), unrouted])
-    model.head = nn.Linear(4, 9)
-    found = _routed_containers(model, 3)
-    assert found == {"layers.0.many": stacked, "layers.1.many": listed}
+        def get_output_embeddings(self) -> nn.Module:
+            return self.head
+
+    monkeypatch.setattr(flops, "_build", lambda config: Model())
+    text = config_of(
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 1,
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "conv"],
+            "num_attention_heads": 1,
+            "head_dim": 2,
+        }
+    )
+    # As for a model of text and images, whose config has that of its text inside.
+    config = config_of({"get_text_config": lambda: text})
+    # A layer: router 8 + 4, experts 24 + 12 (biases) + 24, attention 4, norm 2.
+    assert count_parameters(config) == ParameterCount(
+        model_type="made-up",
+        total=20 + 2 * 78 + 20,
+        active=20 + 2 * (78 - 45) + 20,
+        input_embedding=20,
+        tied=False,
+        matmul=2 * (8 + 48 + 4) + 20,
+        matmul_active=2 * (8 + 12 + 4) + 20,
+        routed_experts=120,
+        layers=2,
+        moe_layers=2,
+        num_experts=4,
+        top_k=1,
+        attention_layers=1,
+        attention_heads=1,
+        qk_head_dim=2,
+        v_head_dim=2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -426,19 +558,226 @@ def test_what_is_no_file_is_not_asked_of_the_hub_unless_it_looks_like_one(source
 
 
 def test_a_hub_name_without_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
-
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="from the hub") as caught:
         flops.load_config("no-such-owner/no-such-model")
     assert "\n" not in caught.value.message
 
 
-def test_the_table_shows_both_bases() -> None:
+def test_a_matrix_of_its_own_within_a_stack_of_experts_is_a_factor_and_a_bias_of_theirs_is_none() -> (
+    None
+):
+    stack = module(w=(3, 6, 4), b=(3, 6), shared=module(w=(5, 4), scale=(4,)))
+    model = module(mlp=module(router=module(w=(3, 4)), experts=stack))
+    factors = flops._matmul_factors(model, {"mlp.experts": stack}, tied=False)
+    assert sorted(factors.values()) == [12, 20, 72]
+
+
+def test_code_that_a_config_brings_along_is_not_run(tmp_path: Path) -> None:
+    """A config can name a Python file for the model: counting it must not be a way into the judge."""
+    marker = tmp_path / "was-run"
+    (tmp_path / "modeling.py").write_text(
+        f"from pathlib import Path\nPath({str(marker)!r}).touch()\nclass Model:\n    pass\n"
+    )
+    config = config_from_dict(TINY_CONFIGS["llama"], "test")
+    expected = count_parameters(config)
+    config.auto_map = {"AutoModelForCausalLM": f"{tmp_path}--modeling.Model"}
+    assert count_parameters(config) == expected
+    assert not marker.exists()
+
+
+# --- the table of `validator flops` -----------------------------------------------------------
+
+
+def table_of(found: ParameterCount, sequence_length: int) -> dict[str, str]:
+    """Its rows, as they are printed."""
     from rich.console import Console
 
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(flops.render(count(**QWEN3_30B_A3B), 1024))
-    text = console.export_text()
-    for part in ("30,532,122,624", "128 experts, 8 a token", "active_params", "matmul_flops"):
-        assert part in text
+    console.print(flops.render(found, sequence_length))
+    lines = [line.strip("│┃ ") for line in console.export_text().splitlines()]
+    cells = [re.split(r"\s*[│┃]\s*", line, maxsplit=1) for line in lines]
+    rows = {row[0]: row[1] for row in cells if len(row) == 2}
+    return {**rows, "title": lines[0], "caption": lines[-1]}
+
+
+def test_the_table_shows_both_bases() -> None:
+    assert table_of(count(**QWEN3_30B_A3B), 1024) == {
+        "quantity": "value",
+        "parameters, total": "30,532,122,624  (30.5 B)",
+        "parameters, active": "3,353,032,704  (3.35 B)",
+        "input embedding": "311,164,928  (311 M)",
+        "routed experts": "128 experts, 8 a token, 48 layers",
+        "routed experts, total": "28,991,029,248  (29 B)",
+        "in matrix products, active": "3,041,656,832  (3.04 B)",
+        "attention, FLOPs a token": "2.416e+09",
+        "active_params, FLOPs a token": "2.012e+10",
+        "matmul_flops, FLOPs a token": "2.067e+10",
+        "title": "qwen3_moe, 48 layers, rows of 1024 tokens",
+        "caption": "formula version 1; forward and backward, no recomputation",
+    }
+
+
+def test_the_table_of_a_dense_model_says_that_it_has_no_experts_and_that_it_is_tied() -> None:
+    rows = table_of(dataclasses.replace(MADE_UP, num_experts=0, tied=True), 10)
+    assert rows["routed experts"] == "none"
+    assert rows["input embedding"] == "100  (0.0001 M), tied"
+    assert rows["parameters, total"] == "1,000,000,000  (1 B)"
+    assert rows["parameters, active"] == "999,999,999  (1e+03 M)"
+
+
+# --- the rules, one by one --------------------------------------------------------------------
+
+#: All of its numbers differ, so that none can stand for another.
+MADE_UP = ParameterCount(
+    model_type="made-up",
+    total=1_000_000_000,
+    active=999_999_999,
+    input_embedding=100,
+    tied=False,
+    matmul=1200,
+    matmul_active=700,
+    routed_experts=600,
+    layers=7,
+    moe_layers=1,
+    num_experts=6,
+    top_k=8,
+    attention_layers=2,
+    attention_heads=3,
+    qk_head_dim=4,
+    v_head_dim=9,
+)
+
+
+def test_the_two_bases_of_a_model_on_paper() -> None:
+    # 6 · 2 layers · 3 heads · (4 + 9) · 10 tokens
+    assert attention_flops_per_token(MADE_UP, 10) == 4680
+    assert flops.flops_per_token(MADE_UP, 10, "active_params") == 5_999_999_994
+    assert flops.flops_per_token(MADE_UP, 10, "matmul_flops") == 6 * 700 + 4680
+
+
+@pytest.mark.parametrize(
+    ("fields", "routing"),
+    [
+        ({}, (0, 0)),
+        ({"num_experts": None, "num_experts_per_tok": 2}, (0, 0)),
+        ({"num_experts": 0}, (0, 0)),
+        ({"num_experts": 1, "num_experts_per_tok": 1}, (0, 0)),
+        ({"num_experts": 2, "num_experts_per_tok": 1}, (2, 1)),
+        ({"num_experts": 2, "num_experts_per_tok": 2}, (2, 2)),
+        ({"num_local_experts": 8, "num_experts_per_tok": 2}, (8, 2)),
+        ({"n_routed_experts": 8, "moe_top_k": 3}, (8, 3)),
+        ({"moe_num_experts": 8, "moe_topk": 4}, (8, 4)),
+        ({"num_experts": 8, "moe_k": 5}, (8, 5)),
+        # What is said in transformers' own words goes first; what is no number says nothing.
+        ({"num_experts": 4, "n_routed_experts": 8, "moe_k": 2, "num_experts_per_tok": 3}, (4, 3)),
+        ({"num_experts": [4, 8], "num_local_experts": 8, "moe_top_k": 2}, (8, 2)),
+    ],
+    ids=str,
+)
+def test_routing_is_known_by_any_of_its_names(
+    fields: dict[str, Any], routing: tuple[int, int]
+) -> None:
+    assert flops._routing(config_of(fields)) == routing
+
+
+def config_of(fields: dict[str, Any]) -> Any:
+    """What looks like a config, of a type whose other fields are not there."""
+    return SimpleNamespace(model_type="made-up", **fields)
+
+
+@pytest.mark.parametrize("top_k", [None, -1, 0, 5, "2"])
+def test_a_token_visits_at_least_one_expert_and_at_most_all(top_k: object) -> None:
+    with pytest.raises(InputError, match="4 experts, but it is unclear"):
+        flops._routing(config_of({"num_experts": 4, "num_experts_per_tok": top_k}))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "number"),
+    [
+        (None, 5),
+        ([], 0),
+        (["full_attention", "sliding_attention", "chunked_attention"], 3),
+        (["linear_attention", "full_attention", "conv", "mlp", "moe"], 1),
+        (["full_attention"] * 3 + ["conv"], 3),
+    ],
+)
+def test_only_layers_in_which_tokens_attend_to_each_other_count(
+    kinds: list[str] | None, number: int
+) -> None:
+    text = config_of({"num_hidden_layers": 5, "layer_types": kinds})
+    assert flops._attention_layers(text, text) == number
+
+
+def test_layers_without_a_formula_are_named() -> None:
+    text = config_of({"layer_types": ["full_attention", "mamba", "hybrid", "conv", "mamba"]})
+    with pytest.raises(InputError, match=r"of the kind hybrid, mamba$"):
+        flops._attention_layers(text, text)
+
+
+LATENT: dict[str, Any] = {
+    "num_attention_heads": 3,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "head_dim": 5,
+    "hidden_size": 21,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "widths"),
+    [
+        ({}, (12, 6)),
+        # Without latent attention other fields of the same names mean nothing.
+        ({"kv_lora_rank": None}, (5, 5)),
+        ({"v_head_dim": None}, (5, 5)),
+        ({"kv_lora_rank": None, "head_dim": None}, (7, 7)),
+    ],
+    ids=str,
+)
+def test_a_head_is_as_wide_as_its_kind_of_attention_makes_it(
+    change: dict[str, Any], widths: tuple[int, int]
+) -> None:
+    text = config_of({**LATENT, **change})
+    heads = flops._heads(text, text)
+    assert (heads.number, heads.qk_dim, heads.v_dim) == (3, *widths)
+
+
+@pytest.mark.parametrize("missing", ["num_attention_heads", "qk_nope_head_dim"])
+def test_heads_of_no_known_kind_are_an_error(missing: str) -> None:
+    text = config_of({name: value for name, value in LATENT.items() if name != missing})
+    with pytest.raises(InputError, match=f"attention heads of no known kind .*{missing}"):
+        flops._heads(text, text)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "experts", "top_k", "idle"),
+    [(800, 8, 2, 600), (800, 8, 8, 0), (800, 8, 1, 700), (0, 8, 2, 0), (800, 0, 0, 0)],
+)
+def test_experts_that_a_token_does_not_visit_are_idle(
+    parameters: int, experts: int, top_k: int, idle: int
+) -> None:
+    assert flops._idle(parameters, experts, top_k) == idle
+
+
+@pytest.mark.parametrize(
+    ("container", "layer"),
+    [
+        ("model.layers.3.mlp.experts", "model.layers.3"),
+        ("model.layers.3.mlp.blocks.1.experts", "model.layers.3"),
+        ("model.layers.12.experts", "model.layers.12"),
+        ("7", "7"),
+        ("mlp.experts", "mlp.experts"),
+    ],
+)
+def test_a_layer_is_named_up_to_its_number(container: str, layer: str) -> None:
+    assert flops._layer_of(container) == layer
+
+
+def test_the_first_line_of_a_reason_is_enough() -> None:
+    assert flops._uncountable(config_of({}), "\n one\ntwo\n").message == (
+        "cannot count the parameters of a made-up model: one"
+    )
+    assert flops._uncountable(config_of({}), " \n").message.endswith("a made-up model: ")

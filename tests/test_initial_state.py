@@ -1,5 +1,7 @@
 """The initial weights and the layout that describes them, for models of many architectures."""
 
+import gzip
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from harness.preload import preload
 from harness.snapshot import Snapshot
 from harness.verify.pieces import TensorKind
 
+ROOT = Path(__file__).resolve().parent.parent
 Edit = Callable[[dict[str, Any]], LoadedHparams]
 
 DEEPSEEK = {
@@ -35,10 +38,23 @@ DEEPSEEK = {
 }
 
 
+@pytest.fixture
+def genesis(tmp_path: Path) -> dict[str, Any]:
+    """Changes of a benchmark whose corpus is tokenised in no time; the weights do not depend on it."""
+    lines = gzip.decompress((ROOT / "assets" / "kjv.txt.gz").read_bytes()).splitlines(keepends=True)
+    file = tmp_path / "genesis.txt"
+    file.write_bytes(b"".join(lines[:1500]))
+    return {
+        "data.file": str(file),
+        "data.sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        "sequence_length": 64,
+    }
+
+
 def test_bfloat16_parameters_are_the_rounded_float32_ones(
-    edited: Edit, snapshot: Snapshot, tmp_path: Path
+    edited: Edit, snapshot: Snapshot, genesis: dict[str, Any], tmp_path: Path
 ) -> None:
-    rounded = preload(edited({"numerics.param_dtype": "bfloat16"}), tmp_path / "bf16")
+    rounded = preload(edited({**genesis, "numerics.param_dtype": "bfloat16"}), tmp_path / "bf16")
     exact = stored_state(snapshot)
     state = stored_state(rounded)
     assert all(torch.equal(state[name], exact[name].bfloat16()) for name in exact)
@@ -69,11 +85,10 @@ def test_experts_and_embedding_are_found_by_structure(
 
 
 def test_tied_weights_are_stored_under_both_names_and_tied_again(
-    edited: Edit, tmp_path: Path
+    edited: Edit, genesis: dict[str, Any], tmp_path: Path
 ) -> None:
     config = {"model_type": "qwen3", **TINY, "tie_word_embeddings": True}
-    changes = {"model.config": config, "sequence_length": 64}
-    made = preload(edited(changes), tmp_path / "s")
+    made = preload(edited({**genesis, "model.config": config}), tmp_path / "s")
     state = stored_state(made)
     assert torch.equal(state["model.embed_tokens.weight"], state["lm_head.weight"])
     model: Any = load_model(made.model_dir, torch.device("cpu"), "device", torch.float32)

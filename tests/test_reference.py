@@ -1,4 +1,8 @@
-"""The trusted loop, launched for real: its variants agree, and its record is that of its own training."""
+"""The trusted loop: its variants agree, and its record is that of its own training.
+
+Its ranks are forked (`forked_ranks.py`). Every accepted evaluation in `test_evaluation.py` has launched
+it in a real sandbox, and `make test-all` does it here too.
+"""
 
 import shutil
 import tempfile
@@ -7,16 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_ranks import ForkedRanks
 
 from harness.challenge import Challenge, draw
 from harness.errors import Code, JudgeError
 from harness.hparams import Hparams, LoadedHparams
 from harness.reference_job import ReferenceRun, Variant, run_reference
-from harness.sandbox import choose
+from harness.sandbox import Sandbox, choose
 from harness.snapshot import Snapshot
 from harness.verification import Truth, compare, secret_coordinates
 from harness.verify.attribution import Coordinates, gather
 from harness.verify.states import trusted_state
+
+pytest_plugins = ("judging",)
 
 BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
 OTHER = Variant(world_size=2, micro_batches=2, compute_dtype="float32", attention="eager")
@@ -40,11 +47,20 @@ def coordinates(snapshot: Snapshot, hparams: Hparams) -> Coordinates:
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
+def folder(launcher: Sandbox) -> Iterator[Path]:
+    """One for each launcher."""
     path = Path(tempfile.mkdtemp(prefix="trainjudge-test-"))
     path.chmod(0o711)  # the reference is another user
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["forked", pytest.param("sandboxed", marks=pytest.mark.slow)],
+)
+def launcher(request: pytest.FixtureRequest, forked_ranks: ForkedRanks) -> Sandbox:
+    return forked_ranks if request.param == "forked" else choose("auto")
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +70,11 @@ def launched(
     challenges: list[Challenge],
     coordinates: Coordinates,
     folder: Path,
+    launcher: Sandbox,
 ) -> dict[str, list[ReferenceRun]]:
-    sandbox = choose("auto")
     return {
         name: run_reference(
-            hparams, snapshot, challenges, coordinates, variant, sandbox, "cpu", folder / name
+            hparams, snapshot, challenges, coordinates, variant, launcher, "cpu", folder / name
         )
         for name, variant in {"base": BASE, "other": OTHER}.items()
     }
@@ -111,6 +127,7 @@ def test_a_reference_that_fails_is_our_fault_and_says_why(
     challenges: list[Challenge],
     coordinates: Coordinates,
     folder: Path,
+    launcher: Sandbox,
 ) -> None:
     broken = BASE.model_copy(update={"attention": "no-such-kernel"})
     with pytest.raises(JudgeError) as caught:
@@ -120,7 +137,7 @@ def test_a_reference_that_fails_is_our_fault_and_says_why(
             challenges,
             coordinates,
             broken,
-            choose("auto"),
+            launcher,
             "cpu",
             folder / "broken",
         )

@@ -1,13 +1,12 @@
 """Level `docker`: what the engine is asked for, what it really does, and that nothing is left of it.
 
-What every level has to do is tested with the others in test_sandbox_*.py, at this level too where an
-engine and the project's image are there.
+What every level has to do is tested in conformance/, at this level too where an engine and the project's
+image are there.
 """
 
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -19,11 +18,12 @@ from typing import Any
 
 import pytest
 from judging import ROOT, Judge, explain
-from sandbox_programs import HEADS, hydra, make_job, processes_with, run_json, wait_for
+from sandbox_levels import Available
+from sandbox_programs import HEADS, ended_by_itself, hydra, make_job, processes_with, wait_for
 
 from harness.errors import Code, JudgeError, Verdict
 from harness.hparams import LoadedHparams
-from harness.sandbox import Availability, Job, Level, Sandbox
+from harness.sandbox import Job, Level, Sandbox
 from harness.sandbox import docker as level
 from harness.sandbox.cgroup import ControlGroup
 from harness.sandbox.docker_engine import Image, usable_image
@@ -103,47 +103,6 @@ def test_exactly_as_many_gpus_as_ranks_are_asked_for(
     assert without.create["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
-# What a program finds inside.
-
-SPY = """
-import json, os, pathlib, sys
-def attempt(action, *arguments):
-    try:
-        action(*arguments)
-    except OSError as error:
-        return error.strerror
-    return "done"
-print(json.dumps({
-    "files": {p: attempt(os.stat, p) for p in sys.argv[1:]},
-    "writes": {p: attempt(open, p + "/probe", "w") for p in ("/", "/usr", "/dev", "/etc", "/run")},
-    "pids": [int(p) for p in os.listdir("/proc") if p.isdecimal()],
-    "resolver": pathlib.Path("/etc/resolv.conf").read_text(),
-    "interfaces": os.listdir("/sys/class/net"),
-    "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
-}))
-"""
-
-
-def test_the_container_shows_only_what_the_job_names(docker_level: Level, folder: Path) -> None:
-    secret = folder / "judge" / "reference.safetensors"
-    secret.parent.mkdir()
-    secret.touch()
-    shown = folder / "inbox"
-    shown.mkdir()
-    hidden = [secret, ROOT / "pyproject.toml", Path("/var/run/docker.sock"), Path(sys.prefix)]
-    job = make_job(folder, SPY, str(shown), *map(str, hidden), tmp_bytes=2**24)
-    seen: Any = run_json(docker_level, Job(**{**vars(job), "read_only": (shown,)}))
-    assert seen["files"].pop(str(shown)) == "done"
-    assert set(seen["files"].values()) <= {"No such file or directory", "Permission denied"}
-    assert set(seen["writes"].values()) == {"Read-only file system"} or (
-        set(seen["writes"].values()) == {"Read-only file system", "Permission denied"}
-    )
-    assert len(seen["pids"]) == 2 and max(seen["pids"]) < 10
-    assert seen["resolver"] == ""
-    assert seen["interfaces"] == ["lo"]
-    assert seen["shm"] == 2**24
-
-
 # How it ends.
 
 
@@ -194,6 +153,14 @@ def other_judge(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
         judge.wait()
 
 
+def test_an_ending_is_told_only_after_the_container_is_gone(
+    docker_level: Level, folder: Path
+) -> None:
+    with Sandbox(docker_level).start(make_job(folder, "")) as running:
+        ended_by_itself(running)
+        assert containers_of(os.getpid()) == []
+
+
 def test_a_judge_that_is_killed_leaves_no_container(docker_level: Level, folder: Path) -> None:
     with other_judge(folder) as (judge, _):
         assert len(containers_of(judge.pid)) == 1
@@ -238,8 +205,7 @@ def test_a_container_that_the_engine_refuses_is_our_own_failure(engine: Any, fol
         pytest.raises(JudgeError, match=r"(?i)no such image"),
         Sandbox(Level.DOCKER, IMAGE).start(make_job(folder, "")) as running,
     ):
-        assert select.select([running], [], [], 30)[0]
-        running.ended()
+        ended_by_itself(running)
 
 
 def test_a_judge_is_known_by_more_than_a_number() -> None:
@@ -263,7 +229,7 @@ def test_a_control_group_of_another_name_is_not_believed() -> None:
 
 
 @pytest.fixture(scope="module")
-def sandbox(available: dict[Level, Availability]) -> Sandbox:
+def sandbox(available: Available) -> Sandbox:
     """In place of the usual one of `judging`."""
     if not available[Level.DOCKER].available:
         pytest.skip(f"level docker: {available[Level.DOCKER].reason}")
@@ -281,6 +247,8 @@ def test_an_honest_file_is_accepted_and_the_result_names_the_image(
 
 
 def test_running_out_of_memory_is_told_from_a_failure(judge: Judge, quick: LoadedHparams) -> None:
+    """The kernel ends a rank before the supervisor knows why."""
     result = judge(ROOT / "tests" / "submissions" / "memory_hog.py", quick, 1)
     assert (result.verdict, result.code) == (Verdict.REJECTED, Code.MEMORY_LIMIT), explain(result)
     assert "3072.0 MiB are allowed" in result.message
+    assert containers_of(os.getpid()) == []

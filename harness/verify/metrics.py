@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.verify.attribution import Attribution
-from harness.verify.compare import StateComparison
+from harness.verify.compare import StateComparison, TensorComparison
 
 
 class RunMetrics(BaseModel):
@@ -43,16 +43,28 @@ def metric_values(
         loss_difference: from `checks.judge_losses`, nats per token.
     """
     tensors = [tensor for comparison in comparisons for tensor in comparison.tensors]
-    slices = [tensor.worst_slice for tensor in tensors if tensor.worst_slice is not None]
     return RunMetrics(
         loss=_worst([loss_difference]),
         update_error=_worst(comparison.update_error for comparison in comparisons),
         tensor_update_error=_worst(tensor.update_error for tensor in tensors),
-        slice_update_error=_worst(part.update_error for part in slices),
-        norm_ratio=_worst(abs(comparison.norm_ratio - 1) for comparison in comparisons),
-        tensor_norm_ratio=_worst(abs(tensor.norm_ratio - 1) for tensor in tensors),
+        slice_update_error=_worst(slice_error(tensor) for tensor in tensors),
+        norm_ratio=_worst(length_error(comparison) for comparison in comparisons),
+        tensor_norm_ratio=_worst(length_error(tensor) for tensor in tensors),
         step_weight=_step_weight(attributions),
     )
+
+
+# --- figures of one tensor or version: the metrics take the worst, the checks say whose it is ------
+
+
+def length_error(part: StateComparison | TensorComparison) -> float:
+    """|norm ratio − 1|: an update that is too short is as wrong as one that is too long."""
+    return abs(part.norm_ratio - 1)
+
+
+def slice_error(tensor: TensorComparison) -> float:
+    """Update error of the worst slice; 0 for a tensor without slices."""
+    return tensor.worst_slice.update_error if tensor.worst_slice is not None else 0.0
 
 
 def step_distance(attribution: Attribution) -> float:

@@ -15,7 +15,7 @@ from harness.hparams import Tolerances
 from harness.verify.attribution import Attribution, explain_weights
 from harness.verify.compare import StateComparison, TensorComparison
 from harness.verify.findings import Finding, TensorFinding, note, rejects
-from harness.verify.metrics import RunMetrics, step_distance
+from harness.verify.metrics import RunMetrics, length_error, slice_error, step_distance
 from harness.verify.pieces import TensorKind
 
 WORST_SHOWN = 5
@@ -128,7 +128,7 @@ def _judge_tensors(
 ) -> list[Finding]:
     checks: tuple[tuple[str, str, Callable[[TensorComparison], float]], ...] = (
         ("tensor_update_error", "update error", lambda t: t.update_error),
-        ("tensor_norm_ratio", "update length off by", lambda t: abs(t.norm_ratio - 1)),
+        ("tensor_norm_ratio", "update length off by", length_error),
     )
     found = []
     for check, what, value in checks:
@@ -158,11 +158,10 @@ def _judge_slices(
     metrics: RunMetrics, versions: Sequence[TensorComparison], tolerances: Tolerances
 ) -> list[Finding]:
     allowed = tolerances.slice_update_error
-    sliced = [t for t in versions if t.slice_errors.size]
-    bad = [t for t in _worst(sliced, _worst_slice) if not _worst_slice(t) <= allowed]
+    bad = [t for t in _worst(versions, slice_error) if not slice_error(t) <= allowed]
     if not bad:
         return []
-    bad.sort(key=lambda t: -_worst_slice(t))
+    bad.sort(key=lambda t: -slice_error(t))
     worst = tuple(_slice_finding(t, allowed) for t in bad[:WORST_SHOWN])
     total = sum(int(np.count_nonzero(~(t.slice_errors <= allowed))) for t in bad)
     message = (
@@ -170,10 +169,6 @@ def _judge_slices(
         f"{_count(len(bad), 'tensor')}; worst: {worst[0].tensor}: {worst[0].message}"
     )
     return [_off("slice_update_error", message, metrics, tolerances, worst)]
-
-
-def _worst_slice(tensor: TensorComparison) -> float:
-    return float(tensor.slice_errors.max())
 
 
 def _judge_still(versions: Sequence[TensorComparison]) -> list[Finding]:
@@ -261,7 +256,7 @@ def _movement(tensor: TensorComparison) -> str:
     if ratio < STILL:
         return f"it did not move (norm ratio {ratio:.2f}): is it trained?"
     # An update in the right direction has an error of |ratio - 1| and no more.
-    if tensor.update_error <= 1.1 * abs(ratio - 1):
+    if tensor.update_error <= 1.1 * length_error(tensor):
         return f"it moved {ratio:.3g} times as far, in the right direction: is its gradient scaled?"
     return f"norm ratio {ratio:.3g}"
 

@@ -1,0 +1,404 @@
+"""What may be said on a rank's socket: every field at its limit, and one step beyond.
+
+The limits stand here as numbers, once more: whoever changes one changes what a hostile rank can send.
+"""
+
+import json
+import math
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from harness.protocol import messages
+from harness.protocol.messages import (
+    Commitment,
+    Done,
+    Failed,
+    Message,
+    Open,
+    Piece,
+    Progress,
+    Ready,
+    Stage,
+    parse_from_judge,
+    parse_from_rank,
+)
+
+Fields = dict[str, Any]
+
+PIECE: Fields = {
+    "name": "layer.weight",
+    "tensor_shape": [4, 6],
+    "offset": [2, 0],
+    "shape": [2, 6],
+    "dtype": "float32",
+    "digest": "0123456789abcdef",
+    "sha256": "0123456789abcdef" * 4,
+}
+FROM_RANK: dict[str, Fields] = {
+    "hello": {
+        "protocol": 1,
+        "rank": 1,
+        "world_size": 2,
+        "torch": "2.13.0",
+        "transformers": "5.23.0",
+        "device": "cpu",
+    },
+    "loaded": {},
+    "progress": {"stage": "setup"},
+    "ready": {"run": 0},
+    "done": {"run": 0, "final_loss": 1.5, "total_tokens": 2048},
+    "commitment": {"run": 0, "pieces": [PIECE]},
+    "opened": {"run": 0, "peak_memory_bytes": 1_000},
+    "failed": {"stage": "training", "message": "ValueError: no", "detail": "line 7"},
+}
+FROM_JUDGE: dict[str, Fields] = {
+    "assignment": {
+        "model_dir": "/model",
+        "inbox": "/inbox",
+        "outbox": "/outbox",
+        "param_dtype": "float32",
+        "placement": "device",
+        "dp_size": 2,
+        "sequence_length": 256,
+        "global_batch": 8,
+        "vocab_size": 2048,
+        "warmup_steps": 2,
+        "binding_hash": True,
+    },
+    "import": {"file": "train.py"},
+    "go": {"run": 0, "steps": 8, "challenge": "run0.safetensors"},
+    "key": {"run": 0, "key": "0123456789abcdef"},
+    "open": {"run": 0, "pieces": [0, 3]},
+    "again": {"run": 1},
+    "bye": {},
+}
+
+
+def parse(kind: str, fields: Fields) -> Message:
+    """As the one who gets this kind of message reads it off the wire."""
+    body = json.dumps({"type": kind, **fields}).encode()
+    return parse_from_rank(body) if kind in FROM_RANK else parse_from_judge(body)
+
+
+def valid(kind: str) -> Fields:
+    return {**FROM_RANK, **FROM_JUDGE}[kind]
+
+
+def with_piece(change: Fields) -> Fields:
+    return {"pieces": [{**PIECE, **change}]}
+
+
+def refused(kind: str, change: Fields) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        parse(kind, {**valid(kind), **change})
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", [*FROM_RANK, *FROM_JUDGE])
+def test_a_message_says_what_was_put_into_it(kind: str) -> None:
+    message = parse(kind, valid(kind))
+    assert message.model_dump(mode="json") == {"type": kind, **valid(kind)}
+
+
+RANGES = [
+    ("hello", "rank", 0, 65_535),
+    ("hello", "world_size", 1, 65_536),
+    ("ready", "run", 0, 999),
+    ("done", "run", 0, 999),
+    ("done", "total_tokens", -(2**63), 2**63 - 1),
+    ("commitment", "run", 0, 999),
+    ("opened", "run", 0, 999),
+    ("opened", "peak_memory_bytes", 0, 2**63 - 1),
+    ("go", "run", 0, 999),
+    ("key", "run", 0, 999),
+    ("open", "run", 0, 999),
+    ("again", "run", 0, 999),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "least", "most"), RANGES)
+def test_a_number_at_its_limit_passes_and_one_more_does_not(
+    kind: str, field: str, least: int, most: int
+) -> None:
+    for number in (least, most):
+        assert getattr(parse(kind, {**valid(kind), field: number}), field) == number
+    for number in (least - 1, most + 1):
+        assert refused(kind, {field: number}).errors()[0]["loc"][-1] == field
+
+
+LENGTHS = [
+    ("hello", "torch", 0, 64),
+    ("hello", "transformers", 0, 64),
+    ("hello", "device", 0, 128),
+    ("failed", "message", 0, 2_000),
+    ("failed", "detail", 0, 8_000),
+    ("assignment", "model_dir", 0, 2_000),
+    ("assignment", "inbox", 0, 2_000),
+    ("assignment", "outbox", 0, 2_000),
+    ("import", "file", 1, 256),
+    ("go", "challenge", 1, 256),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "least", "most"), LENGTHS)
+def test_a_text_at_its_limit_passes_and_one_character_more_does_not(
+    kind: str, field: str, least: int, most: int
+) -> None:
+    for length in (least, most):
+        assert getattr(parse(kind, {**valid(kind), field: "é" * length}), field) == "é" * length
+    refused(kind, {field: "x" * (most + 1)})
+    if least:
+        refused(kind, {field: ""})
+
+
+PIECES_INSIDE: list[Fields] = [
+    {"name": "x"},
+    {"name": "x" * 256},
+    {"dtype": ""},
+    {"dtype": "x" * 32},
+    {"sha256": ""},
+    {"tensor_shape": [], "offset": [], "shape": []},
+    {"tensor_shape": [1] * 8, "offset": [0] * 8, "shape": [1] * 8},
+    {"tensor_shape": [2**48 - 1], "offset": [2**48 - 1], "shape": [2**48 - 1]},
+    {"tensor_shape": [0], "offset": [0], "shape": [0]},
+]
+PIECES_OUTSIDE: list[Fields] = [
+    {"name": ""},
+    {"name": "x" * 257},
+    {"dtype": "x" * 33},
+    *({field: [1] * 9} for field in ("tensor_shape", "offset", "shape")),
+    *({field: [2**48]} for field in ("tensor_shape", "offset", "shape")),
+    *({field: [-1]} for field in ("tensor_shape", "offset", "shape")),
+    {"digest": ""},
+    {"digest": "0123456789abcde"},
+    {"digest": "0123456789abcdef0"},
+    {"digest": "0123456789abcdeF"},
+    {"digest": "0123456789abcdeg"},
+    {"digest": "0123456789abcdef\n"},
+    {"sha256": "0" * 63},
+    {"sha256": "0" * 65},
+    {"sha256": "0" * 63 + "F"},
+    {"sha256": "0" * 64 + "\n"},
+    {"sha256": " "},
+]
+
+
+@pytest.mark.parametrize("change", PIECES_INSIDE, ids=str)
+def test_a_piece_at_a_limit_is_read(change: Fields) -> None:
+    message = parse("commitment", {"run": 0, **with_piece(change)})
+    assert isinstance(message, Commitment)
+    assert message.pieces[0].model_dump(mode="json") == {**PIECE, **change}
+
+
+@pytest.mark.parametrize("change", PIECES_OUTSIDE, ids=str)
+def test_a_piece_beyond_a_limit_is_refused(change: Fields) -> None:
+    refused("commitment", with_piece(change))
+
+
+def test_a_piece_without_a_sha256_is_one_of_a_benchmark_without_binding() -> None:
+    unbound = {name: value for name, value in PIECE.items() if name != "sha256"}
+    message = parse("commitment", {"run": 0, "pieces": [unbound]})
+    assert isinstance(message, Commitment) and message.pieces[0].sha256 == ""
+
+
+@pytest.mark.parametrize("key", ["", "0" * 15, "0" * 17, "A" * 16, "0" * 16 + "\n", "g" * 16])
+def test_a_key_is_16_hex_digits(key: str) -> None:
+    refused("key", {"key": key})
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"),
+    [(Commitment, Piece.model_validate_json(json.dumps(PIECE))), (Open, 70_000)],
+    ids=["commitment", "open"],
+)
+def test_a_list_has_at_most_65536_pieces(kind: type[Commitment | Open], item: object) -> None:
+    assert len(kind.model_validate({"run": 0, "pieces": (item,) * 65_536}).pieces) == 65_536
+    with pytest.raises(ValidationError, match="too_long"):
+        kind.model_validate({"run": 0, "pieces": (item,) * 65_537})
+
+
+def test_a_long_list_of_nonsense_is_one_error_not_thousands() -> None:
+    error = refused("commitment", {"pieces": [None] * 10_000})
+    assert error.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    "stage", ["loading", "import", "setup", "warmup", "training", "result", "opening"]
+)
+def test_a_rank_can_say_where_it_is_and_where_it_failed(stage: str) -> None:
+    assert parse("progress", {"stage": stage}) == Progress(stage=Stage(stage))
+    failed = parse("failed", {"stage": stage, "message": "m"})
+    assert failed == Failed(stage=Stage(stage), message="m", detail="")
+
+
+CHOICES = [
+    ("progress", "stage", "breakfast"),
+    ("failed", "stage", "Training"),
+    ("assignment", "param_dtype", "float16"),
+    ("assignment", "placement", "disk"),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), CHOICES)
+def test_a_word_that_is_none_of_the_choices_is_refused(kind: str, field: str, value: str) -> None:
+    refused(kind, {field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("param_dtype", "bfloat16"), ("placement", "cpu")])
+def test_the_other_choice_passes(field: str, value: str) -> None:
+    message = parse("assignment", {**valid("assignment"), field: value})
+    assert getattr(message, field) == value
+
+
+# --- nothing but what is asked ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*FROM_RANK, *FROM_JUDGE])
+def test_an_unknown_field_is_refused(kind: str) -> None:
+    assert refused(kind, {"more": 1}).errors()[0]["type"] == "extra_forbidden"
+
+
+def test_an_unknown_field_of_a_piece_is_refused() -> None:
+    refused("commitment", with_piece({"more": 1}))
+
+
+#: The fields that need not be there.
+OPTIONAL = {("failed", "detail")}
+REQUIRED = [
+    (kind, field)
+    for kind, fields in {**FROM_RANK, **FROM_JUDGE}.items()
+    for field in fields
+    if (kind, field) not in OPTIONAL
+]
+
+
+@pytest.mark.parametrize(("kind", "field"), REQUIRED)
+def test_a_field_that_is_missing_is_refused(kind: str, field: str) -> None:
+    left = {name: value for name, value in valid(kind).items() if name != field}
+    with pytest.raises(ValidationError):
+        parse(kind, left)
+
+
+COERCIONS: list[tuple[str, str, object]] = [
+    ("ready", "run", "0"),
+    ("ready", "run", 0.5),
+    ("ready", "run", True),
+    ("ready", "run", None),
+    ("hello", "protocol", "1"),
+    ("hello", "device", 3),
+    ("done", "final_loss", "1.5"),
+    ("done", "total_tokens", 2048.5),
+    ("failed", "detail", None),
+    ("assignment", "binding_hash", 1),
+    ("assignment", "binding_hash", "true"),
+    ("assignment", "dp_size", "2"),
+    ("open", "pieces", ["0"]),
+    ("open", "pieces", {"0": 0}),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), COERCIONS)
+def test_a_value_of_another_type_is_not_bent_into_shape(
+    kind: str, field: str, value: object
+) -> None:
+    refused(kind, {field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("final_loss", None), ("total_tokens", None), ("total_tokens", -5)]
+)
+def test_a_rank_may_have_no_loss_and_claim_any_count(field: str, value: object) -> None:
+    """A pipeline stage has no loss; what is claimed is compared later, here only its form counts."""
+    message = parse("done", {**valid("done"), field: value})
+    assert getattr(message, field) == value
+
+
+@pytest.mark.parametrize("loss", [math.inf, -math.inf])
+def test_an_infinite_loss_arrives_as_what_it_is(loss: float) -> None:
+    sent = Done(run=0, final_loss=loss, total_tokens=1)
+    assert parse_from_rank(sent.model_dump_json().encode()) == sent
+
+
+def test_a_loss_that_is_no_number_arrives_as_what_it_is() -> None:
+    sent = Done(run=0, final_loss=math.nan, total_tokens=1)
+    read = parse_from_rank(sent.model_dump_json().encode())
+    assert isinstance(read, Done)
+    assert read.final_loss is not None and math.isnan(read.final_loss)
+
+
+def test_a_message_cannot_be_changed_after_it_was_checked() -> None:
+    message = Ready(run=0)
+    with pytest.raises(ValidationError, match="frozen"):
+        message.run = 1000  # type: ignore[misc]
+
+
+# --- who says what ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FROM_JUDGE)
+def test_a_rank_cannot_say_what_only_the_judge_says(kind: str) -> None:
+    with pytest.raises(ValidationError, match="union_tag_invalid"):
+        parse_from_rank(json.dumps({"type": kind, **valid(kind)}).encode())
+
+
+@pytest.mark.parametrize("kind", FROM_RANK)
+def test_the_judge_does_not_say_what_only_ranks_say(kind: str) -> None:
+    with pytest.raises(ValidationError, match="union_tag_invalid"):
+        parse_from_judge(json.dumps({"type": kind, **valid(kind)}).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"ready"',
+        b"{}",
+        b'{"run":0}',
+        b'{"type":"ready","run":0}{}',
+        b'{"type":["ready"],"run":0}',
+        b'\xff{"type":"ready","run":0}',
+        b'{"type":"hello","torch":"\xff"}',
+    ],
+)
+def test_what_is_no_message_is_refused(body: bytes) -> None:
+    for read in (parse_from_rank, parse_from_judge):
+        with pytest.raises(ValidationError):
+            read(body)
+
+
+# --- room -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [*FROM_RANK, *FROM_JUDGE])
+def test_how_many_bytes_a_message_may_have(kind: str) -> None:
+    larger = {"commitment": 50_331_648, "open": 1_048_576}
+    assert parse(kind, valid(kind)).max_bytes == larger.get(kind, 65_536)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\x1b", "\U0001f600", '"'])
+def test_the_longest_failure_that_may_be_reported_fits_whatever_its_characters(
+    character: str,
+) -> None:
+    longest = Failed(stage=Stage.TRAINING, message=character * 2_000, detail=character * 8_000)
+    assert len(longest.model_dump_json().encode()) <= longest.max_bytes
+
+
+def test_every_piece_of_the_longest_commitment_can_be_asked_for() -> None:
+    every = Open(run=999, pieces=tuple(range(65_536)))
+    assert len(every.model_dump_json().encode()) <= every.max_bytes
+
+
+def test_a_commitment_of_as_many_pieces_as_allowed_fits_with_names_as_long_as_models_have() -> None:
+    piece = Piece.model_validate_json(json.dumps({**PIECE, "name": "x" * 128}))
+    longest = Commitment(run=999, pieces=(piece,) * 65_536)
+    assert len(longest.model_dump_json().encode()) <= longest.max_bytes
+
+
+def test_images_of_today_speak_version_1() -> None:
+    """Worker and judge compare the number: one that changes without need makes all images useless."""
+    assert messages.PROTOCOL_VERSION == 1
