@@ -25,7 +25,7 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
-    touch README.md && mkdir -p $(python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['tool']['setuptools']['packages'])" | tr . /) \
+    touch README.md && mkdir -p env harness \
     && python3 -m pip --python /opt/trainjudge/venv/bin/python install -c constraints.txt -e . \
     && rm -rf *.egg-info
 
@@ -60,7 +60,7 @@ ENV TRAINJUDGE_HPARAMS=/opt/trainjudge/project/${HPARAMS} \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /work
 # Root, for one thing only: the judge starts the train file as another user (docs/container.md).
-ENTRYPOINT ["/opt/trainjudge/venv/bin/python", "-m", "harness.container"]
+ENTRYPOINT ["/opt/trainjudge/venv/bin/python", "-m", "harness.image.entry"]
 ARG HPARAMS_SHA256= MODEL_SHA256= DATA_SHA256= TORCH_VERSION= TRANSFORMERS_VERSION= TRAINJUDGE_VERSION=
 LABEL org.opencontainers.image.title="trainjudge validator" \
       org.opencontainers.image.description="Judges train files: did it really do the training, and how fast?" \

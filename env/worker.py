@@ -50,6 +50,7 @@ from harness.protocol.messages import (
     Stage,
 )
 from harness.protocol.opening import write_opened
+from harness.protocol.text import encodable
 from harness.protocol.wire import RankSocket
 
 M = TypeVar("M", bound=Message)
@@ -283,18 +284,13 @@ def describe(error: StageError) -> Failed:
     """The submission's own exception in its author's words: message, and the end of the traceback."""
     cause = error.__cause__ or error
     if isinstance(cause, ResultError):
-        return Failed(stage=error.stage, message=printable(str(cause), 2_000))
+        return Failed(stage=error.stage, message=encodable(str(cause), 2_000))
     text = "".join(traceback.format_exception(cause))
     return Failed(
         stage=error.stage,
-        message=printable(f"{type(cause).__name__}: {cause}", 2_000),
-        detail=printable(text[-8_000:], 8_000),
+        message=encodable(f"{type(cause).__name__}: {cause}", 2_000),
+        detail=encodable(text[-8_000:], 8_000),
     )
-
-
-def printable(text: str, limit: int) -> str:
-    """Encodable, and no longer than the message's field allows."""
-    return text.encode("utf-8", "replace").decode()[:limit]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ by the very functions that judge a submission. A tolerance is a stated multiple 
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,10 @@ from typing import Final
 
 import numpy as np
 
-from harness import challenge as challenges
 from harness import machine
-from harness.challenge import Challenge
-from harness.errors import Code, InputError
-from harness.hparams import (
+from harness.benchmark import challenge as challenges
+from harness.benchmark.challenge import Challenge
+from harness.benchmark.hparams import (
     Calibration,
     CalibrationVariant,
     Hparams,
@@ -27,15 +26,17 @@ from harness.hparams import (
     Steps,
     Tolerances,
 )
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, InputError
 from harness.machine import Device
-from harness.reference_job import ReferenceRun, Variant, default_variant, run_reference
+from harness.phases import OnProgress
+from harness.reference.launch import ReferenceRun, Variant, default_variant, run_reference
 from harness.sandbox import Sandbox
-from harness.snapshot import Snapshot
+from harness.tensors.stored import trusted_state
+from harness.timed.workspace import Workspace
 from harness.verification import Truth, compare, secret_coordinates
 from harness.verify.attribution import Coordinates
-from harness.verify.metrics import RunMetrics, metric_values
-from harness.verify.states import trusted_state
-from harness.workspace import Workspace
+from harness.verify.metrics import RunMetrics, exceeds, metric_values
 
 #: A tolerance is never below these, whatever little noise was measured: they reject every cheat that
 #: we know of, and leave room for what a handful of runs need not contain (docs/tolerances.md).
@@ -107,7 +108,7 @@ def calibrate(
     sandbox: Sandbox,
     runs: int,
     multiple: float,
-    progress: Callable[[str], None],
+    progress: OnProgress,
 ) -> tuple[Tolerances, Calibration]:
     """Measure every variant on `runs` challenges of the greatest length.
 
@@ -204,7 +205,7 @@ def conclude(
     blind = [
         f"{name} would be {wanted[name]:.2g}, and a cheat shows at {ceiling:g}"
         for name, ceiling in CEILINGS.items()
-        if not wanted[name] <= ceiling  # NaN: the reference's steps cannot be told apart
+        if exceeds(wanted[name], ceiling)  # NaN: the reference's steps cannot be told apart
     ]
     if blind:
         raise InputError(

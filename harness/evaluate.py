@@ -6,36 +6,32 @@ one only walks through them.
 
 import os
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import container, machine
-from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError, Verdict
-from harness.hparams import Hparams, LoadedHparams
-from harness.machine import Machine
+from harness import machine
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.caveats import caveats
+from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
+from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
-from harness.reference_job import check_rows, default_variant
+from harness.protocol.text import printable
+from harness.reference.launch import check_rows, default_variant
 from harness.result import (
-    Benchmark,
     EvaluationResult,
-    Phase,
     RunResult,
-    Score,
-    SubmissionRecord,
 )
-from harness.sandbox import Level, Sandbox
-from harness.sandbox.watch import printable
-from harness.score import score
-from harness.snapshot import Snapshot
-from harness.strategy import AXES, Strategy
-from harness.submission import Submission, read
-from harness.trial import TrialSetup, conduct
+from harness.sandbox import Sandbox
+from harness.score.medians import score
+from harness.submission.read import read
+from harness.timed.run import TimedSetup, run_submission
+from harness.timed.workspace import Workspace, check_room
 from harness.verification import verify
 from harness.verify.checks import Finding, Severity
-from harness.workspace import Workspace, check_room
 
-TELLING = (
+MOST_EXPLANATORY_FIRST = (
     Code.STATE_INVALID,
     Code.UPDATE_MISMATCH,
     Code.LOSS_MISMATCH,
@@ -58,62 +54,6 @@ class Options:
     keep: Path | None = None
 
 
-@dataclass
-class _Draft:
-    """What is known so far; a result can be made of it at any moment."""
-
-    loaded: LoadedHparams
-    snapshot: Snapshot
-    name: str
-    sandbox: Sandbox
-    world_size: int
-    phases: Phases
-    started_at: str
-    warnings: list[str]
-    submission: Submission | None = None
-    machine: Machine | None = None
-    runs: list[RunResult] = field(default_factory=list)
-    score: Score | None = None
-    log: list[str] = field(default_factory=list)
-
-    def result(
-        self, verdict: Verdict, code: Code, message: str, detail: str = ""
-    ) -> EvaluationResult:
-        self.phases.finish()
-        hparams, submission = self.loaded.hparams, self.submission
-        return EvaluationResult(
-            verdict=verdict,
-            code=code,
-            message=message,
-            detail=detail,
-            score=self.score if verdict is Verdict.ACCEPTED else None,
-            benchmark=Benchmark(
-                name=hparams.name,
-                hparams_sha256=self.loaded.sha256,
-                model_sha256=self.snapshot.manifest.model_sha256,
-                data_sha256=self.snapshot.manifest.data_sha256,
-                image=self.sandbox.image.digest if self.sandbox.image else None,
-                calibrated=hparams.calibrated,
-            ),
-            submission=SubmissionRecord(
-                name=self.name,
-                sha256=submission.sha256 if submission else "",
-                strategy=_axes(submission.strategy) if submission else {},
-            ),
-            isolation=self.sandbox.level.value,
-            world_size=self.world_size,
-            machine=self.machine,
-            runs=tuple(self.runs),
-            phases=tuple(
-                Phase(name=name.value, seconds=round(seconds, 3))
-                for name, seconds in self.phases.seconds.items()
-            ),
-            warnings=tuple(self.warnings),
-            started_at=self.started_at,
-            log="".join(self.log),
-        )
-
-
 def evaluate(
     file: Path,
     loaded: LoadedHparams,
@@ -131,7 +71,7 @@ def evaluate(
         InputError: the caller asked for something that this benchmark or machine cannot do.
     """
     hparams = loaded.hparams
-    draft = _Draft(
+    partial = PartialResult(
         loaded=loaded,
         snapshot=snapshot,
         name=printable(os.fsencode(file.name)),
@@ -139,14 +79,14 @@ def evaluate(
         world_size=options.world_size or hparams.world.size,
         phases=phases,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        warnings=warnings(hparams, options, sandbox.level),
+        warnings=caveats(hparams, sandbox.level, options.world_size, options.runs),
     )
     try:
-        _judge(file, draft, sandbox, options)
+        _walk(file, partial, sandbox, options)
     except SubmissionError as error:
-        return _ended(draft, Verdict.REJECTED, error)
+        return partial.failed(Verdict.REJECTED, error)
     except JudgeError as error:
-        return _ended(draft, Verdict.ERROR, error)
+        return partial.failed(Verdict.ERROR, error)
     except InputError:
         raise
     except OSError as error:
@@ -155,20 +95,20 @@ def evaluate(
             f"this machine failed ({error.strerror or error}); is its disk full?",
             traceback.format_exc(),
         )
-        return _ended(draft, Verdict.ERROR, failed_machine)
+        return partial.failed(Verdict.ERROR, failed_machine)
     except Exception as error:
         defect = JudgeError(
             Code.INTERNAL,
             f"a defect of the judge ({type(error).__name__}); please report it",
             traceback.format_exc(),
         )
-        return _ended(draft, Verdict.ERROR, defect)
-    failed = _rejection(draft.runs)
+        return partial.failed(Verdict.ERROR, defect)
+    failed = _rejection(partial.runs)
     if failed is not None:
         run, finding = failed
-        where = f"run {run.run + 1}: " if len(draft.runs) > 1 else ""
-        return draft.result(Verdict.REJECTED, finding.code, where + finding.message)
-    return draft.result(
+        where = f"run {run.run + 1}: " if len(partial.runs) > 1 else ""
+        return partial.result(Verdict.REJECTED, finding.code, where + finding.message)
+    return partial.result(
         Verdict.ACCEPTED, Code.OK, "the loss and the update agree with the trusted reference"
     )
 
@@ -181,84 +121,46 @@ def _rejection(runs: list[RunResult]) -> tuple[RunResult, Finding] | None:
         for finding in run.findings
         if finding.severity is Severity.REJECTS
     ]
-    return min(rejecting, key=lambda pair: TELLING.index(pair[1].code), default=None)
+    return min(rejecting, key=lambda pair: MOST_EXPLANATORY_FIRST.index(pair[1].code), default=None)
 
 
-def _axes(strategy: Strategy) -> dict[str, int | bool]:
-    sizes: dict[str, int | bool] = {axis: getattr(strategy, axis) for axis in AXES}
-    return {**sizes, "ep_borrows_dp": strategy.ep_borrows_dp}
+def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
+    """All rooms in order; fills the partial result."""
+    from harness.benchmark.model_config import load_config
+    from harness.host.peak import find_peak
+    from harness.score.flops import count_parameters
 
-
-def _ended(draft: _Draft, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
-    return draft.result(verdict, error.code, error.message, error.detail)
-
-
-def warnings(hparams: Hparams, options: Options, level: Level) -> list[str]:
-    """What a reader of the result must know before comparing it with another."""
-    found = []
-    if hparams.verify.calibration is None:
-        found.append("this benchmark is not calibrated: its tolerances were not measured")
-    elif not hparams.calibrated:
-        found.append(
-            "the benchmark changed since it was calibrated: run `validator calibrate` again"
-        )
-    if level is Level.NONE:
-        found.append("no isolation: the train file ran as the judge's user; not for a leaderboard")
-    if level in (Level.USER, Level.NONE):
-        found += container.exposure()
-    if options.world_size not in (None, hparams.world.size):
-        found.append(f"--world {options.world_size} is not the benchmark's {hparams.world.size}")
-    if options.runs is not None and options.runs < hparams.evaluation_runs:
-        found.append(f"--runs {options.runs} is fewer than the benchmark's")
-    if not hparams.binding_hash:
-        found.append(
-            "no binding hash: whoever knows the key can finish the weights after the clock has stopped "
-            "(docs/protocol.md)"
-        )
-    if hparams.numerics.param_dtype == "bfloat16":
-        found.append(
-            "bfloat16 masters: much of an update is below one unit in the last place, so the "
-            "tolerances are several times looser and real bugs can pass"
-        )
-    return found
-
-
-def _judge(file: Path, draft: _Draft, sandbox: Sandbox, options: Options) -> None:
-    """All rooms in order; fills the draft."""
-    from harness.flops import count_parameters, load_config
-    from harness.peaks import find_peak
-
-    hparams, phases, world_size = draft.loaded.hparams, draft.phases, draft.world_size
+    hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
     phases.enter(PhaseName.PREPARE)
-    draft.submission = submission = read(file, world_size)
+    partial.submission = submission = read(file, world_size)
     submission.strategy.check_batch(hparams.global_batch)
     check_rows(hparams, default_variant(hparams, world_size))
     device = machine.pick_device(hparams.world.device, world_size)
-    draft.machine = machine.describe(device, world_size)
+    partial.machine = machine.describe(device, world_size)
     # A CPU's peak is measured, so before anything else keeps the machine busy.
     peak = find_peak(
-        draft.machine.devices[0] if device == "cuda" else "cpu",
+        partial.machine.devices[0] if device == "cuda" else "cpu",
         hparams.mfu.peak_tflops,
         machine.threads_per_rank(world_size),
     )
     if peak.source == "measured":
-        draft.warnings.append(
+        partial.warnings.append(
             "MFU is against a peak measured on this CPU: compare it on this machine only"
         )
-    setup = TrialSetup(
+    setup = TimedSetup(
         submission=submission,
         hparams=hparams,
-        snapshot=draft.snapshot,
+        snapshot=partial.snapshot,
         sandbox=sandbox,
         world_size=world_size,
         device=device,
         runs=options.runs or hparams.evaluation_runs,
     )
-    check_room(hparams.limits.outbox_bytes + setup.runs * draft.snapshot.state_bytes)
+    check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
     with Workspace(options.keep) as workspace:
-        trials = conduct(setup, workspace, phases, draft.log)
-        draft.runs = verify(setup, trials, workspace, phases)
-    if _rejection(draft.runs) is None:
+        timed_runs = run_submission(setup, workspace, phases, partial.log)
+        partial.runs = verify(setup, timed_runs, workspace, phases)
+    if _rejection(partial.runs) is None:
         phases.enter(PhaseName.SCORE)
-        parameters = count_parameters(load_config(str(draft.snapshot.model_dir)))
-        draft.score, draft.runs = score(draft.runs, hparams, parameters, peak, world_size)
+        parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))
+        partial.score, partial.runs = score(partial.runs, hparams, parameters, peak, world_size)

@@ -5,17 +5,17 @@ import platform
 from importlib.metadata import version
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.errors import Code, InputError
+from harness.records import Record
 
 Device = Literal["cpu", "cuda"]
 
 
-class Machine(BaseModel):
+class Machine(Record):
     """Where an evaluation ran."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     platform: str = Field(description="operating system and kernel")
     cores: int = Field(description="CPU cores that the judge may use")
     device: Device

@@ -4,6 +4,13 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+#: Told what is going on, a line at a time.
+OnProgress = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """The `OnProgress` of whoever does not want to know."""
+
 
 class PhaseName(StrEnum):
     """The parts of an evaluation, in order. Only `timed` is on the judge's clock."""

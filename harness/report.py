@@ -1,7 +1,6 @@
 """What a person sees: progress while an evaluation runs, then the verdict."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,16 +12,15 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import Code, InputError, JudgeError, Verdict
+from harness.errors import Verdict
 from harness.phases import PhaseName
 
 if TYPE_CHECKING:
-    from harness.hparams import Calibration, Tolerances
+    from harness.benchmark.hparams import Calibration, Tolerances
     from harness.result import EvaluationResult, RunResult
-    from harness.submission import Remark
+    from harness.submission.read import Remark
 
 COLOURS = {Verdict.ACCEPTED: "green", Verdict.REJECTED: "red", Verdict.ERROR: "yellow"}
-RESULTS = Path("results")
 DETAIL_LINES = 25
 
 WORDS = {
@@ -40,7 +38,7 @@ WORDS = {
 }
 
 
-class Progress:
+class ProgressDisplay:
     """Lines and a spinner on stderr. Where stderr is no terminal, one line for every phase."""
 
     def __init__(self, quiet: bool = False) -> None:
@@ -71,39 +69,6 @@ class Progress:
         if self._status is not None:
             self._status.update(escape(words))
         self.line(words)
-
-
-def result_file(name: str, wanted: Path | None = None) -> Path:
-    """Where the JSON document will go, checked before any work; without a wish a new one in results/.
-
-    Raises:
-        InputError: it cannot be written there.
-    """
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
-    path = wanted or RESULTS / f"{stamp}-{Path(name).stem}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        with path.open("ab"):
-            pass
-        if new:
-            path.unlink()  # bad input must not leave an empty result behind
-    except OSError as error:
-        raise InputError(
-            Code.BAD_ARGUMENT, f"cannot write the result to {path}: {error.strerror}"
-        ) from None
-    return path
-
-
-def store(result: "EvaluationResult", path: Path) -> None:
-    """Write the JSON document. Raises JudgeError where that fails, as on a full disk."""
-    try:
-        path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise JudgeError(
-            Code.INTERNAL,
-            f"the verdict is {result.verdict}, but {path} cannot be written: {error.strerror}",
-        ) from None
 
 
 def print_result(result: "EvaluationResult", path: Path | None) -> None:
@@ -254,17 +219,17 @@ def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> T
 
 def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
     """The remarks of `validator check`; returns the exit status."""
-    from harness.submission import Level
+    from harness.submission.read import RemarkKind
 
     console = Console()
     marks = {
-        Level.OK: "[green]ok[/green]  ",
-        Level.NOTE: "[yellow]note[/yellow]",
-        Level.PROBLEM: "[red]bad[/red] ",
+        RemarkKind.OK: "[green]ok[/green]  ",
+        RemarkKind.NOTE: "[yellow]note[/yellow]",
+        RemarkKind.PROBLEM: "[red]bad[/red] ",
     }
     for remark in remarks:
-        console.print(f"{marks[remark.level]} {escape(remark.message)}", highlight=False)
-    problems = sum(remark.level is Level.PROBLEM for remark in remarks)
+        console.print(f"{marks[remark.kind]} {escape(remark.message)}", highlight=False)
+    problems = sum(remark.kind is RemarkKind.PROBLEM for remark in remarks)
     summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
     console.print(f"{file.name}: {summary}", markup=False, highlight=False)
     return 1 if problems else 0

@@ -5,15 +5,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from harness.errors import Code, Verdict
 from harness.machine import Machine
+from harness.records import Record
 from harness.verify.findings import Finding, TensorFinding
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Benchmark(Record):

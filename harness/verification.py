@@ -8,14 +8,18 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.benchmark.hparams import Hparams
 from harness.errors import Code, JudgeError, SubmissionError
-from harness.hparams import Hparams
+from harness.opening.plan import assemble
+from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
-from harness.reference_job import ReferenceRun, default_variant, run_reference
+from harness.protocol.text import quoted
+from harness.reference.launch import ReferenceRun, default_variant, run_reference
 from harness.result import Metric, RunResult
-from harness.sandbox.outbox import read_opened
-from harness.sandbox.shards import quoted
-from harness.trial import Trial, TrialSetup, opened_folder
+from harness.tensors.boxes import State, TensorSpec
+from harness.tensors.stored import trusted_state
+from harness.timed.run import TimedRun, TimedSetup, opened_folder
+from harness.timed.workspace import Workspace
 from harness.verify.attribution import (
     Attribution,
     Coordinates,
@@ -25,10 +29,6 @@ from harness.verify.attribution import (
 )
 from harness.verify.checks import RunEvidence, judge_run, measure_run
 from harness.verify.compare import Counts, StateComparison, compare_states
-from harness.verify.form import assemble
-from harness.verify.pieces import State, TensorSpec
-from harness.verify.states import trusted_state
-from harness.workspace import Workspace
 
 THREADS = 2
 SEED_BITS = 64
@@ -80,7 +80,7 @@ def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Co
 
 
 def verify(
-    setup: TrialSetup, trials: Sequence[Trial], workspace: Workspace, phases: Phases
+    setup: TimedSetup, timed_runs: Sequence[TimedRun], workspace: Workspace, phases: Phases
 ) -> list[RunResult]:
     """Judge every run, in one launch of the reference.
 
@@ -90,15 +90,15 @@ def verify(
     """
     hparams, layout = setup.hparams, setup.snapshot.layout
     phases.enter(PhaseName.VERIFY, "the opened states against their commitments")
-    check_names(trials, workspace)
-    opened = [_open(setup, trial, workspace, run) for run, trial in enumerate(trials)]
+    check_names(timed_runs, workspace)
+    opened = [_open(setup, timed, workspace, run) for run, timed in enumerate(timed_runs)]
 
     phases.enter(PhaseName.REFERENCE)
     coordinates = secret_coordinates(layout, hparams)
     references = run_reference(
         hparams,
         setup.snapshot,
-        [trial.challenge for trial in trials],
+        [timed.challenge for timed in timed_runs],
         coordinates,
         default_variant(hparams, setup.world_size),
         setup.sandbox,
@@ -108,18 +108,18 @@ def verify(
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
     initial = trusted_state(setup.snapshot.state_dir, layout)
     runs: list[RunResult] = []
-    for trial, states, reference in zip(trials, opened, references, strict=True):
-        truth = Truth(initial, reference, coordinates, layout, trial.challenge.occurrences)
-        runs.append(_judge(setup, len(runs), trial, states, truth))
+    for timed, states, reference in zip(timed_runs, opened, references, strict=True):
+        truth = Truth(initial, reference, coordinates, layout, timed.challenge.occurrences)
+        runs.append(_judge_run(setup, len(runs), timed, states, truth))
     return runs
 
 
-def check_names(trials: Sequence[Trial], workspace: Workspace) -> None:
+def check_names(timed_runs: Sequence[TimedRun], workspace: Workspace) -> None:
     """Nothing but the ranks' folders may lie in the outbox: other files could fill the reference's disk."""
     expected = {
         opened_folder(workspace, run, rank).name
-        for run, trial in enumerate(trials)
-        for rank in range(len(trial.plan.orders))
+        for run, timed in enumerate(timed_runs)
+        for rank in range(len(timed.plan.orders))
     }
     try:
         names = [path.name for path in workspace.outbox.iterdir()]
@@ -136,50 +136,50 @@ def check_names(trials: Sequence[Trial], workspace: Workspace) -> None:
             )
 
 
-def _open(setup: TrialSetup, trial: Trial, workspace: Workspace, run: int) -> tuple[State, ...]:
+def _open(setup: TimedSetup, timed: TimedRun, workspace: Workspace, run: int) -> tuple[State, ...]:
     """The versions of one run's final state, every byte of them committed to."""
     pieces = [
         read_opened(
             opened_folder(workspace, run, rank),
-            trial.commitments[rank],
+            timed.commitments[rank],
             order,
-            trial.key,
+            timed.key,
             setup.hparams.limits.outbox_bytes,
             bind=setup.hparams.binding_hash,
         )
-        for rank, order in enumerate(trial.plan.orders)
+        for rank, order in enumerate(timed.plan.orders)
     ]
-    return assemble(trial.plan, pieces)
+    return assemble(timed.plan, pieces)
 
 
-def _judge(
-    setup: TrialSetup, run: int, trial: Trial, states: Sequence[State], truth: Truth
+def _judge_run(
+    setup: TimedSetup, run: int, timed: TimedRun, states: Sequence[State], truth: Truth
 ) -> RunResult:
     hparams = setup.hparams
     comparisons, attributions = compare(truth, states)
     evidence = RunEvidence(
-        claims=trial.claims,
+        claims=timed.claims,
         strategy=setup.submission.strategy,
         row_losses=truth.reference.losses[-1],
         sequence_length=hparams.sequence_length,
-        steps=trial.challenge.steps,
+        steps=timed.challenge.steps,
         comparisons=comparisons,
         attributions=attributions,
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence)
-    if trial.seconds <= 0:
+    if timed.seconds <= 0:
         raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
-    tokens = trial.challenge.token_count
+    tokens = timed.challenge.token_count
     return RunResult(
         run=run,
-        challenge_seed=trial.challenge.seed,
-        steps=trial.challenge.steps,
+        challenge_seed=timed.challenge.seed,
+        steps=timed.challenge.steps,
         tokens=tokens,
-        seconds=trial.seconds,
-        tokens_per_second=tokens / trial.seconds,
-        reported_losses=tuple(claim.final_loss for claim in trial.claims),
-        reported_memory_bytes=trial.peak_memory,
+        seconds=timed.seconds,
+        tokens_per_second=tokens / timed.seconds,
+        reported_losses=tuple(claim.final_loss for claim in timed.claims),
+        reported_memory_bytes=timed.peak_memory,
         reference_loss=float(truth.reference.losses[-1].mean()),
         step_weights=attributions[0].weights,
         metrics=tuple(

@@ -13,10 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
+from harness.benchmark.hparams import load  # noqa: E402
+from harness.benchmark.preload import preload  # noqa: E402
+from harness.benchmark.snapshot import Snapshot  # noqa: E402
 from harness.errors import TrainjudgeError  # noqa: E402
-from harness.hparams import load  # noqa: E402
-from harness.preload import preload  # noqa: E402
-from harness.snapshot import Snapshot  # noqa: E402
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def describe_machine() -> None:
     """What a run here would have, as `validator doctor` says it."""
     from rich.console import Console
 
-    from harness.doctor import examine, render
+    from harness.host.doctor import examine, render
 
     Console().print(render(examine()))
     print("next        python local_test/simulate_validator.py submissions/train_single.py")

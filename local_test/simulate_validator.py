@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli import LEVELS_HELP, HparamsOption, ImageOption, exit_statuses
-from harness.report import phases_table, print_result, result_file, store
-from harness.simulate import judge_file, load_hparams
+from harness.api import judge_file
+from harness.benchmark.hparams import load_hparams
+from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption
+from harness.cli.statuses import exit_statuses
+from harness.report import phases_table, print_result
+from harness.results import result_file, store
 
 if TYPE_CHECKING:
-    from harness.hparams import Hparams
+    from harness.benchmark.hparams import Hparams
     from harness.machine import Machine
 
 

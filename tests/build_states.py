@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.verify.pieces import Box, StoredPiece, TensorSpec
+from harness.tensors.boxes import Box, StoredPiece, TensorSpec
 
 NUMPY = {"float32": np.float32, "float64": np.float64, "float16": np.float16}
 Array = npt.NDArray[Any]

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.hparams import LoadedHparams, load
-from harness.preload import preload
-from harness.snapshot import Snapshot
-
-ROOT = Path(__file__).resolve().parent.parent
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.preload import preload
+from harness.benchmark.snapshot import Snapshot
+from tests.project import ROOT
 
 Edit = Callable[[dict[str, Any]], LoadedHparams]
 

@@ -9,11 +9,11 @@ import subprocess
 from collections.abc import Sequence
 
 import pytest
-from sandbox_levels import REQUIRED
 
-from harness.hparams import LoadedHparams
-from harness.image import DEFAULT_IMAGE, image_facts
-from harness.snapshot import Snapshot
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.image_labels import DEFAULT_IMAGE, image_facts
+from harness.benchmark.snapshot import Snapshot
+from tests.sandbox_levels import REQUIRED
 
 
 def docker(

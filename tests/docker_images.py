@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sandbox_levels import Available
 
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.image_labels import image_facts
+from harness.benchmark.snapshot import Snapshot
 from harness.errors import InputError
-from harness.hparams import LoadedHparams
-from harness.image import image_facts
 from harness.sandbox import Level
-from harness.sandbox.docker_engine import connect
-from harness.snapshot import Snapshot
+from harness.sandbox.docker.engine import connect
+from tests.sandbox_levels import Available
 
 
 @pytest.fixture

@@ -22,18 +22,17 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
 
+from harness.protocol.text import printable
 from harness.sandbox import Ending, EndReason, Job, Level, Running, Sandbox
 from harness.sandbox.environment import clean_environment
-from harness.sandbox.watch import printable
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 IMPORTED: Final = (
     "env.worker",
-    "harness.reference",
+    "harness.reference.loop",
     # The models of these tests; transformers imports a model's code when one is built.
     "transformers.models.qwen3_moe.modeling_qwen3_moe",
 )

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked_ranks import ForkedRanks
 
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.preload import preload
 from harness.errors import Code, Verdict
 from harness.evaluate import Options, evaluate
-from harness.hparams import LoadedHparams, load
 from harness.phases import Phases
-from harness.preload import preload
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox, choose
+from tests.forked_ranks import ForkedRanks
+from tests.project import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 EXPECTS = re.compile(r'"""expects: (\w+) ([\w|]+) world=(\d+)(?: profile=([\w-]+))? — .+')
 
 Judge = Callable[..., EvaluationResult]

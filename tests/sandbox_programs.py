@@ -5,8 +5,8 @@ import sys
 import time
 from pathlib import Path
 
-from harness.escape_decoys import processes_with as processes_with  # for the tests too
-from harness.hparams import Limits
+from harness.benchmark.hparams import Limits
+from harness.escapes.decoys import processes_with as processes_with  # for the tests too
 from harness.sandbox import Ending, Job, Level, Running, Sandbox
 
 MIB = 2**20

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.benchmark.hparams import CalibrationVariant, LoadedHparams, Tolerances, load
 from harness.calibrate import CEILINGS, FLOORS, conclude, variants, write
 from harness.errors import Code, InputError
-from harness.hparams import CalibrationVariant, LoadedHparams, Tolerances, load
-from harness.reference_job import Variant
+from harness.reference.launch import Variant
 
 BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
 NAMES = tuple(Tolerances.model_fields)

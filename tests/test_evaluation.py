@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import ROOT, Judge, expected_of, explain
 
+from harness.benchmark.hparams import LoadedHparams
 from harness.errors import InputError, Verdict
-from harness.hparams import LoadedHparams
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
+from tests.judging import Judge, expected_of, explain
+from tests.project import ROOT
 
-pytest_plugins = ("judging",)
+pytest_plugins = ("tests.judging",)
 
 FILES = sorted((ROOT / "tests" / "submissions").glob("*.py"))
 #: They need a sandbox: its limits, its walls, its end of every process.

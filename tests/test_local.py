@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.hparams import LoadedHparams
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
 from harness.machine import describe
-from harness.snapshot import Snapshot
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.project import ROOT
 
 
 def test_simulate_validator_shows_the_verdict_and_where_the_time_went(

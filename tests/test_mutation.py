@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
-from mutation.equivalents import read_equivalents
-from mutation.mutants import mutants
-from mutation.table import read_table
+
+from tests.mutation.equivalents import read_equivalents
+from tests.mutation.mutants import mutants
+from tests.mutation.table import read_table
+from tests.project import ROOT
 
 SAMPLE = '''"""A module of which the tests below see some."""
 

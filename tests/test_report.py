@@ -8,6 +8,7 @@ from rich.console import Console
 
 from harness import report
 from harness.errors import InputError
+from harness.results import result_file
 
 
 @pytest.fixture
@@ -26,16 +27,16 @@ def test_looking_for_the_results_place_leaves_no_empty_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = report.result_file("train.py")
+    path = result_file("train.py")
     assert path.parent.is_dir()
     assert not path.exists()
     mine = tmp_path / "mine.json"
     mine.write_text("kept until there is a result")
-    assert report.result_file("train.py", mine).read_text() == "kept until there is a result"
+    assert result_file("train.py", mine).read_text() == "kept until there is a result"
 
 
 def test_a_result_that_cannot_be_written_is_the_callers_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for wanted in (tmp_path, tmp_path / "file" / "x.json", tmp_path / ("x" * 300)):
         with pytest.raises(InputError):
-            report.result_file("train.py", wanted)
+            result_file("train.py", wanted)

@@ -1,9 +1,6 @@
-from pathlib import Path
-
 from harness.errors import Code, InputError, JudgeError, Side, SubmissionError
 from harness.result import document
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.project import ROOT
 
 
 def test_the_result_document_is_described_as_it_is() -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import ROOT, Judge, expected_of, explain, profile_file
 
+from harness.benchmark.hparams import load
 from harness.errors import Verdict
-from harness.hparams import load
 from harness.verify.findings import Severity
+from tests.judging import Judge, expected_of, explain, profile_file
+from tests.project import ROOT
 
-pytest_plugins = ("judging",)
+pytest_plugins = ("tests.judging",)
 
 #: Train files and the ranks that their strategy takes.
 WORLDS = {

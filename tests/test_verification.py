@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
+from harness.benchmark.hparams import LoadedHparams
+from harness.caveats import caveats
 from harness.errors import Code, InputError, SubmissionError
-from harness.evaluate import Options, warnings
-from harness.hparams import LoadedHparams
-from harness.reference_job import check_rows, default_variant
+from harness.reference.launch import check_rows, default_variant
 from harness.sandbox import Level
-from harness.trial import opened_folder
+from harness.timed.run import opened_folder
+from harness.timed.workspace import Workspace
 from harness.verification import check_names
-from harness.workspace import Workspace
 
-# Of a trial, only how many ranks had something to open matters here.
+# Of a timed, only how many ranks had something to open matters here.
 TRIALS: Any = [SimpleNamespace(plan=SimpleNamespace(orders=((), ())))]
 
 
@@ -47,7 +47,7 @@ def test_nothing_else_may_lie_in_the_outbox(workspace: Workspace, name: str) -> 
 def test_a_benchmark_without_the_binding_hash_is_warned_of(loaded: LoadedHparams) -> None:
     def said(bind: bool) -> list[str]:
         hparams = loaded.hparams.model_copy(update={"binding_hash": bind})
-        return [w for w in warnings(hparams, Options(), Level.USER) if "binding hash" in w]
+        return [w for w in caveats(hparams, Level.USER) if "binding hash" in w]
 
     assert not said(True)
     assert len(said(False)) == 1

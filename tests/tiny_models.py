@@ -1,15 +1,15 @@
 """Models that are built in no time, and the state that a snapshot stores."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.snapshot import Snapshot
+from harness.benchmark.snapshot import Snapshot
+from tests.project import ROOT
 
-TOKENIZER = Path(__file__).resolve().parent.parent / "assets" / "tokenizer.json"
+TOKENIZER = ROOT / "assets" / "tokenizer.json"
 
 TINY: dict[str, Any] = {
     "vocab_size": 2048,

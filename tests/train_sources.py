@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SubmissionError
-from harness.submission import read
+from harness.submission.read import read
 
 Write = Callable[[str | bytes], Path]
 

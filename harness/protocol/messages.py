@@ -51,7 +51,7 @@ class Piece(Message):
     Attributes:
         name: canonical parameter name, wrapper prefixes stripped.
         tensor_shape: shape of the whole tensor.
-        offset: where the box begins in the whole tensor, one number a dimension.
+        offset: where the box begins in the whole tensor, one number per dimension.
         shape: shape of the box.
         dtype: torch's name of the dtype without the prefix, such as "float32".
         digest: keyed 64-bit digest of the bytes of all its elements (`protocol.digest`), hex.

@@ -185,7 +185,7 @@ def _help() -> str:
 
 
 def unavailable() -> str | None:
-    """Why the level cannot work here, or None. Whether it does is tried by `probe`."""
+    """Why bubblewrap cannot work here, or None. Whether it does is tried by `probe`."""
     if shutil.which("bwrap") is None:
         return f"bwrap is not installed; {INSTALL}"
     if "--size" not in _help():

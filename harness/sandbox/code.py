@@ -4,7 +4,9 @@ import shutil
 import sys
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[2]
+from harness.files import make_readable
+from harness.paths import PROJECT
+
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
@@ -36,7 +38,7 @@ def code_folder(destination: Path, *, judge: bool = False) -> Path:
             ignore=LEFT_OUT,
         )
     for path in (destination, *destination.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        make_readable(path)
     return destination
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.paths import ENTER_PROGRAM
 from harness.sandbox.job import Job
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -15,7 +16,7 @@ OPEN_FILES = 8192
 # seen to be over it and ended with the reason, instead of going on with failing system calls.
 SPARE_TASKS = 16
 SPARE_BYTES = 2**20
-ENTER = str(Path(__file__).with_name("enter.py"))
+ENTER = str(ENTER_PROGRAM)
 # The judge's own values of these go in with the GPUs; none of them is a secret.
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME")
 

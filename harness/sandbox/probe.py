@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from harness.container import inside
 from harness.errors import Code, InputError, TrainjudgeError
-from harness.sandbox import bubblewrap, docker_engine, user
+from harness.sandbox import bubblewrap, user
+from harness.sandbox.docker import engine as docker_engine
 from harness.sandbox.job import Availability, EndReason, Job, Level
+from harness.sandbox.judge_container import inside
 from harness.sandbox.running import Sandbox
 
 TRIAL_SECONDS = 20.0
@@ -113,9 +114,9 @@ def try_level(
 
 def _trial(sandbox: Sandbox) -> str | None:
     """Why the trial failed, or None."""
-    from harness.hparams import (
-        Limits,
-    )  # pydantic: not for the supervisor, which imports this package
+    from harness.benchmark.hparams import (
+        Limits,  # pydantic: not for the supervisor, which imports this package
+    )
 
     with tempfile.TemporaryDirectory(prefix="trainjudge-probe-") as folder:
         code = Path(folder)

@@ -5,28 +5,21 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from harness.errors import Code, JudgeError
-from harness.sandbox import bubblewrap, docker, docker_engine, user
-from harness.sandbox.docker_engine import Image
+from harness.sandbox import bubblewrap, user
+from harness.sandbox.docker import container as docker
+from harness.sandbox.docker import engine as docker_engine
+from harness.sandbox.docker.engine import Image
 from harness.sandbox.environment import clean_environment, enter_argv, package_folders
 from harness.sandbox.job import Ending, EndReason, Job, Level
 from harness.sandbox.supervisor import KILL_SECONDS, Plan
 from harness.sandbox.watch import Log
-
-# A supervisor gets the standard library and this project's root, and not the caller's environment: it
-# starts in a twentieth of a second. That of a container gets the package folders too, for the Docker SDK.
-SUPERVISOR = (
-    "import sys; sys.path += sys.argv[2:]; "
-    "from importlib import import_module; import_module(sys.argv[1]).supervise()"
-)
-ROOT = str(Path(__file__).resolve().parents[2])
+from harness.standalone import standalone_argv
 
 
 class Running:
@@ -235,8 +228,7 @@ def _launch(
         log=log.file,
         log_bytes=limits.log_bytes,
     )
-    folders = (ROOT,)
-    supervised = _supervise("supervisor", folders, plan, (*command.descriptors, *lock, log.file))
+    supervised = _supervise("supervisor", (), plan, (*command.descriptors, *lock, log.file))
     for descriptor in command.descriptors:
         os.close(descriptor)
     return Running(supervised, log, os.geteuid() if number is None else number)
@@ -259,8 +251,8 @@ def _launch_container(job: Job, image: Image, number: int | None, lock: tuple[in
         log=log.file,
         log_bytes=limits.log_bytes,
     )
-    folders = (ROOT, *map(str, package_folders()))
-    supervised = _supervise("docker_supervisor", folders, plan, (*lock, log.file))
+    folders = tuple(map(str, package_folders()))  # for the Docker SDK
+    supervised = _supervise("docker.supervisor", folders, plan, (*lock, log.file))
     return Running(supervised, log, os.geteuid() if number is None else number)
 
 
@@ -270,9 +262,9 @@ def _supervise(
     plan: Plan | docker.DockerPlan,
     inherited: tuple[int, ...],
 ) -> "subprocess.Popen[bytes]":
-    """Start a supervisor and give it its plan."""
+    """Start a supervisor, without the caller's environment, and give it its plan."""
     supervisor = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", SUPERVISOR, f"{__package__}.{module}", *folders],
+        standalone_argv(f"{__package__}.{module}", "supervise", *folders),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

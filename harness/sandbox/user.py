@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.container import inside
 from harness.errors import Code, JudgeError
 from harness.sandbox.environment import (
     enter_argv,
@@ -26,6 +25,7 @@ from harness.sandbox.environment import (
     python_folders,
 )
 from harness.sandbox.job import Job
+from harness.sandbox.judge_container import inside
 
 HOST_USERS = range(60600, 60700)
 CONTAINER_USERS = range(60700, 61100)
@@ -134,7 +134,7 @@ def command(job: Job, scratch: str, user: int) -> Command:
 
 
 def unavailable() -> str | None:
-    """Why the level cannot work here, or None. Whether it does is tried by `probe`."""
+    """Why a sandbox cannot be another user here, or None. Whether it can is tried by `probe`."""
     if os.geteuid() != 0:
         return (
             "changing to another user needs root; run the judge as root inside its container, "

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from stat import S_ISREG
 from typing import Self
 
+from harness.protocol.text import printable
+
 MAX_DEPTH = 16
 MAX_ENTRIES = 100_000
 COUNTER = struct.Struct("<Q")
@@ -174,11 +176,3 @@ class Log:
         tail = ring[start:] + ring[:start]
         cut = f"\n[... {beyond - self._half} bytes cut ...]\n"
         return printable(head) + cut + printable(tail)
-
-
-def printable(data: bytes) -> str:
-    """Text without the characters that would move a terminal's cursor or colour its output."""
-    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(
-        c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import Code, JudgeError
-from harness.verify.pieces import State, StoredPiece, TensorSpec
-from harness.verify.states import as_array, as_float32, is_floating
+from harness.tensors.boxes import State, StoredPiece, TensorSpec
+from harness.tensors.stored import as_array, as_float32, is_floating
 
 Float32s = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -37,7 +37,6 @@ class Attribution:
     Attributes:
         weights: one a step; NaN where it could not be determined.
         condition: condition number of the matrix of normalised step updates (1: orthogonal).
-        residual: ‖(ws−w0) − Σ weight_k u_k‖ / ‖Σ u_k‖ on the sample: what no step explains.
         conclusive: False where the reference's own steps cannot be told apart, so that the weights
             say nothing about the submission; `reason` says why.
         reason: a sentence, empty if conclusive.
@@ -45,7 +44,6 @@ class Attribution:
 
     weights: tuple[float, ...]
     condition: float
-    residual: float
     conclusive: bool = True
     reason: str = ""
 
@@ -134,28 +132,25 @@ def attribute(
     nothing = tuple([math.nan] * steps)
     columns = step_updates.astype(np.float64)
     norms = np.sqrt(np.vecdot(columns, columns))
-    still = [str(step + 1) for step in np.flatnonzero(~(norms > 0))]
-    if not steps or still:
-        which = f"step {', '.join(still)}" if still else "no step"
+    unmoved = [str(step + 1) for step in np.flatnonzero(~(norms > 0))]
+    if not steps or unmoved:
+        which = f"step {', '.join(unmoved)}" if unmoved else "no step"
         reason = f"{which} of the reference moved none of the sampled weights"
-        reason = reason if still else "the reference recorded no steps"
-        return Attribution(nothing, math.inf, math.nan, False, reason)
+        reason = reason if unmoved else "the reference recorded no steps"
+        return Attribution(nothing, math.inf, False, reason)
     columns /= norms[:, None]
     values, vectors = np.linalg.eigh(columns @ columns.T)
     condition = math.sqrt(values[-1] / values[0]) if values[0] > 0 else math.inf
     if condition > MAX_CONDITION:
         reason = f"the reference's steps are too much alike (condition {condition:.2g})"
-        return Attribution(nothing, condition, math.nan, False, reason)
+        return Attribution(nothing, condition, False, reason)
     target = observed.astype(np.float64)
     if not np.isfinite(target).all():
-        return Attribution(nothing, condition, math.inf)
+        return Attribution(nothing, condition)
     fitted = vectors @ ((vectors.T @ (columns @ target)) / values)
-    residual = np.linalg.norm(target - fitted @ columns)
-    whole = np.linalg.norm(norms @ columns)
     return Attribution(
         tuple(float(weight) for weight in fitted / norms),
         condition,
-        float(residual / whole) if whole > 0 else math.inf,
     )
 
 

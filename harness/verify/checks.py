@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from harness.benchmark.hparams import Tolerances
 from harness.errors import Code
-from harness.hparams import Tolerances
 from harness.protocol.messages import Done
-from harness.strategy import Strategy
+from harness.submission.strategy import Strategy
 from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison
 from harness.verify.findings import Finding, Severity, TensorFinding, rejects
-from harness.verify.metrics import RunMetrics, metric_values
+from harness.verify.metrics import RunMetrics, exceeds, metric_values
 from harness.verify.update_checks import judge_update
 
 __all__ = [
@@ -89,12 +89,13 @@ def _unexplained(
     said = {finding.check for finding in found}
     if "finite" in said:
         return []
+    allowed: dict[str, float] = tolerances.model_dump()
     return [
-        rejects(Code.UPDATE_MISMATCH, name, f"{name} is over its tolerance", value, allowed)
+        rejects(Code.UPDATE_MISMATCH, name, f"{name} is over its tolerance", value, allowed[name])
         for name, value in metrics
         if name not in said
         and not (name == "step_weight" and math.isnan(value))
-        and not value <= (allowed := getattr(tolerances, name))
+        and exceeds(value, allowed[name])
     ]
 
 
@@ -135,7 +136,7 @@ def judge_losses(
         difference = min(abs(loss - own), abs(loss - overall))
         difference = difference if math.isfinite(loss) else math.inf
         worst = max(worst, difference)
-        if not difference <= allowed:
+        if exceeds(difference, allowed):
             message = (
                 f"rank {rank} reports a loss of {loss:.6g}; in the last step the reference has "
                 f"{own:.6g} over this rank's rows and {overall:.6g} over all (nats per token)"

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import Code, JudgeError
-from harness.verify.blocks import JOB_ELEMENTS, Floats, Job, Part, Scratch, Sums, run, tiles
-from harness.verify.pieces import Box, State, StoredPiece, TensorKind, TensorSpec
-from harness.verify.states import as_array, is_floating
+from harness.tensors.boxes import Box, State, StoredPiece, TensorKind, TensorSpec
+from harness.tensors.stored import as_array, is_floating
+from harness.verify.sums import CHUNK_ELEMENTS, Chunk, Floats, Part, Scratch, Sums, run, tiles
 
 Counts = npt.NDArray[np.int64]
 
@@ -30,11 +30,13 @@ SLICE_FLOOR = 1.0
 # most of the update of a token that occurred once. Rows of tokens that occurred less often than this
 # are judged together with those that occurred about as often (docs/tolerances.md).
 OFTEN = 64
-# What such a floor cannot see: a slice that the submission left exactly as it was, although the
+# Below float32 an update can be smaller than the spacing of the numbers that it is added to, so only
+# in these dtypes does a slice that did not change say that it was not trained.
+WIDE = ("float32", "float64")
+# What SLICE_FLOOR cannot see: a slice that the submission left exactly as it was, although the
 # reference moved it by more than this part of the rms. An expert that got one token by a near tie
 # may get none in another honest run; a token of the data is there in all of them.
-WIDE = ("float32", "float64")
-STILL_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
+UNTOUCHED_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class TensorComparison:
         worst_slice: the slice with the largest update error, or None for a PLAIN tensor.
         slice_errors: float64 [shape[0]], the update error of every slice, rows that are judged
             together having the same; empty for a PLAIN tensor.
-        still_slices: those that did not move at all, though the reference's did (STILL_FLOOR).
+        untouched_slices: those that did not move at all, though the reference's did (UNTOUCHED_FLOOR).
     """
 
     name: str
@@ -83,7 +85,7 @@ class TensorComparison:
     different: int = 0
     worst_slice: SliceComparison | None = None
     slice_errors: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-    still_slices: tuple[int, ...] = ()
+    untouched_slices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,23 +125,23 @@ def compare_states(
     """
     totals = {name: _Totals.empty(spec) for name, spec in layout.items()}
     scratch = Scratch()
-    jobs = (
-        job
+    chunks = (
+        chunk
         for name, spec in layout.items()
-        for job in _jobs(name, spec, [state[name] for state in (initial, reference, submitted)])
+        for chunk in _chunks(name, spec, [state[name] for state in (initial, reference, submitted)])
     )
     with ThreadPoolExecutor(threads) as pool:
-        for job, part in _in_order(pool, lambda job: run(job, scratch), jobs, 8 * threads):
-            totals[job.name].add(job, part)
+        for chunk, part in _in_order(pool, lambda chunk: run(chunk, scratch), chunks, 8 * threads):
+            totals[chunk.name].add(chunk, part)
     return _summary(layout, totals, occurrences)
 
 
-# --- the work, cut into jobs --------------------------------------------------------------------
+# --- the work, cut into chunks --------------------------------------------------------------------
 
 
 @dataclass
 class _Totals:
-    """What the jobs of one tensor add up to."""
+    """What the chunks of one tensor add up to."""
 
     sums: Floats
     nonfinite: int = 0
@@ -150,21 +152,23 @@ class _Totals:
         sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
         return cls(np.zeros((spec.shape[0] if sliced else 1, 3)))
 
-    def add(self, job: Job, part: Sums) -> None:
-        self.sums[job.first : job.first + job.slices] += part.sums
+    def add(self, chunk: Chunk, part: Sums) -> None:
+        self.sums[chunk.first : chunk.first + chunk.slices] += part.sums
         self.nonfinite += part.nonfinite
         self.different += part.different
 
 
-def _jobs(name: str, spec: TensorSpec, states: Sequence[Sequence[StoredPiece]]) -> Iterator[Job]:
+def _chunks(
+    name: str, spec: TensorSpec, states: Sequence[Sequence[StoredPiece]]
+) -> Iterator[Chunk]:
     """Cut one tensor into pieces of work."""
     if not math.prod(spec.shape):
         return
     initial, reference, submitted = (_Pieces(pieces) for pieces in states)
     sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
     shape = spec.shape or (1,)
-    for box in tiles(Box((0,) * len(shape), shape), JOB_ELEMENTS):
-        yield Job(
+    for box in tiles(Box((0,) * len(shape), shape), CHUNK_ELEMENTS):
+        yield Chunk(
             name,
             box,
             (initial.touching(box), reference.touching(box), submitted.touching(box)),
@@ -195,14 +199,14 @@ def _part(piece: StoredPiece) -> Part:
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    work: Callable[[Job], Sums],
-    jobs: Iterable[Job],
+    work: Callable[[Chunk], Sums],
+    chunks: Iterable[Chunk],
     ahead: int,
-) -> Iterator[tuple[Job, Sums]]:
-    """Results in the order of the jobs, with never more than `ahead` of them in memory."""
-    waiting: deque[tuple[Job, Future[Sums]]] = deque()
-    for job in jobs:
-        waiting.append((job, pool.submit(work, job)))
+) -> Iterator[tuple[Chunk, Sums]]:
+    """Results in the order of the chunks, with never more than `ahead` of them in memory."""
+    waiting: deque[tuple[Chunk, Future[Sums]]] = deque()
+    for chunk in chunks:
+        waiting.append((chunk, pool.submit(work, chunk)))
         if len(waiting) >= ahead:
             done, future = waiting.popleft()
             yield done, future.result()
@@ -252,14 +256,13 @@ def _tensor(
         ratio = 1.0 + error
     worst: SliceComparison | None = None
     errors = np.empty(0)
-    still: tuple[int, ...] = ()
+    untouched: tuple[int, ...] = ()
     if spec.kind is not TensorKind.PLAIN and numel:
         embedding = spec.kind is TensorKind.EMBEDDING
         groups = _groups(len(totals.sums), occurrences if embedding else None)
         errors, worst = _slices(totals.sums, groups)
-        # Below float32 an update can be smaller than the spacing of the numbers that it is added to.
         if spec.dtype in WIDE:
-            still = _still(totals.sums, STILL_FLOOR[spec.kind])
+            untouched = _untouched(totals.sums, UNTOUCHED_FLOOR[spec.kind])
     return TensorComparison(
         name,
         spec.kind,
@@ -270,7 +273,7 @@ def _tensor(
         totals.nonfinite,
         worst_slice=worst,
         slice_errors=errors,
-        still_slices=still,
+        untouched_slices=untouched,
     )
 
 
@@ -308,7 +311,7 @@ def _slices(sums: Floats, groups: Counts) -> tuple[Floats, SliceComparison]:
     return errors[place], found
 
 
-def _still(sums: Floats, floor: float) -> tuple[int, ...]:
+def _untouched(sums: Floats, floor: float) -> tuple[int, ...]:
     _, reference, submitted = np.sqrt(sums).T
     stuck = (submitted == 0) & (reference > floor * _rms(reference))
     return tuple(int(index) for index in np.flatnonzero(stuck))

@@ -2,9 +2,10 @@
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.errors import Code
+from harness.records import Record
 
 
 class Severity(StrEnum):
@@ -12,10 +13,8 @@ class Severity(StrEnum):
     NOTE = "note"
 
 
-class TensorFinding(BaseModel):
+class TensorFinding(Record):
     """One tensor, or one slice of it, and how it fails a check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     tensor: str
     slice_index: int | None = Field(
@@ -25,10 +24,8 @@ class TensorFinding(BaseModel):
     message: str
 
 
-class Finding(BaseModel):
+class Finding(Record):
     """What one check found in one run. Checks that pass without anything to say leave none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     code: Code
     check: str = Field(

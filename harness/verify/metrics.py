@@ -9,6 +9,11 @@ from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison, TensorComparison
 
 
+def exceeds(value: float, allowed: float) -> bool:
+    """Whether a figure is over its tolerance. NaN always is: what cannot be compared does not pass."""
+    return not value <= allowed
+
+
 class RunMetrics(BaseModel):
     """Worst measured values of one run. Infinite where the submission is not finite.
 

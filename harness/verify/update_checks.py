@@ -1,26 +1,33 @@
 """What the weights say: findings about the final state, from comparison and attribution.
 
-A finding names the check, the measured value against the allowed one, and the worst tensors. What
-the cause may be is said after that: it is a guess that helps an author, and no verdict rests on it.
+A finding names the check, the measured value against the allowed one, and the worst tensors
+(`words.py` has the sentences).
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from harness.benchmark.hparams import Tolerances
 from harness.errors import Code
-from harness.hparams import Tolerances
+from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution, explain_weights
 from harness.verify.compare import StateComparison, TensorComparison
 from harness.verify.findings import Finding, TensorFinding, note, rejects
-from harness.verify.metrics import RunMetrics, length_error, slice_error, step_distance
-from harness.verify.pieces import TensorKind
+from harness.verify.metrics import RunMetrics, exceeds, length_error, slice_error, step_distance
+from harness.verify.words import (
+    NOT_MOVED,
+    WORST_SHOWN,
+    against,
+    counted,
+    indices,
+    movement,
+    names,
+)
 
-WORST_SHOWN = 5
-# Below this norm ratio a tensor is said not to have moved; it is rejected by its update error.
-STILL = 0.01
+# The name in results of slices that were never touched; it becomes "untouched" with the next version of
+# the results' schema.
+UNTOUCHED = "still"
 SLICE_NAMES = {TensorKind.EXPERTS: "expert", TensorKind.EMBEDDING: "row"}
 
 
@@ -45,7 +52,7 @@ def judge_update(
     found += _judge_global(metrics, tolerances)
     found += _judge_tensors(metrics, versions, tolerances)
     found += _judge_slices(metrics, versions, tolerances)
-    found += _judge_still(versions)
+    found += _judge_untouched(versions)
     found += _judge_steps(metrics, attributions, tolerances)
     found += _note_unmoved(_worst(versions, lambda tensor: tensor.update_error))
     if found and len(comparisons) > 1:
@@ -63,7 +70,7 @@ def _worst(
     """Of every tensor the version with the largest value: which that is differs between checks."""
     worst: dict[str, TensorComparison] = {}
     for tensor in versions:
-        if tensor.name not in worst or not value(tensor) <= value(worst[tensor.name]):
+        if tensor.name not in worst or exceeds(value(tensor), value(worst[tensor.name])):
             worst[tensor.name] = tensor
     return list(worst.values())
 
@@ -76,14 +83,14 @@ def _judge_finite(tensors: Iterable[TensorComparison]) -> list[Finding]:
         TensorFinding(
             tensor=t.name,
             measured=t.nonfinite,
-            message=f"{_count(t.nonfinite, 'non-finite element')} of {t.numel}",
+            message=f"{counted(t.nonfinite, 'non-finite element')} of {t.numel}",
         )
         for t in bad[:WORST_SHOWN]
     )
     total = sum(t.nonfinite for t in bad)
     message = (
-        f"the final state contains {_count(total, 'non-finite element')} (NaN or infinity) in "
-        f"{_names(t.name for t in bad)}"
+        f"the final state contains {counted(total, 'non-finite element')} (NaN or infinity) in "
+        f"{names(t.name for t in bad)}"
     )
     return [rejects(Code.STATE_INVALID, "finite", message, total, 0.0, worst)]
 
@@ -101,23 +108,23 @@ def _judge_exact(tensors: Iterable[TensorComparison]) -> list[Finding]:
         )
         for t in bad[:WORST_SHOWN]
     )
-    message = f"{_names(t.name for t in bad)} must equal the reference exactly, and does not"
+    message = f"{names(t.name for t in bad)} must equal the reference exactly, and does not"
     total = sum(t.different for t in bad)
     return [rejects(Code.UPDATE_MISMATCH, "exact", message, total, 0.0, worst)]
 
 
 def _judge_global(metrics: RunMetrics, tolerances: Tolerances) -> list[Finding]:
     found = []
-    if not metrics.update_error <= tolerances.update_error:
+    if exceeds(metrics.update_error, tolerances.update_error):
         message = (
             "the final weights are not where the benchmark's training leads: "
-            f"update error {_against(metrics.update_error, tolerances.update_error)}"
+            f"update error {against(metrics.update_error, tolerances.update_error)}"
         )
         found.append(_off("update_error", message, metrics, tolerances))
-    if not metrics.norm_ratio <= tolerances.norm_ratio:
+    if exceeds(metrics.norm_ratio, tolerances.norm_ratio):
         message = (
             "the weights moved too far or not far enough: the length of the update differs from "
-            f"the reference's by {_against(metrics.norm_ratio, tolerances.norm_ratio)}"
+            f"the reference's by {against(metrics.norm_ratio, tolerances.norm_ratio)}"
         )
         found.append(_off("norm_ratio", message, metrics, tolerances))
     return found
@@ -134,7 +141,7 @@ def _judge_tensors(
     for check, what, value in checks:
         allowed = getattr(tolerances, check)
         floating = [t for t in _worst(versions, value) if not t.exact]
-        bad = [t for t in floating if not value(t) <= allowed]
+        bad = [t for t in floating if exceeds(value(t), allowed)]
         if not bad:
             continue
         bad.sort(key=lambda t: -value(t))
@@ -142,12 +149,12 @@ def _judge_tensors(
             TensorFinding(
                 tensor=t.name,
                 measured=value(t),
-                message=f"{what} {_against(value(t), allowed)}; {_movement(t)}",
+                message=f"{what} {against(value(t), allowed)}; {movement(t)}",
             )
             for t in bad[:WORST_SHOWN]
         )
         message = (
-            f"{len(bad)} of {_count(len(floating), 'tensor')} are off; "
+            f"{len(bad)} of {counted(len(floating), 'tensor')} are off; "
             f"worst: {worst[0].tensor}: {worst[0].message}"
         )
         found.append(_off(check, message, metrics, tolerances, worst))
@@ -158,43 +165,39 @@ def _judge_slices(
     metrics: RunMetrics, versions: Sequence[TensorComparison], tolerances: Tolerances
 ) -> list[Finding]:
     allowed = tolerances.slice_update_error
-    bad = [t for t in _worst(versions, slice_error) if not slice_error(t) <= allowed]
+    bad = [t for t in _worst(versions, slice_error) if exceeds(slice_error(t), allowed)]
     if not bad:
         return []
     bad.sort(key=lambda t: -slice_error(t))
     worst = tuple(_slice_finding(t, allowed) for t in bad[:WORST_SHOWN])
     total = sum(int(np.count_nonzero(~(t.slice_errors <= allowed))) for t in bad)
     message = (
-        f"{_count(total, 'expert or embedding row', 'experts or embedding rows')} off in "
-        f"{_count(len(bad), 'tensor')}; worst: {worst[0].tensor}: {worst[0].message}"
+        f"{counted(total, 'expert or embedding row', 'experts or embedding rows')} off in "
+        f"{counted(len(bad), 'tensor')}; worst: {worst[0].tensor}: {worst[0].message}"
     )
     return [_off("slice_update_error", message, metrics, tolerances, worst)]
 
 
-def _judge_still(versions: Sequence[TensorComparison]) -> list[Finding]:
+def _judge_untouched(versions: Sequence[TensorComparison]) -> list[Finding]:
     """Slices that the submission never touched, however little the reference moved them."""
-    bad = [t for t in _worst(versions, lambda t: len(t.still_slices)) if t.still_slices]
+    bad = [t for t in _worst(versions, lambda t: len(t.untouched_slices)) if t.untouched_slices]
     if not bad:
         return []
     worst = tuple(
         TensorFinding(
             tensor=t.name,
-            slice_index=t.still_slices[0],
-            measured=len(t.still_slices),
-            message=f"{SLICE_NAMES[t.kind]}s without any update: {_indices(t.still_slices)}",
+            slice_index=t.untouched_slices[0],
+            measured=len(t.untouched_slices),
+            message=f"{SLICE_NAMES[t.kind]}s without any update: {indices(t.untouched_slices)}",
         )
         for t in bad[:WORST_SHOWN]
     )
-    total = sum(len(t.still_slices) for t in bad)
+    total = sum(len(t.untouched_slices) for t in bad)
     message = (
-        f"{_count(total, 'expert or embedding row', 'experts or embedding rows')} did not move at "
+        f"{counted(total, 'expert or embedding row', 'experts or embedding rows')} did not move at "
         f"all, though the reference moved them; {worst[0].tensor}: {worst[0].message}"
     )
-    return [rejects(Code.UPDATE_MISMATCH, "still", message, total, 0.0, worst)]
-
-
-def _indices(indices: Sequence[int] | npt.NDArray[np.int64]) -> str:
-    return ", ".join(str(index) for index in indices[:8]) + (", ..." if len(indices) > 8 else "")
+    return [rejects(Code.UPDATE_MISMATCH, UNTOUCHED, message, total, 0.0, worst)]
 
 
 def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
@@ -202,13 +205,15 @@ def _slice_finding(tensor: TensorComparison, allowed: float) -> TensorFinding:
     assert part is not None  # a tensor with slice errors has a worst slice
     off = np.flatnonzero(~(tensor.slice_errors <= allowed))
     name = SLICE_NAMES[tensor.kind]
-    movement = "it did not move" if part.norm_ratio < STILL else f"norm ratio {part.norm_ratio:.2f}"
+    movement = (
+        "it did not move" if part.norm_ratio < NOT_MOVED else f"norm ratio {part.norm_ratio:.2f}"
+    )
     where = f"{name} {part.index}"
     if part.rows > 1:
         where = f"{part.rows} rows of about equally frequent tokens, most of all row {part.index}"
-    message = f"{where}: update error {_against(part.update_error, allowed)}; {movement}"
+    message = f"{where}: update error {against(part.update_error, allowed)}; {movement}"
     if len(off) > part.rows:
-        message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {_indices(off)})"
+        message += f" ({len(off)} of {len(tensor.slice_errors)} {name}s are off: {indices(off)})"
     return TensorFinding(
         tensor=tensor.name, slice_index=part.index, measured=part.update_error, message=message
     )
@@ -226,7 +231,7 @@ def _judge_steps(
     weights = max(attributions, key=step_distance).weights
     message = (
         f"the weight of a step differs from 1 by "
-        f"{_against(metrics.step_weight, tolerances.step_weight)}: "
+        f"{against(metrics.step_weight, tolerances.step_weight)}: "
         f"{explain_weights(weights, tolerances.step_weight)}"
     )
     return [_off("step_weight", message, metrics, tolerances)]
@@ -234,47 +239,15 @@ def _judge_steps(
 
 def _note_unmoved(tensors: Iterable[TensorComparison]) -> list[Finding]:
     """Tensors that the reference left alone: equal in the submission, or an error found above."""
-    still = [t for t in tensors if not t.exact and not t.moved and t.numel]
-    if not still:
+    unmoved = [t for t in tensors if not t.exact and not t.moved and t.numel]
+    if not unmoved:
         return []
-    equal = sum(t.update_error == 0 for t in still)
+    equal = sum(t.update_error == 0 for t in unmoved)
     message = (
-        f"the reference's training did not move {_names(t.name for t in still)}; "
-        f"the submission left {equal} of these {len(still)} as they were"
+        f"the reference's training did not move {names(t.name for t in unmoved)}; "
+        f"the submission left {equal} of these {len(unmoved)} as they were"
     )
     return [note("unmoved", message)]
-
-
-# --- words -----------------------------------------------------------------------------------
-
-
-def _movement(tensor: TensorComparison) -> str:
-    """What a tensor did instead, and what often causes it."""
-    ratio = tensor.norm_ratio
-    if not tensor.moved:
-        return "it moved although the reference's training does not move it"
-    if ratio < STILL:
-        return f"it did not move (norm ratio {ratio:.2f}): is it trained?"
-    # An update in the right direction has an error of |ratio - 1| and no more.
-    if tensor.update_error <= 1.1 * length_error(tensor):
-        return f"it moved {ratio:.3g} times as far, in the right direction: is its gradient scaled?"
-    return f"norm ratio {ratio:.3g}"
-
-
-def _against(measured: float, allowed: float) -> str:
-    if not math.isfinite(measured):
-        return f"{measured} (allowed {allowed:.3g})"
-    return f"{measured:.3g} (allowed {allowed:.3g}, {measured / allowed:.3g}x)"
-
-
-def _names(names: Iterable[str]) -> str:
-    listed = list(names)
-    shown = ", ".join(listed[:WORST_SHOWN])
-    return shown if len(listed) <= WORST_SHOWN else f"{shown} and {len(listed) - WORST_SHOWN} more"
-
-
-def _count(number: int, singular: str, plural: str = "") -> str:
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
 def _off(

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from sandbox_levels import Available, work_folder
 
-from conformance.launches import Pair, Spied, look_round, run_pair
-from conformance.promises import kept_by
 from harness.sandbox import Level, Sandbox, choose
+from tests.conformance.launches import Pair, Spied, look_round, run_pair
+from tests.conformance.promises import kept_by
+from tests.sandbox_levels import Available, work_folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

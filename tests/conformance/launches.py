@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sandbox_programs import MIB, ended_by_itself, make_job, processes_with, wait_for
 
-from conformance.promises import Promise, kept_by
+from harness.escapes.decoys import processes_with
 from harness.sandbox import Ending, Level, Running, Sandbox
+from tests.conformance.promises import Promise, kept_by
+from tests.project import ROOT
+from tests.sandbox_programs import MIB, ended_by_itself, make_job, wait_for
 
 SPY: Final = (Path(__file__).parent / "spy.py").read_text(encoding="utf-8")
-REPOSITORY: Final = Path(__file__).resolve().parents[2]
 TEMPORARY_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
 # Each larger than what Python itself needs, and no two the same.
 OUTBOX_BYTES, TMP_BYTES = 8 * MIB, 24 * MIB
@@ -55,7 +56,7 @@ def look_round(level: Level, folder: Path) -> Spied:
     tidy = Promise.TIDY in kept_by(level)
     wanted = {
         "paths": [
-            *map(str, (given, given / "train.py", secret, REPOSITORY / "pyproject.toml")),
+            *map(str, (given, given / "train.py", secret, ROOT / "pyproject.toml")),
             # Through the root of another process, and what a machine has beside its programs.
             f"/proc/1/root{secret}", "/home", "/var", "/run/docker.sock", "/etc/machine-id", "/etc/shadow",
         ],

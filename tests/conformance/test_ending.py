@@ -9,23 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandbox_levels import work_folder
-from sandbox_programs import (
+
+from harness.escapes.decoys import processes_with
+from harness.sandbox import Ending, EndReason, Level, Sandbox
+from tests.conformance.launches import Pair, Spied
+from tests.conformance.promises import Promise, kept_by
+from tests.project import ROOT
+from tests.sandbox_levels import work_folder
+from tests.sandbox_programs import (
     HEADS,
     ended_by_itself,
     hydra,
     make_job,
-    processes_with,
     run,
     wait_for,
     wait_until_none,
 )
 
-from conformance.launches import REPOSITORY, Pair, Spied
-from conformance.promises import Promise, kept_by
-from harness.sandbox import Ending, EndReason, Level, Sandbox
-
-pytest_plugins = ("sandbox_levels",)
+pytest_plugins = ("tests.sandbox_levels",)
 
 
 # Nothing is left.
@@ -56,8 +57,8 @@ def test_nothing_survives_an_exception_in_the_judge(pair: Pair) -> None:
 JUDGE = """
 import sys, time
 from pathlib import Path
-sys.path[:0] = [".", "tests"]
-from sandbox_programs import hydra
+sys.path[:0] = ["."]
+from tests.sandbox_programs import hydra
 from harness.sandbox import Level, Sandbox
 with Sandbox(Level(sys.argv[1])).start(hydra(Path(sys.argv[2]), "stay", sys.argv[3])):
     time.sleep(600)
@@ -68,7 +69,7 @@ def test_nothing_survives_a_judge_that_is_killed(level: Level, folder: Path) -> 
     marker = uuid.uuid4().hex
     hydra(folder, "stay", marker)  # writes the program
     judge = subprocess.Popen(
-        [sys.executable, "-c", JUDGE, str(level), str(folder), marker], cwd=REPOSITORY
+        [sys.executable, "-c", JUDGE, str(level), str(folder), marker], cwd=ROOT
     )
     try:
         for name in HEADS:

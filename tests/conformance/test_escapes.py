@@ -7,22 +7,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from judging import ROOT, Judge, explain
-from sandbox_levels import HOME, public_copy, work_folder
 
-from conformance.promises import Promise, promised
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.preload import preload
+from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, Verdict
-from harness.escape_probe import probe_level, read_report
-from harness.escape_report import KNOWN_GAPS, TITLES, Cell, Outcome, escaped, known_gaps
-from harness.escape_stage import PACKAGE, TEMPORARY_FOLDERS, Scene
-from harness.hparams import LoadedHparams, load
-from harness.preload import preload
+from harness.escapes.inside import TOUR
+from harness.escapes.probe import probe_level, read_report
+from harness.escapes.report import KNOWN_GAPS, TITLES, Cell, Outcome, escaped, known_gaps
+from harness.escapes.stage import TEMPORARY_FOLDERS, Scene
+from harness.paths import ESCAPES_PACKAGE
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
-from harness.sandbox.escapes import TOUR
-from harness.snapshot import Snapshot
+from tests.conformance.promises import Promise, promised
+from tests.judging import Judge, explain
+from tests.project import ROOT
+from tests.sandbox_levels import HOME, public_copy, work_folder
 
-pytest_plugins = ("sandbox_levels", "judging")
+pytest_plugins = ("tests.sandbox_levels", "tests.judging")
 pytestmark = promised(Promise.ESCAPES)
 
 # What a machine may lack: loadable modules, devices.
@@ -63,7 +65,7 @@ for _name, _text in {sources!r}.items():
         _file.write(_text)
 sys.path.insert(0, _folder)
 from escapes import ENDING, TOUR
-from escapes.stage import Stage, make
+from escapes.stage import Briefing, make
 
 _stage = json.loads({stage!r})
 _stage["root"] = os.path.dirname(os.environ["TRAINJUDGE_OUTBOX"])
@@ -74,7 +76,7 @@ _honest_setup = globals().get("setup", lambda model, device, num_gpus: model)
 def setup(model, device, num_gpus):
     global _attempts
     for name in _attempts:
-        print(make(name, (TOUR | ENDING)[name], Stage.from_json(json.dumps(_stage))), flush=True)
+        print(make(name, (TOUR | ENDING)[name], Briefing.from_json(json.dumps(_stage))), flush=True)
     _attempts = ()
     return _honest_setup(model, device, num_gpus)
 """
@@ -93,7 +95,7 @@ def setup(model, device, num_gpus):
 def train_file(folder: Path, scene: Scene, attempts: tuple[str, ...], honest: str) -> Path:
     """An honest train file whose setup() makes attempts first."""
     attack = ATTACK.format(
-        sources={path.name: path.read_text() for path in PACKAGE.glob("*.py")},
+        sources={path.name: path.read_text() for path in ESCAPES_PACKAGE.glob("*.py")},
         stage=json.dumps(asdict(scene.stage)),
         attempts=attempts,
     )

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandbox_programs import make_job, run
 
-from conformance.launches import REPOSITORY, TMP_BYTES, Pair, Spied
-from conformance.promises import PROMISES, Promise, promised
 from harness.errors import JudgeError
 from harness.sandbox import EndReason, Level, Sandbox, torchrun_argv
+from tests.conformance.launches import TMP_BYTES, Pair, Spied
+from tests.conformance.promises import PROMISES, Promise, promised
+from tests.project import ROOT
+from tests.sandbox_programs import make_job, run
 
-pytest_plugins = ("sandbox_levels",)
+pytest_plugins = ("tests.sandbox_levels",)
 
 MISSING, CLOSED, READ_ONLY = "ENOENT", "EACCES", "EROFS"
 
@@ -180,7 +181,7 @@ def test_what_the_job_does_not_name_does_not_exist(spied: Spied) -> None:
     paths = spied.facts["paths"]
     assert paths[str(spied.given)] == "done"
     assert paths[str(spied.secret)] == MISSING
-    assert paths[str(REPOSITORY / "pyproject.toml")] in (MISSING, CLOSED)
+    assert paths[str(ROOT / "pyproject.toml")] in (MISSING, CLOSED)
     assert paths[f"/proc/1/root{spied.secret}"] in (MISSING, CLOSED)
     assert paths["/run/docker.sock"] == MISSING
 
@@ -300,7 +301,7 @@ def test_the_documentation_makes_the_same_promises() -> None:
         "process ids, IPC, host name": Promise.NAMESPACES,
         "`/tmp`, `/dev/shm`": Promise.TEMPORARY,
     }
-    text = (REPOSITORY / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "sandbox.md").read_text(encoding="utf-8")
     table = [
         [cell.strip(" *`") for cell in line.strip("|").split(" | ")]
         for line in text.splitlines()

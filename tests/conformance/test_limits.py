@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sandbox_programs import MIB, make_job, processes_with, run
 
-from conformance.launches import Spied
-from conformance.promises import Promise, kept_by, promised
+from harness.escapes.decoys import processes_with
 from harness.sandbox import Ending, EndReason, Level
+from tests.conformance.launches import Spied
+from tests.conformance.promises import Promise, kept_by, promised
+from tests.sandbox_programs import MIB, make_job, run
 
-pytest_plugins = ("sandbox_levels",)
+pytest_plugins = ("tests.sandbox_levels",)
 
 
 def test_who_stays_within_the_limits_is_let_alone(level: Level, folder: Path) -> None:

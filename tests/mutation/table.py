@@ -73,5 +73,5 @@ def _expand(root: Path, globs: Iterable[str]) -> list[str]:
 
 
 def module_name(source: str) -> str:
-    """`harness/verify/form.py` is imported as `harness.verify.form`."""
+    """`harness/opening/plan.py` is imported as `harness.opening.plan`."""
     return source.removesuffix(".py").replace("/", ".").removesuffix(".__init__")

@@ -1,0 +1,94 @@
+"""What `validator` and `local_test/` share: find the benchmark, its snapshot and a sandbox, then judge."""
+
+from pathlib import Path
+
+from harness.benchmark.hparams import EmbeddedModel, LoadedHparams, load_hparams
+from harness.benchmark.snapshot import Snapshot, open_snapshot
+from harness.errors import Code, InputError
+from harness.evaluate import Options, evaluate
+from harness.phases import Phases
+from harness.report import ProgressDisplay
+from harness.result import EvaluationResult
+from harness.sandbox import Sandbox, choose
+
+
+def ready_snapshot(
+    loaded: LoadedHparams, directory: Path | None, progress: ProgressDisplay
+) -> Snapshot:
+    """Open the snapshot; the embedded one, which needs no network, is made where it is missing.
+
+    Raises InputError(SNAPSHOT_MISSING or SNAPSHOT_CHANGED).
+    """
+    try:
+        return open_snapshot(loaded, directory)
+    except InputError as error:
+        embedded = isinstance(loaded.hparams.model, EmbeddedModel)
+        if error.code is not Code.SNAPSHOT_MISSING or not embedded:
+            raise
+    from harness.benchmark.preload import preload
+
+    return preload(loaded, directory, progress=progress.line)
+
+
+def judge_file(
+    file: Path,
+    *,
+    hparams: Path | None = None,
+    world_size: int | None = None,
+    runs: int | None = None,
+    sandbox: str = "auto",
+    image: str | None = None,
+    keep: Path | None = None,
+    snapshot: Path | None = None,
+    quiet: bool = False,
+) -> EvaluationResult:
+    """`validator run` as a function; arguments as its options.
+
+    Raises:
+        InputError: a bad option, hparams file or snapshot.
+    """
+    loaded = load_hparams(hparams)
+    with ProgressDisplay(quiet) as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
+        opened = ready_snapshot(loaded, snapshot, progress)
+        options = Options(world_size=world_size, runs=runs, keep=keep)
+        return evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
+
+
+def describe_sandbox(sandbox: Sandbox) -> str:
+    """The level, and of a container the image."""
+    image = sandbox.image
+    return sandbox.level if image is None else f"{sandbox.level}, image {image.name}"
+
+
+def calibrate_benchmark(
+    hparams: Path | None,
+    snapshot: Path | None,
+    sandbox: str,
+    image: str | None,
+    runs: int,
+    multiple: float,
+    *,
+    write: bool,
+) -> None:
+    """`validator calibrate` as a function; prints the evidence.
+
+    Raises InputError, JudgeError.
+    """
+    from rich.console import Console
+
+    from harness import calibrate
+    from harness.report import calibration_table
+
+    loaded = load_hparams(hparams)
+    with ProgressDisplay() as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        opened = ready_snapshot(loaded, snapshot, progress)
+        tolerances, calibration = calibrate.calibrate(
+            loaded, opened, chosen, runs, multiple, progress.line
+        )
+    Console().print(calibration_table(tolerances, calibration))
+    if write:
+        calibrate.write(loaded.path, tolerances, calibration)
+        Console().print(f"written to {loaded.path}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,110 @@
+"""From what a person names (a file, a folder, a model of the hub) to a transformers config."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import Code, InputError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def load_config(source: str) -> "PretrainedConfig":
+    """The config that a person names: nothing is executed, remote code is never trusted.
+
+    Args:
+        source: a config.json, a folder that holds one, an hparams file, or a model name of the hub.
+
+    Raises InputError(BAD_ARGUMENT) with one line.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        path = path / "config.json"
+    elif not path.exists():
+        return _config_from_hub(source)
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(Code.BAD_ARGUMENT, f"cannot read {path} as JSON: {error}") from None
+    if isinstance(content, dict) and "schema_version" in content:
+        from harness.benchmark import hparams
+
+        model = hparams.load(path).hparams.model
+        if model.source == "hub":
+            return _config_from_hub(model.repo, model.revision)
+        content = model.config
+    return config_from_dict(content, str(path))
+
+
+def config_from_fields(fields: Mapping[str, object]) -> "PretrainedConfig":
+    """A transformers config from the fields of an embedded benchmark.
+
+    Raises:
+        InputError: HPARAMS_INVALID where transformers does not know or accept them.
+    """
+    from transformers import AutoConfig
+
+    rest = dict(fields)
+    model_type = rest.pop("model_type", None)
+    try:
+        return AutoConfig.for_model(model_type, **rest)
+    except Exception as error:  # a config class may raise anything for a bad field
+        raise InputError(
+            Code.HPARAMS_INVALID, f"model.config: transformers does not accept it: {error}"
+        ) from None
+
+
+def config_from_folder(folder: Path) -> "PretrainedConfig":
+    """The config of a downloaded repository; its own code is never run.
+
+    Raises:
+        InputError: HPARAMS_INVALID where this transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            Code.HPARAMS_INVALID, f"transformers cannot read the model's config.json: {error}"
+        ) from None
+
+
+def config_from_dict(content: object, where: str) -> "PretrainedConfig":
+    """A transformers config from the content of a config.json.
+
+    Raises InputError(BAD_ARGUMENT), naming `where`.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
+        raise InputError(Code.BAD_ARGUMENT, f"{where} is no model config: it has no model_type")
+    model_type = content["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        raise InputError(
+            Code.BAD_ARGUMENT, f"{where}: transformers knows no model_type {model_type!r}"
+        )
+    try:
+        return CONFIG_MAPPING[model_type].from_dict(content)
+    except Exception as error:  # each architecture validates in its own way
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(Code.BAD_ARGUMENT, f"{where}: {lines[0]}") from None
+
+
+def _config_from_hub(name: str, revision: str | None = None) -> "PretrainedConfig":
+    from transformers import AutoConfig
+
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".json"):
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"there is no file {name}, and it is no model name of the hub (owner/name) either",
+        )
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except Exception as error:  # offline, unknown, gated, remote code: all end the same way here
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            Code.BAD_ARGUMENT, f"cannot get the config of {name} from the hub: {lines[0]}"
+        ) from None

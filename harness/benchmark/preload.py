@@ -1,0 +1,306 @@
+"""`validator preload`: everything that an evaluation reads, made once, while there is a network.
+
+The snapshot is built in a folder beside its place and renamed into it when it is whole: an interrupted
+preload leaves nothing that looks like a snapshot.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams
+from harness.benchmark.snapshot import (
+    CONFIG,
+    LAYOUT,
+    MANIFEST,
+    STATE,
+    TOKENIZER,
+    TOKENS,
+    Manifest,
+    Snapshot,
+    benchmark_key,
+    combined_sha256,
+    default_directory,
+    describe_files,
+    open_snapshot,
+    read_manifest,
+    write_layout,
+)
+from harness.errors import Code, InputError, JudgeError
+from harness.files import make_readable
+from harness.phases import OnProgress, silent
+
+
+def preload(
+    loaded: LoadedHparams,
+    directory: Path | None = None,
+    token: str | None = None,
+    progress: OnProgress = silent,
+) -> Snapshot:
+    """Make the benchmark's snapshot, or find that it is there and whole.
+
+    Args:
+        loaded: the benchmark.
+        directory: the snapshot's folder; None: `harness.benchmark.snapshot.default_directory`.
+        token: for gated repositories of the hub; None: the one that `hf auth login` or HF_TOKEN gave.
+        progress: told what is going on, a line at a time.
+
+    Raises:
+        InputError: the benchmark names something that is not there or not usable, the hub wants a
+            token, or `directory` holds something else.
+        JudgeError: DOWNLOAD_FAILED where the hub cannot be reached or sends something wrong;
+            INTERNAL where the disk is full or not writable.
+    """
+    directory = default_directory(loaded) if directory is None else directory.absolute()
+    benchmark_key(loaded)  # names a missing tokenizer file before any work is done
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(directory, progress):
+            if existing := _existing(loaded, directory, progress):
+                return existing
+            building = directory.with_name(f".{directory.name}.partial")
+            shutil.rmtree(building, ignore_errors=True)  # of a preload that was killed
+            try:
+                _build(loaded, building, token, progress)
+                _put_in_place(building, directory)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise JudgeError(
+            Code.INTERNAL, f"cannot write the snapshot to {directory}: {error.strerror or error}"
+        ) from error
+    progress("verifying the snapshot")
+    return open_snapshot(loaded, directory)
+
+
+@contextmanager
+def _alone(directory: Path, progress: OnProgress) -> Iterator[None]:
+    """One preload of a snapshot at a time; a second one waits and finds the work done."""
+    with directory.with_name(f".{directory.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another preload of this snapshot")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _existing(loaded: LoadedHparams, directory: Path, progress: OnProgress) -> Snapshot | None:
+    """The valid snapshot in `directory`; None where there is none or a damaged one to replace."""
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return None
+    try:
+        manifest = read_manifest(directory)
+    except InputError as error:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"{directory} is there already and is not a snapshot: delete it or name another folder",
+        ) from error
+    if manifest.key != benchmark_key(loaded):
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"{directory} holds a snapshot of another benchmark ({manifest.name}) or of other library "
+            "versions: delete it or name another folder",
+        )
+    try:
+        snapshot = open_snapshot(loaded, directory)
+    except InputError as error:
+        if error.code is not Code.SNAPSHOT_CHANGED:
+            raise
+        progress(f"making it anew: {error.message}")
+        return None
+    progress(f"the snapshot is there already and whole: {directory}")
+    return snapshot
+
+
+def _put_in_place(building: Path, directory: Path) -> None:
+    """Rename, with what was there before moved away first."""
+    if directory.exists():
+        old = directory.with_name(f".{directory.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        directory.rename(old)
+        building.rename(directory)
+        shutil.rmtree(old)
+    else:
+        building.rename(directory)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Local files that a snapshot is made of, whether they were shipped or downloaded.
+
+    Attributes:
+        tokenizer: a tokenizer.json.
+        model_folder: of a hub model: config.json lies in it; None: the config is in the hparams.
+        checkpoint: safetensors files; empty: the weights are drawn at random.
+        corpus: the text.
+    """
+
+    tokenizer: Path
+    model_folder: Path | None
+    checkpoint: tuple[Path, ...]
+    corpus: Path
+
+
+def _build(loaded: LoadedHparams, building: Path, token: str | None, progress: OnProgress) -> None:
+    for folder in (building, building / "model", building / STATE, building / "corpus"):
+        folder.mkdir()
+    inputs = _gather(loaded, token, progress)
+    shutil.copyfile(inputs.tokenizer, building / TOKENIZER)
+    vocab_size, end_of_document = _write_model(loaded, inputs, building, progress)
+    manifest = _write_corpus(loaded, inputs, building, vocab_size, end_of_document, progress)
+    progress("hashing")
+    files = describe_files(building)
+    manifest = manifest.model_copy(
+        update={
+            "files": files,
+            "model_sha256": combined_sha256(files, "model"),
+            "data_sha256": combined_sha256(files, "corpus"),
+        }
+    )
+    (building / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    _set_modes(building)
+
+
+def _gather(loaded: LoadedHparams, token: str | None, progress: OnProgress) -> _Inputs:
+    model, data = loaded.hparams.model, loaded.hparams.data
+    if isinstance(model, EmbeddedModel):
+        tokenizer = loaded.resolve(model.tokenizer)
+        model_folder: Path | None = None
+        checkpoint: tuple[Path, ...] = ()
+    else:
+        from harness.benchmark import hub
+
+        downloaded = hub.download_model(model, token, progress)
+        tokenizer = downloaded.folder / "tokenizer.json"
+        model_folder, checkpoint = downloaded.folder, downloaded.checkpoint
+    if data.source == "embedded":
+        corpus = _checked_text(loaded, data.file, data.sha256)
+    else:
+        from harness.benchmark import hub
+
+        corpus = hub.download_data(data, token, progress)
+    return _Inputs(tokenizer, model_folder, checkpoint, corpus)
+
+
+def _checked_text(loaded: LoadedHparams, file: str, sha256: str) -> Path:
+    from harness.benchmark.corpus import text_sha256
+
+    path = loaded.resolve(file)
+    found = text_sha256(path)
+    if found != sha256:
+        raise InputError(
+            Code.HPARAMS_INVALID,
+            f"{loaded.path}: data.sha256: the text of {path} has {found}, not {sha256}",
+        )
+    return path
+
+
+def _write_model(
+    loaded: LoadedHparams, inputs: _Inputs, building: Path, progress: OnProgress
+) -> tuple[int, int]:
+    """Config, layout and weights. Returns the vocabulary's size and the end-of-document token."""
+    import torch
+
+    from harness.benchmark import initial_state, model_config
+
+    model = loaded.hparams.model
+    dtype = getattr(torch, loaded.hparams.numerics.param_dtype)
+    if isinstance(model, EmbeddedModel):
+        config = model_config.config_from_fields(model.config)
+        config.to_json_file(building / CONFIG, use_diff=True)
+    else:
+        assert inputs.model_folder is not None
+        shutil.copyfile(inputs.model_folder / "config.json", building / CONFIG)
+        config = model_config.config_from_folder(building / "model")
+    empty = initial_state.empty_model(config, dtype)
+    layout = initial_state.describe_layout(empty)
+    write_layout(building / LAYOUT, layout)
+    if inputs.checkpoint:
+        progress(f"converting {len(inputs.checkpoint)} files of weights")
+        initial_state.write_converted(empty, inputs.checkpoint, layout, building / STATE, progress)
+    else:
+        progress(f"drawing random weights from seed {model.init_seed}")
+        initial_state.write_random(config, layout, model.init_seed, building / STATE)
+    end = config.eos_token_id
+    end = end[0] if isinstance(end, list) and end else end
+    if not isinstance(end, int):
+        raise InputError(
+            Code.HPARAMS_INVALID,
+            f"{loaded.path}: model: the config has no eos_token_id, which ends a document",
+        )
+    return int(config.vocab_size), end
+
+
+def _write_corpus(
+    loaded: LoadedHparams,
+    inputs: _Inputs,
+    building: Path,
+    vocab_size: int,
+    end_of_document: int,
+    progress: OnProgress,
+) -> Manifest:
+    """Tokenise and pack; returns the manifest without the hashes."""
+    from tokenizers import Tokenizer
+
+    from harness.benchmark.corpus import pack, read_documents
+
+    hparams = loaded.hparams
+    try:
+        tokenizer = Tokenizer.from_file(str(building / TOKENIZER))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise InputError(
+            Code.HPARAMS_INVALID, f"{inputs.tokenizer} is not a tokenizer.json: {error}"
+        ) from None
+    progress(f"tokenising {inputs.corpus.name}")
+    documents: Iterable[str] = read_documents(inputs.corpus)
+    if hparams.data.source == "hub":
+        every = read_documents(inputs.corpus, hparams.data.text_field)
+        documents = islice(every, hparams.data.max_documents)
+    packed = pack(documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress)
+    progress(f"packed {packed.documents:,} documents into {packed.count:,} tokens")
+    if not packed.count:
+        raise InputError(Code.HPARAMS_INVALID, f"the corpus {inputs.corpus} is empty")
+    return Manifest(
+        name=hparams.name,
+        key=benchmark_key(loaded),
+        model_source=_model_source(hparams.model),
+        data_source=(
+            f"{hparams.data.repo}@{hparams.data.revision}:{hparams.data.file}"
+            if hparams.data.source == "hub"
+            else hparams.data.file
+        ),
+        param_dtype=hparams.numerics.param_dtype,
+        vocab_size=vocab_size,
+        end_of_document=end_of_document,
+        token_dtype=packed.dtype,
+        token_count=packed.count,
+        torch=version("torch"),
+        transformers=version("transformers"),
+        model_sha256="0" * 64,
+        data_sha256="0" * 64,
+        files=(),
+    )
+
+
+def _model_source(model: EmbeddedModel | HubModel) -> str:
+    if isinstance(model, EmbeddedModel):
+        return f"random weights from seed {model.init_seed}"
+    source = f"{model.repo}@{model.revision}"
+    return f"{source}, random weights from seed {model.init_seed}" if model.random_init else source
+
+
+def _set_modes(building: Path) -> None:
+    """Readable by a sandbox's other user, whatever the umask; the corpus by its owner alone."""
+    for folder, _, files in os.walk(building):
+        make_readable(Path(folder))
+        for file in files:
+            make_readable(Path(folder, file))
+    (building / "corpus").chmod(0o700)
+    (building / TOKENS).chmod(0o600)

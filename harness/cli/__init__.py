@@ -1,0 +1,30 @@
+"""The command `validator`. Thin: parse, call one room, print, exit with the status of the guilty side.
+
+Heavy imports (torch, transformers, pydantic models) are inside the commands, so that `--help` answers
+at once.
+"""
+
+import typer
+
+from harness.cli import benchmark, host, judging
+from harness.cli.statuses import exit_statuses
+
+__all__ = ["app", "exit_statuses", "main"]
+
+app = typer.Typer(
+    name="validator",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Judges train files: did it really do the training, and how fast?",
+    epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure.",
+)
+for group in (judging, benchmark, host):
+    group.add_to(app)
+
+
+def main() -> None:
+    """Entry point of the console script: every failure becomes a line and an exit status."""
+    with exit_statuses():
+        app(standalone_mode=True)

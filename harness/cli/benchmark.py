@@ -1,0 +1,77 @@
+"""Commands about a benchmark: `preload`, `calibrate` and `flops`."""
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make `preload`, `calibrate` and `flops` commands of `app`."""
+    app.command()(preload)
+    app.command()(calibrate)
+    app.command()(flops)
+
+
+def preload(
+    hparams: HparamsOption = None,
+    snapshot: SnapshotOption = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="HF_TOKEN", help="Hub token for gated models.")
+    ] = None,
+) -> None:
+    """Make the snapshot that evaluations use: model, tokenizer, packed tokens, hashes of everything.
+
+    [dim]validator preload[/dim]
+
+    [dim]validator preload --hparams profiles/qwen3-30b-a3b.json[/dim]
+    """
+    from harness.benchmark.hparams import load_hparams
+    from harness.benchmark.preload import preload as make
+
+    made = make(load_hparams(hparams), snapshot, token, lambda line: typer.echo(line, err=True))
+    typer.echo(made.directory)
+
+
+def calibrate(
+    hparams: HparamsOption = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 8,
+    multiple: Annotated[
+        float, typer.Option(min=1.5, help="Tolerance = multiple × the worst honest noise.")
+    ] = 3.0,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    image: ImageOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
+
+    [dim]validator calibrate --runs 8[/dim]
+    """
+    from harness.api import calibrate_benchmark
+
+    calibrate_benchmark(hparams, snapshot, sandbox, image, runs, multiple, write=not dry_run)
+
+
+def flops(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model."),
+    ],
+    sequence_length: Annotated[
+        int, typer.Option("--sequence-length", min=1, help="Tokens in a row, for attention.")
+    ] = 1024,
+) -> None:
+    """Count a model's parameters, active parameters and FLOPs per token.
+
+    [dim]validator flops hparams.json[/dim]
+
+    [dim]validator flops Qwen/Qwen3-30B-A3B --sequence-length 4096[/dim]
+    """
+    from rich.console import Console
+
+    from harness.benchmark.model_config import load_config
+    from harness.score.flops import count_parameters, render
+
+    Console().print(render(count_parameters(load_config(source)), sequence_length))

@@ -1,0 +1,93 @@
+"""Commands about one train file: `run` and `check`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    LEVELS_HELP,
+    FileArgument,
+    HparamsOption,
+    ImageOption,
+    SnapshotOption,
+    WorldOption,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make `run` and `check` commands of `app`."""
+    app.command()(run)
+    app.command()(check)
+
+
+def run(
+    file: FileArgument,
+    hparams: HparamsOption = None,
+    world: WorldOption = None,
+    runs: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Timed runs. Default: the benchmark's.")
+    ] = None,
+    sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
+    image: ImageOption = None,
+    json: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the JSON result goes; - is stdout. Default: a new file in results/."
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep challenges and states in this new folder.")
+    ] = None,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Judge a train file: run it in a sandbox, compare it with the reference, compute its MFU.
+
+    [dim]validator run submissions/train_ep.py[/dim]
+
+    [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
+    """
+    from harness.api import judge_file
+    from harness.report import print_result
+    from harness.results import result_place, store_result
+
+    printed = json == "-"
+    path = None if printed else result_place(file.name, Path(json) if json else None)
+    result = judge_file(
+        file,
+        hparams=hparams,
+        world_size=world,
+        runs=runs,
+        sandbox=sandbox,
+        image=image,
+        keep=keep,
+        snapshot=snapshot,
+        quiet=printed,
+    )
+    if printed:
+        typer.echo(result.model_dump_json(indent=2))
+    else:
+        if path is not None:
+            store_result(result, path)
+        print_result(result, path)
+    raise typer.Exit(result.verdict.exit_status)
+
+
+def check(
+    file: FileArgument,
+    hparams: HparamsOption = None,
+    world: WorldOption = None,
+) -> None:
+    """Say what can be said about a train file without running it.
+
+    It helps authors; it is no defence and forbids no Python.
+
+    [dim]validator check my_train.py --world 4[/dim]
+    """
+    from harness.benchmark.hparams import load_hparams
+    from harness.report import print_remarks
+    from harness.submission.read import check as remarks_on
+
+    benchmark = load_hparams(hparams).hparams
+    remarks = remarks_on(file, world or benchmark.world.size, benchmark.global_batch)
+    raise typer.Exit(print_remarks(file, remarks))

@@ -1,0 +1,58 @@
+"""Every failure of a command becomes a message on stderr and the exit status of the guilty side."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from harness.errors import TrainjudgeError
+
+DEFECT = 3
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal asked us to end. No `Exception`, or an evaluation would make a verdict of it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    # Once is enough: `timeout` sends its signal twice, and the second would interrupt the cleaning up.
+    signal.signal(number, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+@contextmanager
+def exit_statuses() -> Iterator[None]:
+    """Turns our exceptions into one clear message on stderr and the guilty side's exit status.
+
+    A signal that asks us to end becomes an exception too, so that sandboxes and folders are cleaned up:
+    `timeout` sends SIGTERM, a closed terminal SIGHUP.
+    """
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+            signal.signal(number, _interrupt)
+    try:
+        yield
+    except TrainjudgeError as error:
+        for line in error.message.splitlines():
+            typer.echo(f"validator: {error.code}: {line}", err=True)
+        if error.detail:
+            typer.echo(error.detail, err=True)
+        sys.exit(error.exit_status)
+    except Interrupted as signalled:
+        typer.echo("validator: interrupted; nothing was left behind", err=True)
+        sys.exit(128 + signalled.number)
+    except Exception:
+        # Status 1 would read as "rejected".
+        traceback.print_exc()
+        typer.echo("validator: internal: a defect of the judge; please report it", err=True)
+        sys.exit(DEFECT)

@@ -1,0 +1,43 @@
+"""What judges that were killed left behind: containers and work folders. `validator clean`."""
+
+from dataclasses import dataclass
+
+from harness.errors import InputError
+from harness.sandbox.docker.leftovers import remove_containers
+from harness.sandbox.removal import remove_tree
+from harness.timed.workspace import left_folders
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was done.
+
+    Attributes:
+        removed: names of containers and paths of folders.
+        kept: sentences about what could not be removed.
+        no_engine: why no container was looked for; empty where they were.
+    """
+
+    removed: tuple[str, ...]
+    kept: tuple[str, ...]
+    no_engine: str
+
+
+def clean_up(every: bool = False) -> Cleaned:
+    """Remove what nobody will come for.
+
+    Args:
+        every: also containers of judges that live, or that cannot be seen from here.
+    """
+    removed: list[str] = []
+    kept: list[str] = []
+    no_engine = ""
+    try:
+        removed, kept = remove_containers(every)
+    except InputError as error:
+        no_engine = error.message
+    # After the containers, which may still write into them.
+    for folder in left_folders():
+        remove_tree(folder)
+        (kept if folder.exists() else removed).append(str(folder))
+    return Cleaned(tuple(removed), tuple(kept), no_engine)

@@ -1,0 +1,200 @@
+"""What a rank opened, checked against what it committed to while the clock was running.
+
+Call this only after the sandbox is gone: nothing may change the outbox while it is read.
+"""
+
+import hashlib
+import os
+import re
+import resource
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from harness.errors import Code, SubmissionError
+from harness.protocol.digest import digest_bytes
+from harness.protocol.messages import Commitment, Piece
+from harness.protocol.text import quoted
+from harness.tensors.boxes import Box, StoredPiece
+from harness.tensors.shards import ShardEntry, ShardError, read_shard
+
+_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_SHOWN = 5
+# Every mapped file takes a descriptor and a mapping of the judge's. A 30B model in per-expert names
+# is opened in 256.
+MAX_FILES = 1024
+
+# What identifies a box of a rank: name, offset, shape.
+_Place = tuple[str, tuple[int, ...], tuple[int, ...]]
+
+
+def read_opened(
+    folder: Path,
+    commitment: Commitment,
+    indices: Sequence[int],
+    key: int,
+    max_bytes: int,
+    *,
+    bind: bool,
+    threads: int = 2,
+) -> dict[int, StoredPiece]:
+    """Read the pieces that one rank was asked to open, and verify that they are the committed ones.
+
+    Args:
+        folder: the rank's own folder; its parent is the judge's, and no link below it is followed.
+        commitment: what the rank sent when the clock stopped.
+        indices: the pieces of `commitment` that it had to open.
+        key: of the digests, drawn by the judge after all ranks were done.
+        max_bytes: of all files in `folder` together.
+        bind: whether the benchmark asks for SHA-256 too (`binding_hash`).
+        threads: how many pieces are hashed at the same time.
+
+    Returns:
+        Index in the commitment -> the piece, memory-mapped.
+
+    Raises:
+        SubmissionError(OUTBOX_INVALID): the folder holds something else than the files of the
+            opening, or a file is malformed, or a piece is missing or not asked for.
+        SubmissionError(COMMITMENT_BROKEN): a piece's bytes are not those committed to.
+        OSError: this machine's fault, such as no descriptors or memory left.
+    """
+    rank = folder.name
+    _allow_many_files()
+    entries = _entries(folder, max_bytes, rank)
+    wanted = {_place(commitment.pieces[index]): index for index in indices}
+    found: dict[int, StoredPiece] = {}
+    for entry in entries:
+        index = wanted.get((entry.name, entry.offset, entry.shape))
+        if index is None or index in found:
+            raise _invalid(
+                rank, f"a box of {quoted(entry.name)} was not asked for, or is there twice"
+            )
+        piece = commitment.pieces[index]
+        if entry.dtype != piece.dtype:
+            raise _invalid(
+                rank, f"{quoted(entry.name)} is {entry.dtype}, committed as {piece.dtype}"
+            )
+        found[index] = StoredPiece(
+            entry.name, piece.tensor_shape, Box(entry.offset, entry.shape), entry.dtype, entry.data
+        )
+    missing = [quoted(commitment.pieces[index].name) for index in indices if index not in found]
+    if missing:
+        raise _invalid(rank, f"{_some(missing)} committed to, but not opened")
+    _verify(found, commitment, key, bind, threads, rank)
+    return found
+
+
+def _place(piece: Piece) -> _Place:
+    return piece.name, piece.offset, piece.shape
+
+
+def _allow_many_files() -> None:
+    """Every mapped file holds a descriptor, and a state in per-expert names has hundreds of files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# --- the folder ---------------------------------------------------------------------------------
+
+
+def _entries(folder: Path, max_bytes: int, rank: str) -> list[ShardEntry]:
+    """All tensors of all files of the folder. Everything is relative to its descriptor."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _invalid(rank, f"no folder of this rank: {error.strerror}") from None
+    try:
+        entries: list[ShardEntry] = []
+        left = max_bytes
+        for name in _files(descriptor, rank):
+            try:
+                entries += read_shard(name, left, folder=descriptor)
+            except ShardError as error:
+                raise _invalid(rank, f"{name}: {error}") from None
+            left -= os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+        return entries
+    finally:
+        os.close(descriptor)
+
+
+def _files(descriptor: int, rank: str) -> list[str]:
+    """Names of the files, sorted; anything that `write_opened` doesn't write is refused."""
+    names: list[str] = []
+    unexpected: list[str] = []
+    with os.scandir(descriptor) as listing:
+        for entry in listing:
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode) and _FILE.fullmatch(entry.name):
+                names.append(entry.name)
+                if len(names) > MAX_FILES:
+                    raise _invalid(rank, f"more than {MAX_FILES} files")
+                continue
+            unexpected.append(f"{quoted(entry.name)} ({_kind(mode)})")
+            if len(unexpected) > _SHOWN:
+                break
+    if unexpected:
+        raise _invalid(rank, f"unexpected in the outbox: {_some(unexpected)}")
+    return sorted(names)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "symbolic link",
+        stat.S_IFIFO: "FIFO",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFDIR: "folder",
+        stat.S_IFCHR: "device",
+        stat.S_IFBLK: "device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "file")
+
+
+# --- the bytes ----------------------------------------------------------------------------------
+
+
+def _verify(
+    found: dict[int, StoredPiece],
+    commitment: Commitment,
+    key: int,
+    bind: bool,
+    threads: int,
+    rank: str,
+) -> None:
+    """Compute every digest again, largest piece first so that the threads end together."""
+    order = sorted(found, key=lambda index: -found[index].data.size)
+
+    def broken(index: int) -> str | None:
+        piece, data = commitment.pieces[index], found[index].data
+        if digest_bytes(data, key) != piece.digest:
+            return "the digest"
+        if bind and hashlib.sha256(data.data).hexdigest() != piece.sha256:
+            return "the SHA-256"
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        results = list(zip(order, pool.map(broken, order), strict=True))
+    failures = [
+        f"{quoted(found[index].name)} ({what})"
+        for index, what in sorted(results)
+        if what is not None
+    ]
+    if failures:
+        raise SubmissionError(
+            Code.COMMITMENT_BROKEN,
+            f"{rank}: the opened state is not the one committed to when the clock stopped: "
+            f"{_some(failures)} differ. final_state must not change after inner_steps returns.",
+        )
+
+
+def _some(items: Sequence[str]) -> str:
+    more = len(items) - _SHOWN
+    return ", ".join(items[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _invalid(rank: str, problem: str) -> SubmissionError:
+    return SubmissionError(
+        Code.OUTBOX_INVALID,
+        f"{rank}: {problem}. The outbox is written by the environment; leave it alone.",
+    )

@@ -1,0 +1,85 @@
+"""What an evaluation knows so far: a result document can be made of it at any moment."""
+
+from dataclasses import dataclass, field
+
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, TrainjudgeError, Verdict
+from harness.machine import Machine
+from harness.phases import Phases
+from harness.result import (
+    Benchmark,
+    EvaluationResult,
+    Phase,
+    RunResult,
+    Score,
+    SubmissionRecord,
+)
+from harness.sandbox import Sandbox
+from harness.submission.read import Submission
+from harness.submission.strategy import AXES, Strategy
+
+
+@dataclass
+class PartialResult:
+    """Filled in room by room; `result` and `failed` end it."""
+
+    loaded: LoadedHparams
+    snapshot: Snapshot
+    name: str
+    sandbox: Sandbox
+    world_size: int
+    phases: Phases
+    started_at: str
+    warnings: list[str]
+    submission: Submission | None = None
+    machine: Machine | None = None
+    runs: list[RunResult] = field(default_factory=list)
+    score: Score | None = None
+    log: list[str] = field(default_factory=list)
+
+    def result(
+        self, verdict: Verdict, code: Code, message: str, detail: str = ""
+    ) -> EvaluationResult:
+        self.phases.finish()
+        hparams, submission = self.loaded.hparams, self.submission
+        return EvaluationResult(
+            verdict=verdict,
+            code=code,
+            message=message,
+            detail=detail,
+            score=self.score if verdict is Verdict.ACCEPTED else None,
+            benchmark=Benchmark(
+                name=hparams.name,
+                hparams_sha256=self.loaded.sha256,
+                model_sha256=self.snapshot.manifest.model_sha256,
+                data_sha256=self.snapshot.manifest.data_sha256,
+                image=self.sandbox.image.digest if self.sandbox.image else None,
+                calibrated=hparams.calibrated,
+            ),
+            submission=SubmissionRecord(
+                name=self.name,
+                sha256=submission.sha256 if submission else "",
+                strategy=_axes(submission.strategy) if submission else {},
+            ),
+            isolation=self.sandbox.level.value,
+            world_size=self.world_size,
+            machine=self.machine,
+            runs=tuple(self.runs),
+            phases=tuple(
+                Phase(name=name.value, seconds=round(seconds, 3))
+                for name, seconds in self.phases.seconds.items()
+            ),
+            warnings=tuple(self.warnings),
+            started_at=self.started_at,
+            log="".join(self.log),
+        )
+
+    def failed(self, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
+        """The result of an evaluation that an exception ended."""
+        return self.result(verdict, error.code, error.message, error.detail)
+
+
+def _axes(strategy: Strategy) -> dict[str, int | bool]:
+    sizes: dict[str, int | bool] = {axis: getattr(strategy, axis) for axis in AXES}
+    return {**sizes, "ep_borrows_dp": strategy.ep_borrows_dp}

@@ -1,0 +1,245 @@
+"""The timed part: one sandbox, one conversation, several runs. `docs/protocol.md` tells the same story.
+
+Nothing is verified here, and nothing that a rank says is believed: what comes out are the judge's own
+clock readings, claims to be checked later, and commitments that bind the files in the outbox.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from harness.benchmark import challenge as challenges
+from harness.benchmark.challenge import Challenge
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, JudgeError, SubmissionError
+from harness.files import write_readable
+from harness.machine import Device, threads_per_rank
+from harness.opening.plan import OpeningPlan, plan_opening
+from harness.paths import WORKER
+from harness.phases import PhaseName, Phases
+from harness.protocol.messages import (
+    PROTOCOL_VERSION,
+    Again,
+    Assignment,
+    Bye,
+    Commitment,
+    Done,
+    Go,
+    Hello,
+    Import,
+    Key,
+    Loaded,
+    Open,
+    Opened,
+    Ready,
+    Stage,
+)
+from harness.sandbox import Job, Sandbox, code_folder, torchrun_argv
+from harness.submission.read import Submission
+from harness.timed.session import Session
+from harness.timed.workspace import Workspace
+
+TRAIN_FILE: Final = "train.py"
+BENCHMARK_FILE: Final = "benchmark.json"
+# What a train file may read of hparams (`env.benchmark`).
+BENCHMARK_FIELDS: Final[dict[str, Any]] = {
+    "sequence_length": True,
+    "global_batch": True,
+    "optimizer": True,
+    "numerics": {"param_dtype", "compute_dtype"},
+}
+SHOWN_STAGES = {Stage.SETUP: PhaseName.SETUP, Stage.WARMUP: PhaseName.WARMUP}
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """One run as the judge saw it.
+
+    Attributes:
+        challenge: what was served.
+        seconds: from the release of the challenge to the last byte of the last commitment.
+        claims: each rank's DONE, in rank order.
+        commitments: each rank's, in rank order.
+        key: drawn after the last DONE.
+        plan: which rank had to open which piece.
+        peak_memory: bytes, what each rank says, in rank order; known once it has opened.
+    """
+
+    challenge: Challenge
+    seconds: float
+    claims: tuple[Done, ...]
+    commitments: tuple[Commitment, ...]
+    key: int
+    plan: OpeningPlan
+    peak_memory: tuple[int, ...] = ()
+
+
+def opened_folder(workspace: Workspace, run: int, rank: int) -> Path:
+    """Where a rank opens its state; `env.worker` knows the same name."""
+    return workspace.outbox / f"run{run}-rank{rank}"
+
+
+@dataclass(frozen=True)
+class TimedSetup:
+    """What the timed part needs."""
+
+    submission: Submission
+    hparams: Hparams
+    snapshot: Snapshot
+    sandbox: Sandbox
+    world_size: int
+    device: Device
+    runs: int
+
+
+def run_submission(
+    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str]
+) -> list[TimedRun]:
+    """Run the submission; when this returns or raises, no process of the sandbox is left.
+
+    Args:
+        log: gets what the sandbox printed, whatever happens.
+
+    Raises:
+        SubmissionError: the submission failed.
+        JudgeError: the sandbox failed before the submission was handed over.
+    """
+    hparams, world_size = setup.hparams, setup.world_size
+    phases.enter(PhaseName.LAUNCH)
+
+    def show(stage: Stage) -> None:
+        if stage in SHOWN_STAGES:
+            phases.enter(SHOWN_STAGES[stage])
+
+    with (
+        Session(workspace.sockets, world_size, show) as session,
+        setup.sandbox.start(_job(setup, workspace)) as running,
+    ):
+        try:
+            session.watch(running)
+            hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+            _check_ranks(hellos.messages)
+            phases.enter(PhaseName.LOAD)
+            session.broadcast(_assignment(setup, workspace))
+            session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
+            timed_runs = _runs(session, setup, workspace, phases)
+            # All is committed to and opened: a rank that dies now has failed nothing.
+            with suppress(SubmissionError):
+                session.broadcast(Bye())
+        finally:
+            phases.enter(PhaseName.STOP)
+            running.stop()
+            log.append(running.log())
+    return timed_runs
+
+
+def _check_ranks(hellos: Sequence[Hello]) -> None:
+    """Nothing of the submission has run yet: a wrong rank is a defect, or of another version."""
+    for rank, hello in enumerate(hellos):
+        said = (hello.protocol, hello.rank, hello.world_size)
+        due = (PROTOCOL_VERSION, rank, len(hellos))
+        if said != due:
+            raise JudgeError(
+                Code.WORKER_FAILED,
+                f"a worker says (protocol, rank, world size) = {said}, expected {due}",
+            )
+
+
+def _job(setup: TimedSetup, workspace: Workspace) -> Job:
+    shown = setup.hparams.model_dump_json(include=BENCHMARK_FIELDS)
+    write_readable(workspace.inbox / BENCHMARK_FILE, shown.encode())
+    return Job(
+        argv=torchrun_argv(setup.world_size, WORKER),
+        code=code_folder(workspace.code),
+        read_only=(setup.snapshot.model_dir, workspace.inbox, workspace.sockets),
+        writable=(workspace.outbox,),
+        environment={
+            "OMP_NUM_THREADS": str(threads_per_rank(setup.world_size)),
+            "TRAINJUDGE_SOCKETS": str(workspace.sockets),
+            "TRAINJUDGE_OUTBOX": str(workspace.outbox),
+            "TRAINJUDGE_DEVICE": setup.device,
+            "TRAINJUDGE_BENCHMARK": str(workspace.inbox / BENCHMARK_FILE),
+        },
+        limits=setup.hparams.limits,
+        outbox=workspace.outbox,
+        private=(workspace.inbox, workspace.sockets),
+        gpus=setup.world_size if setup.device == "cuda" else 0,
+    )
+
+
+def _assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
+    hparams = setup.hparams
+    return Assignment(
+        model_dir=str(setup.snapshot.model_dir),
+        inbox=str(workspace.inbox),
+        outbox=str(workspace.outbox),
+        param_dtype=hparams.numerics.param_dtype,
+        placement=hparams.numerics.placement,
+        dp_size=setup.submission.strategy.dp_size,
+        sequence_length=hparams.sequence_length,
+        global_batch=hparams.global_batch,
+        vocab_size=setup.snapshot.manifest.vocab_size,
+        warmup_steps=hparams.warmup_steps,
+        binding_hash=hparams.binding_hash,
+    )
+
+
+def _runs(
+    session: Session, setup: TimedSetup, workspace: Workspace, phases: Phases
+) -> list[TimedRun]:
+    """From the hand-over of the train file to the last OPENED."""
+    write_readable(workspace.inbox / TRAIN_FILE, setup.submission.source)
+    phases.enter(PhaseName.SETUP)
+    session.handed_over = True
+    session.broadcast(Import(file=TRAIN_FILE))
+
+    limits = setup.hparams.limits
+    corpus = setup.snapshot.tokens()
+    timed_runs = []
+    for run in range(setup.runs):
+        if run:
+            session.broadcast(Again(run=run))
+        session.gather(Ready, Stage.SETUP, limits.setup_seconds, run)
+        drawn = challenges.draw(corpus, setup.hparams)
+        phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
+        timed = _timed(session, setup, workspace, run, drawn)
+        phases.enter(PhaseName.OPEN)
+        session.send([Open(run=run, pieces=order) for order in timed.plan.orders])
+        opened = session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
+        peaks = tuple(message.peak_memory_bytes for message in opened.messages)
+        timed_runs.append(replace(timed, peak_memory=peaks))
+    return timed_runs
+
+
+def _timed(
+    session: Session, setup: TimedSetup, workspace: Workspace, run: int, drawn: Challenge
+) -> TimedRun:
+    """From the release of the data to the last commitment: the judge's clock."""
+    name = f"challenge{run}.safetensors"
+    # Written where no sandbox can look, so that releasing it is one rename.
+    drawn.write(workspace.private / name)
+    go = Go(run=run, steps=drawn.steps, challenge=name)
+    allowed = setup.hparams.limits.run_seconds
+
+    started = time.perf_counter()
+    os.rename(workspace.private / name, workspace.inbox / name)  # noqa: PTH104
+    session.broadcast(go)
+    done = session.gather(Done, Stage.TRAINING, allowed, run)
+    key = secrets.randbits(64)
+    session.broadcast(Key(run=run, key=f"{key:016x}"))
+    left = max(0.0, allowed - (time.perf_counter() - started))
+    commitments = session.gather(Commitment, Stage.RESULT, left, run)
+    return TimedRun(
+        challenge=drawn,
+        seconds=commitments.last - started,
+        claims=done.messages,
+        commitments=commitments.messages,
+        key=key,
+        plan=plan_opening(commitments.messages, setup.snapshot.layout),
+    )

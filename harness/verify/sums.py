@@ -1,0 +1,250 @@
+"""The inner loop of a comparison: sums over one box of one tensor, block by block, on one thread.
+
+Blocks are small enough for the cache. Their sums are float32 dot products over short runs, numpy's
+fastest way to read memory once; everything above a run is float64.
+"""
+
+import itertools
+import math
+import mmap
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import Code, JudgeError
+from harness.tensors.boxes import Box
+from harness.tensors.stored import is_floating
+
+BLOCK_ELEMENTS = 1 << 18
+CHUNK_ELEMENTS = 1 << 22
+# Elements of one float32 dot product: short enough for its rounding not to matter, and below the
+# size at which BLAS starts threads of its own.
+RUN_ELEMENTS = 1 << 12
+# A float32 sum of squares below this may have lost squares that are not normal numbers.
+TINY_SUM = 1e-28
+USES = ("initial", "reference", "submitted")
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stored piece as an array of its box's shape, as `states.as_array` gives it."""
+
+    box: Box
+    dtype: str  # torch's name
+    array: Array
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A box of one tensor, and what holds it in the three states.
+
+    Attributes:
+        name: of the tensor.
+        box: of one dimension at least.
+        sources: parts of the initial, the reference's and the submitted state that touch the box.
+        first: index of the box's first slice.
+        slices: number of slices whose sums are kept apart; 1 for a PLAIN tensor.
+    """
+
+    name: str
+    box: Box
+    sources: tuple[Sequence[Part], Sequence[Part], Sequence[Part]]
+    first: int
+    slices: int
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over one chunk: float64 [slices, 3] of |ws−wr|², |wr−w0|², |ws−w0|², and counts."""
+
+    sums: Floats
+    nonfinite: int
+    different: int
+
+
+def tiles(box: Box, limit: int) -> Iterator[Box]:
+    """Cut a box into row-major tiles of about equal size, none above `limit` elements."""
+    shape = box.shape
+    axis = 0
+    while math.prod(shape[axis + 1 :]) > limit:
+        axis += 1
+    most = max(1, limit // math.prod(shape[axis + 1 :]))
+    parts = math.ceil(shape[axis] / most)
+    edges = [shape[axis] * part // parts for part in range(parts + 1)]
+    for leading in np.ndindex(shape[:axis]):
+        for low, high in itertools.pairwise(edges):
+            start = (*leading, low, *(0 for _ in shape[axis + 1 :]))
+            offset = tuple(o + s for o, s in zip(box.offset, start, strict=True))
+            yield Box(offset, (*(1 for _ in leading), high - low, *shape[axis + 1 :]))
+
+
+class Scratch(threading.local):
+    """Buffers of one block, one set a thread, made on first use."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, np.dtype[Any]], Array] = {}
+
+    def get(self, use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        key = (use, dtype)
+        if key not in self._buffers:
+            self._buffers[key] = np.empty(BLOCK_ELEMENTS, dtype)
+        return self._buffers[key][: math.prod(shape)].reshape(shape)
+
+
+def run(chunk: Chunk, scratch: Scratch) -> Sums:
+    """Sums over one chunk, block by block. Infinities and NaN are counted, not warned about.
+
+    Raises:
+        JudgeError(INTERNAL): the pieces do not cover the box.
+        JudgeError(REFERENCE_FAILED): the initial or the reference's values are not finite.
+    """
+    sums = np.zeros((chunk.slices, 3))
+    nonfinite = different = 0
+    with np.errstate(all="ignore"):
+        for tile in tiles(chunk.box, BLOCK_ELEMENTS):
+            block = [
+                _stored(parts, tile, use, scratch)
+                for parts, use in zip(chunk.sources, USES, strict=True)
+            ]
+            if not is_floating(chunk.sources[1][0].dtype):
+                different += int(np.count_nonzero(block[2] != block[1]))
+                continue
+            first = tile.offset[0] - chunk.box.offset[0] if chunk.slices > 1 else 0
+            rows = tile.shape[0] if chunk.slices > 1 else 1
+            block_sums, bad = _block_sums(chunk, block, rows, scratch)
+            sums[first : first + rows] += block_sums
+            nonfinite += bad
+    for part in itertools.chain(*chunk.sources):
+        common = part.box.intersect(chunk.box)
+        if common is not None:
+            _release(part.array[_within(common, part.box)])
+    return Sums(sums, nonfinite, different)
+
+
+def _stored(parts: Sequence[Part], box: Box, use: str, scratch: Scratch) -> Array:
+    """The elements of a box as they are stored: a view where one part holds all of it, else a copy.
+
+    Putting them together costs one pass over the cache and keeps the reads of the files in order;
+    working on strided views of them takes twice as long.
+    """
+    copied = 0
+    for part in parts:
+        common = part.box.intersect(box)
+        if common is None:
+            continue
+        elements = part.array[_within(common, part.box)]
+        if common == box:
+            return elements
+        copy = scratch.get(use + " stored", elements.dtype, box.shape)
+        copy[_within(common, box)] = elements
+        copied += common.numel
+    if copied != box.numel:
+        raise JudgeError(Code.INTERNAL, f"the states compared do not cover {box} of a tensor")
+    return copy
+
+
+def _within(part: Box, box: Box) -> tuple[slice, ...]:
+    """Where `part` lies in an array of `box`."""
+    return tuple(
+        slice(low - start, low - start + size)
+        for low, start, size in zip(part.offset, box.offset, part.shape, strict=True)
+    )
+
+
+def _block_sums(
+    chunk: Chunk, block: Sequence[Array], rows: int, scratch: Scratch
+) -> tuple[Floats, int]:
+    """The three sums of every row, float64 [rows, 3], and the submission's non-finite elements."""
+    names = [parts[0].dtype for parts in chunk.sources]
+    dtype = np.dtype(np.float64 if "float64" in names else np.float32)
+    w0, wr, ws = (
+        _widened(part, name, use, dtype, scratch)
+        for part, name, use in zip(block, names, USES, strict=True)
+    )
+    difference = scratch.get("difference", dtype, ws.shape)
+    pairs = ((ws, wr), (wr, w0), (ws, w0))
+    sums = np.empty((rows, 3))
+    for column, (left, right) in enumerate(pairs):
+        np.subtract(left, right, out=difference)
+        sums[:, column] = _square_sums(difference.reshape(rows, -1))
+    if not (sums.min() >= TINY_SUM and sums.max() < np.inf):
+        for column, (left, right) in enumerate(pairs):
+            _correct(sums[:, column], left.reshape(rows, -1), right.reshape(rows, -1))
+    nonfinite = 0
+    if not np.isfinite(sums).all():
+        if not (np.isfinite(wr).all() and np.isfinite(w0).all()):
+            raise JudgeError(
+                Code.REFERENCE_FAILED,
+                f"{chunk.name}: the reference's weights are not finite; does the benchmark diverge?",
+            )
+        nonfinite = ws.size - int(np.count_nonzero(np.isfinite(ws)))
+        sums[~np.isfinite(sums)] = np.inf
+    return sums, nonfinite
+
+
+def _widened(part: Array, name: str, use: str, dtype: np.dtype[Any], scratch: Scratch) -> Array:
+    """The values of a block as `dtype` (float32 or float64); float32 as it lies in the file."""
+    if name == "bfloat16":
+        bits = scratch.get(use + " bits", np.dtype(np.uint32), part.shape)
+        np.left_shift(part, 16, out=bits, dtype=np.uint32)
+        part = bits.view(np.float32)
+    if part.dtype == dtype:
+        return part
+    values = scratch.get(use, dtype, part.shape)
+    np.copyto(values, part)
+    return values
+
+
+def _square_sums(rows: Array) -> Floats:
+    """Sum of squares of every row, float64 [rows], by dot products in the dtype of `rows`."""
+    count, columns = rows.shape
+    whole = columns - columns % RUN_ELEMENTS
+    if not whole:
+        short: Floats = np.vecdot(rows, rows).astype(np.float64)
+        return short
+    runs = rows[:, :whole].reshape(count, -1, RUN_ELEMENTS)
+    sums: Floats = np.vecdot(runs, runs).sum(axis=1, dtype=np.float64)
+    if whole < columns:
+        tail = rows[:, whole:]
+        sums += np.vecdot(tail, tail)
+    return sums
+
+
+def _correct(sums: Floats, left: Array, right: Array) -> None:
+    """Compute rows of |left − right|² whose squares left float32's range again, in float64."""
+    doubtful = ~((sums >= TINY_SUM) & (sums < np.inf))
+    equal = np.flatnonzero(sums == 0)
+    if equal.size == len(sums):
+        doubtful = (left != right).any(axis=1)
+    elif equal.size:
+        doubtful[equal] = (left[equal] != right[equal]).any(axis=1)
+    if doubtful.any():
+        again = left[doubtful].astype(np.float64)
+        again -= right[doubtful]
+        sums[doubtful] = np.vecdot(again, again)
+
+
+def _release(view: Array) -> None:
+    """Unmap what has been read of a file, so that resident memory does not grow with the model.
+
+    The pages stay in the page cache. Only read-only mappings are touched: dropping the pages of
+    any other would lose data.
+    """
+    mapping: object = view
+    while isinstance(mapping, (np.ndarray, memoryview)):
+        mapping = mapping.base if isinstance(mapping, np.ndarray) else mapping.obj
+    if not isinstance(mapping, mmap.mmap):
+        return
+    whole = np.frombuffer(mapping, np.uint8)
+    if whole.flags.writeable:
+        return
+    low, high = (bound - whole.ctypes.data for bound in np.lib.array_utils.byte_bounds(view))
+    low -= low % mmap.PAGESIZE
+    mapping.madvise(mmap.MADV_DONTNEED, low, high - low)

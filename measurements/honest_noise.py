@@ -1,0 +1,93 @@
+"""How often an honest run would be rejected: fresh challenges, judged with the shipped tolerances.
+
+    python measurements/honest_noise.py [--runs 100] [--hparams hparams.json]
+
+Every challenge is trained twice by the trusted loop, once as the reference and once in an honest
+variant that differs in everything at a time (two ranks, two micro-batches, eager attention, eager
+experts), and the second is judged like a submission. Nothing here was seen by `validator calibrate`.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+
+from harness import machine
+from harness.api import ready_snapshot
+from harness.benchmark.challenge import draw
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.calibrate import noise, variants
+from harness.reference.launch import default_variant, run_reference
+from harness.report import ProgressDisplay
+from harness.sandbox import choose
+from harness.tensors.stored import trusted_state
+from harness.timed.workspace import Workspace
+from harness.verification import Truth, secret_coordinates
+from harness.verify.metrics import RunMetrics
+
+RUNS_PER_LAUNCH = 20
+VARIANT = "world 2, 2 micro-batches, all eager"
+#: With float32 compute an update error above this is not rounding but a token that went to another expert.
+FLIP = 1e-5
+
+
+def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
+    """Metrics of `runs` honest runs on fresh challenges."""
+    hparams = loaded.hparams
+    device = machine.pick_device(hparams.world.device, hparams.world.size)
+    base = default_variant(hparams, hparams.world.size)
+    honest = next(v.variant for v in variants(base, hparams.global_batch) if v.name == VARIANT)
+    found: list[RunMetrics] = []
+    with ProgressDisplay() as progress:
+        snapshot = ready_snapshot(loaded, None, progress)
+        initial = trusted_state(snapshot.state_dir, snapshot.layout)
+        coordinates = secret_coordinates(snapshot.layout, hparams)
+        sandbox = choose("auto")
+        while len(found) < runs:
+            count = min(RUNS_PER_LAUNCH, runs - len(found))
+            challenges = [draw(snapshot.tokens(), hparams) for _ in range(count)]
+            with Workspace() as workspace:
+                truths, others = (
+                    run_reference(
+                        hparams, snapshot, challenges, coordinates, variant, sandbox, device,
+                        workspace.root / name,
+                    )
+                    for name, variant in (("reference", base), ("honest", honest))
+                )  # fmt: skip
+                found += [
+                    noise(
+                        Truth(initial, truth, coordinates, snapshot.layout, challenge.occurrences),
+                        other,
+                    )
+                    for challenge, truth, other in zip(challenges, truths, others, strict=True)
+                ]
+            progress.line(f"{len(found)} of {runs}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--hparams", type=Path, default=Path("hparams.json"))
+    options = parser.parse_args()
+    loaded = load(options.hparams)
+    hparams, tolerances = loaded.hparams, loaded.hparams.verify.tolerances
+    metrics = measure(loaded, options.runs)
+
+    print(f"{'metric':<22}{'median':>10}{'worst':>10}{'allowed':>10}{'over':>6}")
+    rejected: set[int] = set()
+    for name in RunMetrics.model_fields:
+        values = [getattr(one, name) for one in metrics]
+        allowed = getattr(tolerances, name)
+        over = {i for i, value in enumerate(values) if not value <= allowed}
+        rejected |= over
+        worst = max(values, key=lambda v: math.inf if math.isnan(v) else v)
+        print(f"{name:<22}{np.median(values):>10.1e}{worst:>10.1e}{allowed:>10.1e}{len(over):>6}")
+    print(f"{len(rejected)} of {len(metrics)} honest runs rejected")
+    if hparams.numerics.compute_dtype == "float32":
+        print(f"{sum(one.update_error > FLIP for one in metrics)} had a near tie flipped")
+
+
+if __name__ == "__main__":
+    main()

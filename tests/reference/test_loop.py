@@ -1,0 +1,145 @@
+"""The trusted loop: its variants agree, and its record is that of its own training.
+
+Its ranks are forked (`forked_ranks.py`). Every accepted evaluation in `test_evaluation.py` has launched
+it in a real sandbox, and `make test-all` does it here too.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.benchmark.challenge import Challenge, draw
+from harness.benchmark.hparams import Hparams, LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, JudgeError
+from harness.reference.launch import ReferenceRun, Variant, run_reference
+from harness.sandbox import Sandbox, choose
+from harness.tensors.stored import trusted_state
+from harness.verification import Truth, compare, secret_coordinates
+from harness.verify.attribution import Coordinates, gather
+from tests.forked_ranks import ForkedRanks
+
+pytest_plugins = ("tests.judging",)
+
+BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
+OTHER = Variant(world_size=2, micro_batches=2, compute_dtype="float32", attention="eager")
+
+
+@pytest.fixture(scope="module")
+def hparams(loaded: LoadedHparams) -> Hparams:
+    raw = loaded.hparams.model_dump()
+    raw |= {"sequence_length": 32, "steps": {"min": 3, "max": 3}}
+    return Hparams.model_validate(raw)
+
+
+@pytest.fixture(scope="module")
+def challenges(snapshot: Snapshot, hparams: Hparams) -> list[Challenge]:
+    return [draw(snapshot.tokens(), hparams) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def coordinates(snapshot: Snapshot, hparams: Hparams) -> Coordinates:
+    return secret_coordinates(snapshot.layout, hparams)
+
+
+@pytest.fixture(scope="module")
+def folder(launcher: Sandbox) -> Iterator[Path]:
+    """One for each launcher."""
+    path = Path(tempfile.mkdtemp(prefix="trainjudge-test-"))
+    path.chmod(0o711)  # the reference is another user
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["forked", pytest.param("sandboxed", marks=pytest.mark.slow)],
+)
+def launcher(request: pytest.FixtureRequest, forked_ranks: ForkedRanks) -> Sandbox:
+    return forked_ranks if request.param == "forked" else choose("auto")
+
+
+@pytest.fixture(scope="module")
+def launched(
+    snapshot: Snapshot,
+    hparams: Hparams,
+    challenges: list[Challenge],
+    coordinates: Coordinates,
+    folder: Path,
+    launcher: Sandbox,
+) -> dict[str, list[ReferenceRun]]:
+    return {
+        name: run_reference(
+            hparams, snapshot, challenges, coordinates, variant, launcher, "cpu", folder / name
+        )
+        for name, variant in {"base": BASE, "other": OTHER}.items()
+    }
+
+
+def test_sharding_micro_batches_and_attention_change_nothing_but_rounding(
+    launched: dict[str, list[ReferenceRun]],
+    challenges: list[Challenge],
+    snapshot: Snapshot,
+    coordinates: Coordinates,
+) -> None:
+    initial = trusted_state(snapshot.state_dir, snapshot.layout)
+    runs = zip(challenges, launched["base"], launched["other"], strict=True)
+    for challenge, base, other in runs:
+        truth = Truth(initial, base, coordinates, snapshot.layout, challenge.occurrences)
+        (comparison,), (attribution,) = compare(truth, [other.state])
+        assert 0 < comparison.update_error < 1e-3
+        assert attribution.weights == pytest.approx([1.0] * 3, abs=1e-2)
+        assert other.losses == pytest.approx(base.losses, abs=1e-4)
+
+
+def test_the_recorded_updates_add_up_to_the_final_state(
+    launched: dict[str, list[ReferenceRun]], coordinates: Coordinates
+) -> None:
+    for run in (*launched["base"], *launched["other"]):
+        final = gather(run.state, coordinates)
+        assert run.initial + run.step_updates.sum(axis=0) == pytest.approx(final, abs=1e-7)
+        assert (np.abs(run.step_updates).max(axis=1) > 0).all()
+
+
+def test_losses_are_of_every_row_at_every_step(
+    launched: dict[str, list[ReferenceRun]], hparams: Hparams, snapshot: Snapshot
+) -> None:
+    for run in launched["base"]:
+        assert run.losses.shape == (3, hparams.global_batch)
+        assert run.losses[0] == pytest.approx(np.log(snapshot.manifest.vocab_size), abs=1.5)
+
+
+def test_each_challenge_is_trained_from_the_same_initial_weights(
+    launched: dict[str, list[ReferenceRun]],
+) -> None:
+    first, second = launched["base"]
+    assert np.array_equal(first.initial, second.initial)
+    assert not np.array_equal(first.step_updates, second.step_updates)
+
+
+def test_a_reference_that_fails_is_our_fault_and_says_why(
+    snapshot: Snapshot,
+    hparams: Hparams,
+    challenges: list[Challenge],
+    coordinates: Coordinates,
+    folder: Path,
+    launcher: Sandbox,
+) -> None:
+    broken = BASE.model_copy(update={"attention": "no-such-kernel"})
+    with pytest.raises(JudgeError) as caught:
+        run_reference(
+            hparams,
+            snapshot,
+            challenges,
+            coordinates,
+            broken,
+            launcher,
+            "cpu",
+            folder / "broken",
+        )
+    assert caught.value.code is Code.REFERENCE_FAILED
+    assert "no-such-kernel" in caught.value.detail
