@@ -1,6 +1,6 @@
 """Verifying runs, once the sandbox is gone: open what was committed, train the reference, compare.
 
-This joins the rooms: `sandbox.outbox` reads what a submission wrote, `reference_job` trains, and
+This joins the rooms: `opening/` reads what a submission wrote, `reference/` trains, and
 `verify/` knows numbers only.
 """
 

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
-from tests.project import ROOT
-
-Edit = Callable[[dict[str, Any]], LoadedHparams]
+from tests.project import ROOT, Edit
 
 
 @pytest.fixture(scope="session", autouse=True)

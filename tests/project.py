@@ -1,7 +1,11 @@
-"""Where the project lies, for tests at any depth."""
+"""What tests at any depth name: where the project lies, and a benchmark with changes."""
 
+from collections.abc import Callable
+from typing import Any
+
+from harness.benchmark.hparams import LoadedHparams
 from harness.paths import PROJECT
 
 ROOT = PROJECT
-#: Train files that fail, cheat, or are odd.
-TRAIN_FILES = ROOT / "tests" / "submissions"
+#: Makes a benchmark that differs, as the fixture `edited` does: from dotted fields to their values.
+Edit = Callable[[dict[str, Any]], LoadedHparams]

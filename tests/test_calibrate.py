@@ -1,5 +1,5 @@
 """Tolerances from noise. The launches of real variants are `validator calibrate`'s own business and
-`tests/test_reference.py`'s; here is what is made of their figures."""
+`tests/reference/test_loop.py`'s; here is what is made of their figures."""
 
 import json
 from pathlib import Path

@@ -32,7 +32,7 @@ FOR_A_SANDBOX = {
     "outbox_flood",
     "reads_reference",
 }
-#: Judged in a real sandbox in the quick run too. The flood of output is in test_sandbox_limits.py.
+#: Judged in a real sandbox in the quick run too. The flood of output is in conformance/test_limits.py.
 SANDBOXED = FOR_A_SANDBOX - {"floods_stdout"} | {"killed_rank"}
 #: They end at `limits.run_seconds`.
 ENDLESS = {"hangs_rank"}

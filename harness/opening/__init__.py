@@ -1,1 +1,1 @@
-"""."""
+"""One story: which committed pieces have to be opened by whom (`plan`), and what was (`read`)."""

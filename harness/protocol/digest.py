@@ -33,8 +33,8 @@ which 17 can be lost where the changes of a column add up to 0), one of multiple
 2^s times that.
 
 **What it does not do.** It is linear: whoever knows the key can change a few hundred low mantissa
-bits so that the sum stays (generalised birthday; `tests/test_digest.py` does it). A rank learns the
-key before it opens its state, so the pieces carry a SHA-256 too (`bind=True`).
+bits so that the sum stays (generalised birthday; `tests/protocol/test_digest.py` does it). A rank
+learns the key before it opens its state, so the pieces carry a SHA-256 too (`bind=True`).
 """
 
 import hashlib

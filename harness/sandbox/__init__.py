@@ -1,10 +1,10 @@
-"""Everything dangerous: running untrusted code, ending it, and reading what it left behind.
+"""Everything dangerous: running untrusted code, and ending it.
 
 `choose` picks a level of isolation, `Sandbox.start` runs a `Job` at it, and the `Running` that it
 returns ends with nothing left. `docs/sandbox.md` states every limit and every gap.
 
-The readers of what a sandbox wrote (`shards`, `outbox`) are imported from their own modules: this
-package is also what the supervisor process imports, so it stays within the standard library.
+What a sandbox wrote is read elsewhere (`opening/`, `tensors/`). The supervisor process imports this
+package, so it stays within the standard library.
 """
 
 from harness.sandbox.code import code_folder, torchrun_argv

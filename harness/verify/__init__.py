@@ -1,1 +1,1 @@
-"""From opened states to findings: form, loss, update error, norm ratio, step attribution."""
+"""Numbers only: how far an update is from the reference's, of which steps it is, what that means."""

@@ -3,7 +3,7 @@
 With w0 the initial, wr the reference's and ws the submitted weights:
     update error  ‖ws − wr‖ / ‖wr − w0‖        norm ratio  ‖ws − w0‖ / ‖wr − w0‖
 The states stay in their files, cut into boxes in three different ways. A tensor is read in blocks of
-its rows (`verify/blocks.py`), by a few threads. Their sums are added in a fixed order, so a comparison
+its rows (`verify/sums.py`), by a few threads. Their sums are added in a fixed order, so a comparison
 gives the same numbers with any number of threads and any cuts.
 """
 

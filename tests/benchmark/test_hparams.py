@@ -1,19 +1,16 @@
 """hparams.json: a bad file gets one clear line per problem, and nothing is silently a default."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import MAX_FILE_BYTES, Hparams, LoadedHparams, load
+from harness.benchmark.hparams import MAX_FILE_BYTES, Hparams, load
 from harness.errors import Code, InputError
-from tests.project import ROOT
+from tests.project import ROOT, Edit
 
 COMMIT = "0" * 40
-
-Edit = Callable[[dict[str, Any]], LoadedHparams]
 
 
 def problems(path: Path) -> list[str]:

@@ -21,10 +21,9 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.errors import Code, InputError, JudgeError
 from tests.hub_standin import Hub, Repository, hub_standin
-from tests.project import ROOT
+from tests.project import ROOT, Edit
 from tests.tiny_models import TINY, TINY_MOE, TOKENIZER, stored_state, tiny_model
 
-Edit = Callable[[dict[str, Any]], LoadedHparams]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
 

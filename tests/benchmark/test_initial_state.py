@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,11 @@ from transformers import AutoConfig
 
 from env.model import load_model
 from harness.benchmark import initial_state
-from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.tensors.boxes import TensorKind
-from tests.project import ROOT
+from tests.project import ROOT, Edit
 from tests.tiny_models import TINY, TINY_MOE, stored_state
-
-Edit = Callable[[dict[str, Any]], LoadedHparams]
 
 DEEPSEEK = {
     **{key: value for key, value in TINY.items() if key != "head_dim"},

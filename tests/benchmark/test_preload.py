@@ -5,7 +5,6 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
-from tests.project import ROOT
+from tests.project import ROOT, Edit
 from tests.tiny_models import TINY, TOKENIZER
-
-Edit = Callable[[dict[str, Any]], LoadedHparams]
 
 
 def test_a_second_preload_makes_the_same_bytes_and_leaves_the_random_state_alone(

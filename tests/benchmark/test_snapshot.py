@@ -17,9 +17,7 @@ from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot, default_directory, open_snapshot
 from harness.errors import Code, InputError
 from harness.tensors.boxes import TensorKind
-from tests.project import ROOT
-
-Edit = Callable[[dict[str, Any]], LoadedHparams]
+from tests.project import ROOT, Edit
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ SYNOPSIS
     one program, so a level that breaks early fails all of these with the log of that launch.
 
     Run it as root and as an ordinary user: a judge that is root gives sandboxes users of their own.
-    test_sandbox_reruns.py does so with the levels of this project.
+    tests/sandbox/test_reruns.py does so with the levels of this project.
 
 ALL LEVELS, `none` too
     Honest work

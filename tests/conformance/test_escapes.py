@@ -175,7 +175,7 @@ def test_a_train_file_gets_nothing_out_of_the_judge(
     got_nothing(level, scene, result)
 
 
-@pytest.mark.slow  # test_sandbox_docker.py and test_evaluation.py judge an honest file in the quick run
+@pytest.mark.slow  # sandbox/test_docker.py and test_evaluation.py judge an honest file in the quick run
 def test_a_train_file_that_has_tried_all_is_judged_like_any_other(
     level: Level,
     sandbox: Sandbox,

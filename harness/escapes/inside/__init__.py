@@ -1,6 +1,6 @@
 """What an attacker would try from inside a sandbox: one function for each attempt.
 
-`harness.escape_probe` copies this package into a sandbox and runs it there, and the tests do so from
+`harness.escapes.probe` copies this package into a sandbox and runs it there, and the tests do so from
 inside a train file. Standard library only, and nothing of the project: it runs where the project is
 not. Targets are decoys that the judge has set up (a process, files, sockets), and nothing here does
 harm where it succeeds: no setting is changed, and every appetite has an end.

@@ -27,7 +27,7 @@ class Briefing:
 
     Attributes:
         marker: is in the name of every file that is made.
-        root: work folder of this evaluation (`harness.workspace`).
+        root: work folder of this evaluation (`harness.timed.workspace`).
         model: model folder of the snapshot.
         corpus: the packed tokens.
         hellos: frames that open this evaluation's sockets, one per rank.

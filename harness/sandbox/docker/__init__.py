@@ -1,1 +1,1 @@
-"""."""
+"""Level `docker`: the ranks in a hardened container of the project's image, the judge outside."""
