@@ -52,6 +52,13 @@ class Workspace:
             _check_free(keep)
         self._keep = keep
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
+        try:
+            self._make_folders()
+        except BaseException:  # a signal that asks the judge to end among them
+            remove_tree(self.root)
+            raise
+
+    def _make_folders(self) -> None:
         self.root.chmod(0o711)
         self.inbox = self._folder("inbox", 0o755)
         self.outbox = self._folder("outbox", 0o700)

@@ -148,7 +148,8 @@ def waiting_judge(tmp_path: Path, disposition: str) -> subprocess.Popen[str]:
         f"    signal.signal(number, signal.{disposition})\n"
         "@app.command()\n"
         "def wait() -> None:\n"
-        "    with Workspace() as workspace:\n"
+        "    with Workspace():\n"
+        "        print('at work', flush=True)\n"
         "        time.sleep(60)\n"
         "with exit_statuses():\n"
         "    app(['wait'])\n"
@@ -157,13 +158,23 @@ def waiting_judge(tmp_path: Path, disposition: str) -> subprocess.Popen[str]:
         [sys.executable, "-c", code],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 30
-    while not list(tmp_path.glob("trainjudge-*/private")) and time.monotonic() < until:
-        time.sleep(0.02)
+    assert judge.stdout is not None
+    assert judge.stdout.readline() == "at work\n"
     return judge
+
+
+def test_a_signal_while_the_folder_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("harness.timed.workspace.this_process", lambda: sys.exit(1))
+    with pytest.raises(SystemExit):
+        Workspace()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
