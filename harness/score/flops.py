@@ -50,9 +50,8 @@ class ParameterCount:
         active: those that a token uses: of routed experts top_k/num_experts, all others in full.
         input_embedding: the input embedding, whether tied to the head or not.
         tied: the input embedding is the output head too.
-        matmul: those that are a factor of a matrix product: neither biases, norms nor embeddings,
-            but an embedding that is tied to the head.
-        matmul_active: `matmul` with routed experts counted as in `active`.
+        matmul_active: of the active ones, those that are a factor of a matrix product: neither
+            biases, norms nor embeddings, but an embedding that is tied to the head.
         routed_experts: all routed experts of all layers, biases included.
         layers: decoder layers.
         moe_layers: layers with routed experts.
@@ -68,7 +67,6 @@ class ParameterCount:
     active: int
     input_embedding: int
     tied: bool
-    matmul: int
     matmul_active: int
     routed_experts: int
     layers: int
@@ -106,7 +104,6 @@ def count_parameters(config: "PretrainedConfig") -> ParameterCount:
     total = sum(p.numel() for p in model.parameters())
     routed = sum(expert_ids.values())
     routed_factors = sum(n for key, n in factors.items() if key in expert_ids)
-    matmul = sum(factors.values())
     heads = _heads(config, text)
     return ParameterCount(
         model_type=str(config.model_type),
@@ -114,8 +111,7 @@ def count_parameters(config: "PretrainedConfig") -> ParameterCount:
         active=total - _idle(routed, num_experts, top_k),
         input_embedding=embedding.numel(),
         tied=tied,
-        matmul=matmul,
-        matmul_active=matmul - _idle(routed_factors, num_experts, top_k),
+        matmul_active=sum(factors.values()) - _idle(routed_factors, num_experts, top_k),
         routed_experts=routed,
         layers=text.num_hidden_layers,
         moe_layers=len({layer_of(name) for name in containers}),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from harness.errors import Code, JudgeError
 from harness.tensors.boxes import Box, State, StoredPiece, TensorKind, TensorSpec
 from harness.tensors.stored import as_array, is_floating
-from harness.verify.sums import CHUNK_ELEMENTS, Chunk, Floats, Part, Scratch, Sums, run, tiles
+from harness.verify.sums import CHUNK_ELEMENTS, Chunk, Floats, PieceArray, Scratch, Sums, cut, run
 
 Counts = npt.NDArray[np.int64]
 
@@ -131,8 +131,8 @@ def compare_states(
         for chunk in _chunks(name, spec, [state[name] for state in (initial, reference, submitted)])
     )
     with ThreadPoolExecutor(threads) as pool:
-        for chunk, part in _in_order(pool, lambda chunk: run(chunk, scratch), chunks, 8 * threads):
-            totals[chunk.name].add(chunk, part)
+        for chunk, sums in _in_order(pool, lambda chunk: run(chunk, scratch), chunks, 8 * threads):
+            totals[chunk.name].add(chunk, sums)
     return _summary(layout, totals, occurrences)
 
 
@@ -152,10 +152,10 @@ class _Totals:
         sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
         return cls(np.zeros((spec.shape[0] if sliced else 1, 3)))
 
-    def add(self, chunk: Chunk, part: Sums) -> None:
-        self.sums[chunk.first : chunk.first + chunk.slices] += part.sums
-        self.nonfinite += part.nonfinite
-        self.different += part.different
+    def add(self, chunk: Chunk, sums: Sums) -> None:
+        self.sums[chunk.first : chunk.first + chunk.slices] += sums.sums
+        self.nonfinite += sums.nonfinite
+        self.different += sums.different
 
 
 def _chunks(
@@ -167,7 +167,7 @@ def _chunks(
     initial, reference, submitted = (_Pieces(pieces) for pieces in states)
     sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
     shape = spec.shape or (1,)
-    for box in tiles(Box((0,) * len(shape), shape), CHUNK_ELEMENTS):
+    for box in cut(Box((0,) * len(shape), shape), CHUNK_ELEMENTS):
         yield Chunk(
             name,
             box,
@@ -181,20 +181,20 @@ class _Pieces:
     """Finds the pieces of a tensor that touch a box; a submission may cut it into very many."""
 
     def __init__(self, pieces: Sequence[StoredPiece]) -> None:
-        self._parts = [_part(piece) for piece in pieces]
-        self._low = np.array([part.box.offset for part in self._parts])
-        self._high = self._low + np.array([part.box.shape for part in self._parts])
+        self._arrays = [_as_array(piece) for piece in pieces]
+        self._low = np.array([each.box.offset for each in self._arrays])
+        self._high = self._low + np.array([each.box.shape for each in self._arrays])
 
-    def touching(self, box: Box) -> list[Part]:
+    def touching(self, box: Box) -> list[PieceArray]:
         high = np.add(box.offset, box.shape)
         touched = ((self._low < high) & (self._high > box.offset)).all(axis=1)
-        return [self._parts[int(index)] for index in np.flatnonzero(touched)]
+        return [self._arrays[int(index)] for index in np.flatnonzero(touched)]
 
 
-def _part(piece: StoredPiece) -> Part:
+def _as_array(piece: StoredPiece) -> PieceArray:
     """The piece for the inner loop, which knows no scalars: they are vectors of one element."""
     box = piece.box if piece.box.shape else Box((0,), (1,))
-    return Part(box, piece.dtype, as_array(piece).reshape(box.shape))
+    return PieceArray(box, piece.dtype, as_array(piece).reshape(box.shape))
 
 
 def _in_order(

@@ -33,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Part:
+class PieceArray:
     """A stored piece as an array of its box's shape, as `states.as_array` gives it."""
 
     box: Box
@@ -48,14 +48,14 @@ class Chunk:
     Attributes:
         name: of the tensor.
         box: of one dimension at least.
-        sources: parts of the initial, the reference's and the submitted state that touch the box.
+        sources: pieces of the initial, the reference's and the submitted state that touch the box.
         first: index of the box's first slice.
         slices: number of slices whose sums are kept apart; 1 for a PLAIN tensor.
     """
 
     name: str
     box: Box
-    sources: tuple[Sequence[Part], Sequence[Part], Sequence[Part]]
+    sources: tuple[Sequence[PieceArray], Sequence[PieceArray], Sequence[PieceArray]]
     first: int
     slices: int
 
@@ -69,15 +69,15 @@ class Sums:
     different: int
 
 
-def tiles(box: Box, limit: int) -> Iterator[Box]:
-    """Cut a box into row-major tiles of about equal size, none above `limit` elements."""
+def cut(box: Box, limit: int) -> Iterator[Box]:
+    """Cut a box into row-major boxes of about equal size, none above `limit` elements."""
     shape = box.shape
     axis = 0
     while math.prod(shape[axis + 1 :]) > limit:
         axis += 1
     most = max(1, limit // math.prod(shape[axis + 1 :]))
-    parts = math.ceil(shape[axis] / most)
-    edges = [shape[axis] * part // parts for part in range(parts + 1)]
+    count = math.ceil(shape[axis] / most)
+    edges = [shape[axis] * index // count for index in range(count + 1)]
     for leading in np.ndindex(shape[:axis]):
         for low, high in itertools.pairwise(edges):
             start = (*leading, low, *(0 for _ in shape[axis + 1 :]))
@@ -108,38 +108,38 @@ def run(chunk: Chunk, scratch: Scratch) -> Sums:
     sums = np.zeros((chunk.slices, 3))
     nonfinite = different = 0
     with np.errstate(all="ignore"):
-        for tile in tiles(chunk.box, BLOCK_ELEMENTS):
+        for place in cut(chunk.box, BLOCK_ELEMENTS):
             block = [
-                _stored(parts, tile, use, scratch)
-                for parts, use in zip(chunk.sources, USES, strict=True)
+                _stored(pieces, place, use, scratch)
+                for pieces, use in zip(chunk.sources, USES, strict=True)
             ]
             if not is_floating(chunk.sources[1][0].dtype):
                 different += int(np.count_nonzero(block[2] != block[1]))
                 continue
-            first = tile.offset[0] - chunk.box.offset[0] if chunk.slices > 1 else 0
-            rows = tile.shape[0] if chunk.slices > 1 else 1
+            first = place.offset[0] - chunk.box.offset[0] if chunk.slices > 1 else 0
+            rows = place.shape[0] if chunk.slices > 1 else 1
             block_sums, bad = _block_sums(chunk, block, rows, scratch)
             sums[first : first + rows] += block_sums
             nonfinite += bad
-    for part in itertools.chain(*chunk.sources):
-        common = part.box.intersect(chunk.box)
+    for piece in itertools.chain(*chunk.sources):
+        common = piece.box.intersect(chunk.box)
         if common is not None:
-            _release(part.array[_within(common, part.box)])
+            _release(piece.array[_within(common, piece.box)])
     return Sums(sums, nonfinite, different)
 
 
-def _stored(parts: Sequence[Part], box: Box, use: str, scratch: Scratch) -> Array:
-    """The elements of a box as they are stored: a view where one part holds all of it, else a copy.
+def _stored(pieces: Sequence[PieceArray], box: Box, use: str, scratch: Scratch) -> Array:
+    """The elements of a box as they are stored: a view where one piece holds all of it, else a copy.
 
     Putting them together costs one pass over the cache and keeps the reads of the files in order;
     working on strided views of them takes twice as long.
     """
     copied = 0
-    for part in parts:
-        common = part.box.intersect(box)
+    for piece in pieces:
+        common = piece.box.intersect(box)
         if common is None:
             continue
-        elements = part.array[_within(common, part.box)]
+        elements = piece.array[_within(common, piece.box)]
         if common == box:
             return elements
         copy = scratch.get(use + " stored", elements.dtype, box.shape)
@@ -150,11 +150,11 @@ def _stored(parts: Sequence[Part], box: Box, use: str, scratch: Scratch) -> Arra
     return copy
 
 
-def _within(part: Box, box: Box) -> tuple[slice, ...]:
-    """Where `part` lies in an array of `box`."""
+def _within(inner: Box, box: Box) -> tuple[slice, ...]:
+    """Where `inner` lies in an array of `box`."""
     return tuple(
         slice(low - start, low - start + size)
-        for low, start, size in zip(part.offset, box.offset, part.shape, strict=True)
+        for low, start, size in zip(inner.offset, box.offset, inner.shape, strict=True)
     )
 
 
@@ -162,11 +162,11 @@ def _block_sums(
     chunk: Chunk, block: Sequence[Array], rows: int, scratch: Scratch
 ) -> tuple[Floats, int]:
     """The three sums of every row, float64 [rows, 3], and the submission's non-finite elements."""
-    names = [parts[0].dtype for parts in chunk.sources]
+    names = [pieces[0].dtype for pieces in chunk.sources]
     dtype = np.dtype(np.float64 if "float64" in names else np.float32)
     w0, wr, ws = (
-        _widened(part, name, use, dtype, scratch)
-        for part, name, use in zip(block, names, USES, strict=True)
+        _widened(stored, name, use, dtype, scratch)
+        for stored, name, use in zip(block, names, USES, strict=True)
     )
     difference = scratch.get("difference", dtype, ws.shape)
     pairs = ((ws, wr), (wr, w0), (ws, w0))
@@ -189,16 +189,16 @@ def _block_sums(
     return sums, nonfinite
 
 
-def _widened(part: Array, name: str, use: str, dtype: np.dtype[Any], scratch: Scratch) -> Array:
+def _widened(stored: Array, name: str, use: str, dtype: np.dtype[Any], scratch: Scratch) -> Array:
     """The values of a block as `dtype` (float32 or float64); float32 as it lies in the file."""
     if name == "bfloat16":
-        bits = scratch.get(use + " bits", np.dtype(np.uint32), part.shape)
-        np.left_shift(part, 16, out=bits, dtype=np.uint32)
-        part = bits.view(np.float32)
-    if part.dtype == dtype:
-        return part
-    values = scratch.get(use, dtype, part.shape)
-    np.copyto(values, part)
+        bits = scratch.get(use + " bits", np.dtype(np.uint32), stored.shape)
+        np.left_shift(stored, 16, out=bits, dtype=np.uint32)
+        stored = bits.view(np.float32)
+    if stored.dtype == dtype:
+        return stored
+    values = scratch.get(use, dtype, stored.shape)
+    np.copyto(values, stored)
     return values
 
 

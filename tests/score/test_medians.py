@@ -25,7 +25,6 @@ MODEL = ParameterCount(
     active=1000,
     input_embedding=100,
     tied=False,
-    matmul=1200,
     matmul_active=700,
     routed_experts=600,
     layers=5,

@@ -15,7 +15,7 @@ import pytest
 from harness.errors import Code, JudgeError
 from harness.tensors.boxes import Box
 from harness.verify import sums as blocks
-from harness.verify.sums import Chunk, Part, Scratch, Sums, run, tiles
+from harness.verify.sums import Chunk, PieceArray, Scratch, Sums, cut, run
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +24,7 @@ def chunk(initial: Array, reference: Array, submitted: Array, dtype: str, slices
     """All of one tensor, each state in one part."""
     box = Box((0,) * initial.ndim, initial.shape)
     initial_part, reference_part, submitted_part = (
-        [Part(box, dtype, array)] for array in (initial, reference, submitted)
+        [PieceArray(box, dtype, array)] for array in (initial, reference, submitted)
     )
     return Chunk("w", box, (initial_part, reference_part, submitted_part), 0, slices)
 
@@ -69,7 +69,7 @@ def test_rows_that_lie_in_several_blocks_are_counted_where_they_belong(
     box = Box((10, 0), (5, 2))
     zero, one = np.zeros((5, 2), np.float32), np.ones((5, 2), np.float32)
     submitted = np.array([[1, 1], [1, 1], [1, 1], [1, 4], [1, 1]], np.float32)
-    parts = tuple([Part(box, "float32", array)] for array in (zero, one, submitted))
+    parts = tuple([PieceArray(box, "float32", array)] for array in (zero, one, submitted))
     found = run(Chunk("w", box, (parts[0], parts[1], parts[2]), 10, 5), Scratch())
     assert found.sums[:, 0].tolist() == [0, 0, 0, 9, 0]
     assert found.sums[:, 1].tolist() == [2, 2, 2, 2, 2]
@@ -106,9 +106,9 @@ def test_float64_is_compared_as_float64() -> None:
 def test_states_of_different_widths_are_compared_in_the_wider() -> None:
     box = Box((0,), (1,))
     parts = (
-        [Part(box, "bfloat16", np.array([0x3F80], np.uint16))],  # 1.0
-        [Part(box, "float32", np.array([1.5], np.float32))],
-        [Part(box, "float64", np.array([1.5 + 2**-40]))],
+        [PieceArray(box, "bfloat16", np.array([0x3F80], np.uint16))],  # 1.0
+        [PieceArray(box, "float32", np.array([1.5], np.float32))],
+        [PieceArray(box, "float64", np.array([1.5 + 2**-40]))],
     )
     found = run(Chunk("w", box, parts, 0, 1), Scratch())
     assert found.sums[0, :2].tolist() == [2.0**-80, 0.25]
@@ -230,7 +230,7 @@ def test_a_submission_cannot_hide_a_trusted_state_that_is_not_finite() -> None:
         sums([0, math.nan], [1, math.nan], [1, math.nan])
 
 
-# --- tiles, parts and buffers -----------------------------------------------------------------------
+# --- cuts, pieces and buffers -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,16 +258,16 @@ def test_a_submission_cannot_hide_a_trusted_state_that_is_not_finite() -> None:
 def test_a_box_is_cut_in_order_of_memory_and_no_tile_is_above_the_limit(
     box: Box, limit: int, expected: list[tuple[tuple[int, ...], tuple[int, ...]]]
 ) -> None:
-    assert [(tile.offset, tile.shape) for tile in tiles(box, limit)] == expected
+    assert [(place.offset, place.shape) for place in cut(box, limit)] == expected
 
 
 def test_a_state_in_parts_is_put_together_in_whatever_order_they_come() -> None:
     box = Box((0, 0), (2, 3))
     stored = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-    left = Part(Box((0, 0), (2, 1)), "float32", stored[:, :1])
-    right = Part(Box((0, 1), (2, 2)), "float32", stored[:, 1:])
-    whole = Part(box, "float32", np.zeros((2, 3), np.float32))
-    reference = Part(box, "float32", np.ones((2, 3), np.float32))
+    left = PieceArray(Box((0, 0), (2, 1)), "float32", stored[:, :1])
+    right = PieceArray(Box((0, 1), (2, 2)), "float32", stored[:, 1:])
+    whole = PieceArray(box, "float32", np.zeros((2, 3), np.float32))
+    reference = PieceArray(box, "float32", np.ones((2, 3), np.float32))
     for submitted in ([left, right], [right, left]):
         found = run(Chunk("w", box, ([whole], [reference], submitted), 0, 2), Scratch())
         assert found.sums.tolist() == [[5.0, 3.0, 14.0], [50.0, 3.0, 77.0]]
@@ -277,9 +277,9 @@ def test_a_state_in_parts_is_put_together_in_whatever_order_they_come() -> None:
 def test_a_part_that_is_missing_is_our_failure(rows: int) -> None:
     """What lies in the buffer from the tensor before must never be judged in its place."""
     box = Box((0,), (2,))
-    whole = Part(box, "float32", np.ones(2, np.float32))
-    part = Part(Box((0,), (rows,)), "float32", np.ones(rows, np.float32))
-    elsewhere = Part(Box((5,), (2,)), "float32", np.ones(2, np.float32))
+    whole = PieceArray(box, "float32", np.ones(2, np.float32))
+    part = PieceArray(Box((0,), (rows,)), "float32", np.ones(rows, np.float32))
+    elsewhere = PieceArray(Box((5,), (2,)), "float32", np.ones(2, np.float32))
     with pytest.raises(JudgeError, match="do not cover") as caught:
         run(Chunk("w", box, ([whole], [whole], [part, elsewhere]), 0, 1), Scratch())
     assert caught.value.code is Code.INTERNAL
@@ -341,7 +341,7 @@ def test_only_what_was_read_leaves_memory(shift: int, left: int, tmp_path: Path)
     offset = FLOATS // 4 + shift
     submitted = raw.view(np.float32)[offset : offset + FLOATS // 2]
     zero = np.zeros(FLOATS // 2, np.float32)
-    parts = tuple([Part(box, "float32", array)] for array in (zero, zero + 1, submitted))
+    parts = tuple([PieceArray(box, "float32", array)] for array in (zero, zero + 1, submitted))
     run(Chunk("w", box, (parts[0], parts[1], parts[2]), 0, 1), Scratch())
     assert resident(raw) == left
 
