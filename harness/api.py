@@ -6,6 +6,7 @@ from harness.benchmark.hparams import EmbeddedModel, LoadedHparams, load_hparams
 from harness.benchmark.snapshot import Snapshot, open_snapshot
 from harness.errors import Code, InputError
 from harness.evaluate import Options, evaluate
+from harness.kept import write_result
 from harness.phases import Phases
 from harness.report import ProgressDisplay
 from harness.result import EvaluationResult
@@ -53,7 +54,22 @@ def judge_file(
         progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
         opened = ready_snapshot(loaded, snapshot, progress)
         options = Options(world_size=world_size, runs=runs, keep=keep)
-        return evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
+        result = evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
+    if keep is not None and keep.is_dir():
+        write_result(keep, result)
+    return result
+
+
+def rejudge_folder(
+    folder: Path, *, hparams: Path | None = None, snapshot: Path | None = None, quiet: bool = False
+) -> EvaluationResult:
+    """`validator rejudge FOLDER` as a function. Raises InputError."""
+    from harness.rejudge import rejudge
+
+    loaded = load_hparams(hparams)
+    with ProgressDisplay(quiet) as progress:
+        opened = ready_snapshot(loaded, snapshot, progress)
+        return rejudge(folder, loaded, opened, progress.line)
 
 
 def describe_sandbox(sandbox: Sandbox) -> str:

@@ -14,29 +14,20 @@ from harness import machine
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.caveats import caveats
+from harness.conclusion import conclude
 from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
+from harness.kept import write_kept
 from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import printable
 from harness.reference.launch import check_rows, default_variant
-from harness.result import (
-    EvaluationResult,
-    RunResult,
-)
+from harness.result import EvaluationResult
 from harness.sandbox import Sandbox
 from harness.score.medians import score
 from harness.submission.read import read
 from harness.timed.run import TimedSetup, run_submission
 from harness.timed.workspace import Workspace, check_room
 from harness.verification import verify
-from harness.verify.checks import Finding, Severity
-
-MOST_EXPLANATORY_FIRST = (
-    Code.STATE_INVALID,
-    Code.UPDATE_MISMATCH,
-    Code.LOSS_MISMATCH,
-    Code.TOKENS_MISMATCH,
-)
 
 
 @dataclass(frozen=True)
@@ -103,25 +94,7 @@ def evaluate(
             traceback.format_exc(),
         )
         return partial.failed(Verdict.ERROR, defect)
-    failed = _rejection(partial.runs)
-    if failed is not None:
-        run, finding = failed
-        where = f"run {run.run + 1}: " if len(partial.runs) > 1 else ""
-        return partial.result(Verdict.REJECTED, finding.code, where + finding.message)
-    return partial.result(
-        Verdict.ACCEPTED, Code.OK, "the loss and the update agree with the trusted reference"
-    )
-
-
-def _rejection(runs: list[RunResult]) -> tuple[RunResult, Finding] | None:
-    """The finding that says most: wrong weights explain a wrong loss, and not the other way round."""
-    rejecting = [
-        (run, finding)
-        for run in runs
-        for finding in run.findings
-        if finding.severity is Severity.REJECTS
-    ]
-    return min(rejecting, key=lambda pair: MOST_EXPLANATORY_FIRST.index(pair[1].code), default=None)
+    return partial.result(*conclude(partial.runs))
 
 
 def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
@@ -159,8 +132,10 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
     with Workspace(options.keep) as workspace:
         timed_runs = run_submission(setup, workspace, phases, partial.log)
+        if options.keep is not None:
+            write_kept(workspace.private, timed_runs, peak)
         partial.runs = verify(setup, timed_runs, workspace, phases)
-    if _rejection(partial.runs) is None:
+    if conclude(partial.runs)[0] is Verdict.ACCEPTED:
         phases.enter(PhaseName.SCORE)
         parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))
         partial.score, partial.runs = score(partial.runs, hparams, parameters, peak, world_size)

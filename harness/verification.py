@@ -7,6 +7,7 @@ This joins the rooms: `opening/` reads what a submission wrote, `reference/` tra
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.benchmark.hparams import Hparams
 from harness.errors import Code, JudgeError, SubmissionError
@@ -16,6 +17,7 @@ from harness.phases import PhaseName, Phases
 from harness.protocol.text import quoted
 from harness.reference.launch import ReferenceRun, default_variant, run_reference
 from harness.result import Metric, RunResult
+from harness.submission.strategy import Strategy
 from harness.tensors.boxes import State, TensorSpec
 from harness.tensors.stored import trusted_state
 from harness.timed.run import TimedRun, TimedSetup, opened_folder
@@ -90,8 +92,7 @@ def verify(
     """
     hparams, layout = setup.hparams, setup.snapshot.layout
     phases.enter(PhaseName.VERIFY, "the opened states against their commitments")
-    check_names(timed_runs, workspace)
-    opened = [_open(setup, timed, workspace, run) for run, timed in enumerate(timed_runs)]
+    opened = open_committed(timed_runs, workspace.outbox, hparams)
 
     phases.enter(PhaseName.REFERENCE)
     coordinates = secret_coordinates(layout, hparams)
@@ -107,22 +108,41 @@ def verify(
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
     initial = trusted_state(setup.snapshot.state_dir, layout)
-    runs: list[RunResult] = []
-    for timed, states, reference in zip(timed_runs, opened, references, strict=True):
-        truth = Truth(initial, reference, coordinates, layout, timed.challenge.occurrences)
-        runs.append(_judge_run(setup, len(runs), timed, states, truth))
-    return runs
+    return [
+        judge(
+            run,
+            timed,
+            states,
+            Truth(initial, reference, coordinates, layout, timed.challenge.occurrences),
+            hparams,
+            setup.submission.strategy,
+        )
+        for run, (timed, states, reference) in enumerate(
+            zip(timed_runs, opened, references, strict=True)
+        )
+    ]
 
 
-def check_names(timed_runs: Sequence[TimedRun], workspace: Workspace) -> None:
+def open_committed(
+    timed_runs: Sequence[TimedRun], outbox: Path, hparams: Hparams
+) -> list[tuple[State, ...]]:
+    """For every run the versions of its final state, every byte of them committed to.
+
+    Raises SubmissionError: the outbox is not what was committed to.
+    """
+    check_names(timed_runs, outbox)
+    return [_open(timed, outbox, run, hparams) for run, timed in enumerate(timed_runs)]
+
+
+def check_names(timed_runs: Sequence[TimedRun], outbox: Path) -> None:
     """Nothing but the ranks' folders may lie in the outbox: other files could fill the reference's disk."""
     expected = {
-        opened_folder(workspace, run, rank).name
+        opened_folder(outbox, run, rank).name
         for run, timed in enumerate(timed_runs)
         for rank in range(len(timed.plan.orders))
     }
     try:
-        names = [path.name for path in workspace.outbox.iterdir()]
+        names = [path.name for path in outbox.iterdir()]
     except OSError as error:
         raise SubmissionError(
             Code.OUTBOX_INVALID, f"the outbox cannot be listed: {error.strerror}"
@@ -136,30 +156,37 @@ def check_names(timed_runs: Sequence[TimedRun], workspace: Workspace) -> None:
             )
 
 
-def _open(setup: TimedSetup, timed: TimedRun, workspace: Workspace, run: int) -> tuple[State, ...]:
-    """The versions of one run's final state, every byte of them committed to."""
+def _open(timed: TimedRun, outbox: Path, run: int, hparams: Hparams) -> tuple[State, ...]:
     pieces = [
         read_opened(
-            opened_folder(workspace, run, rank),
+            opened_folder(outbox, run, rank),
             timed.commitments[rank],
             order,
             timed.key,
-            setup.hparams.limits.outbox_bytes,
-            bind=setup.hparams.binding_hash,
+            hparams.limits.outbox_bytes,
+            bind=hparams.binding_hash,
         )
         for rank, order in enumerate(timed.plan.orders)
     ]
     return assemble(timed.plan, pieces)
 
 
-def _judge_run(
-    setup: TimedSetup, run: int, timed: TimedRun, states: Sequence[State], truth: Truth
+def judge(
+    run: int,
+    timed: TimedRun,
+    states: Sequence[State],
+    truth: Truth,
+    hparams: Hparams,
+    strategy: Strategy,
 ) -> RunResult:
-    hparams = setup.hparams
+    """What one run measured, and what the tolerances say to it.
+
+    Raises JudgeError: the reference's weights are not finite, or the clock stood still.
+    """
     comparisons, attributions = compare(truth, states)
     evidence = RunEvidence(
         claims=timed.claims,
-        strategy=setup.submission.strategy,
+        strategy=strategy,
         row_losses=truth.reference.losses[-1],
         sequence_length=hparams.sequence_length,
         steps=timed.challenge.steps,

@@ -30,15 +30,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
 
 def test_the_ranks_folders_may_lie_in_the_outbox(workspace: Workspace) -> None:
     for rank in range(2):
-        opened_folder(workspace, 0, rank).mkdir()
-    check_names(TRIALS, workspace)
+        opened_folder(workspace.outbox, 0, rank).mkdir()
+    check_names(TRIALS, workspace.outbox)
 
 
 @pytest.mark.parametrize("name", ["junk", "run0-rank2", "run1-rank0", "\x1b[2J", "\udcff"])
 def test_nothing_else_may_lie_in_the_outbox(workspace: Workspace, name: str) -> None:
     (workspace.outbox / name).touch()
     with pytest.raises(SubmissionError) as caught:
-        check_names(TRIALS, workspace)
+        check_names(TRIALS, workspace.outbox)
     assert caught.value.code is Code.OUTBOX_INVALID
     assert caught.value.message.isprintable()
     assert caught.value.message.isascii()

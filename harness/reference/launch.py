@@ -29,6 +29,7 @@ from harness.tensors.stored import trusted_state
 from harness.verify.attribution import Coordinates
 
 TASK = "task.json"
+COORDINATES = "coordinates.safetensors"
 FINISHED = "finished"
 STATE = "state"
 RECORD = "record.safetensors"
@@ -133,7 +134,7 @@ def run_reference(
     task = ReferenceTask(
         model_dir=snapshot.model_dir,
         challenges=tuple(inbox / f"challenge{run}.safetensors" for run in range(len(challenges))),
-        coordinates=inbox / "coordinates.safetensors",
+        coordinates=inbox / COORDINATES,
         output=output,
         device=device,
         param_dtype=hparams.numerics.param_dtype,
@@ -148,7 +149,16 @@ def run_reference(
         make_readable(file)
 
     _launch(hparams, task, sandbox, folder, inbox)
-    return [_read(snapshot, output / f"run{run}") for run in range(len(challenges))]
+    return read_reference(snapshot, folder, len(challenges))[1]
+
+
+def read_reference(
+    snapshot: Snapshot, folder: Path, runs: int
+) -> tuple[Coordinates, list[ReferenceRun]]:
+    """What a launch in `folder` has left, for as long as the folder is there: also a kept one."""
+    coordinates = load_file(folder / "inbox" / COORDINATES)
+    found = [_read(snapshot, folder / "output" / f"run{run}") for run in range(runs)]
+    return coordinates, found
 
 
 def _launch(

@@ -80,9 +80,9 @@ class TimedRun:
     peak_memory: tuple[int, ...] = ()
 
 
-def opened_folder(workspace: Workspace, run: int, rank: int) -> Path:
+def opened_folder(outbox: Path, run: int, rank: int) -> Path:
     """Where a rank opens its state; `env.worker` knows the same name."""
-    return workspace.outbox / f"run{run}-rank{rank}"
+    return outbox / f"run{run}-rank{rank}"
 
 
 @dataclass(frozen=True)

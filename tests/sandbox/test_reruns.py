@@ -1,7 +1,8 @@
 """The conformance suite again where it could not be run as it is, in a mount namespace.
 
 Level `user` needs a Python that every user can reach, and bubblewrap behaves differently for root and
-for an ordinary user. In the namespace both are so. `make test-all` leaves nothing out.
+for an ordinary user. In the namespace both are so. `.ci/run` runs the quick tests of the
+suite, and `make test-all` leaves nothing out.
 """
 
 import os
@@ -93,11 +94,15 @@ def users_home(judge_home: Path, snapshot: Snapshot) -> Iterator[Path]:
         yield public_copy(judge_home, folder, USER)
 
 
+@pytest.mark.slow
+@pytest.mark.rerun
 @pytest.mark.usefixtures("user_untested")
 def test_level_user_holds_too(home: Path) -> None:
     rerun(Level.USER, QUICK, [], home)
 
 
+@pytest.mark.slow
+@pytest.mark.rerun
 def test_bubblewrap_holds_for_a_judge_that_is_not_root(users_home: Path) -> None:
     rerun(Level.BUBBLEWRAP, QUICK, NOT_ROOT, users_home)
 

@@ -1,0 +1,137 @@
+"""What a kept evaluation needs besides its files, so that it can be judged again without training.
+
+A kept folder (`validator run --keep`) is the work folder as it was: the train file and the challenges in
+`inbox`, the opened states in `outbox`, what the reference made in `reference`; and here, in `private`,
+what the judge itself saw: its clock readings, the ranks' claims and commitments, the keys. The result
+document lies at its root.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from harness.benchmark import challenge as challenges
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, InputError
+from harness.opening.plan import OpeningPlan, Source
+from harness.protocol.messages import Commitment, Done
+from harness.records import Record
+from harness.result import EvaluationResult
+from harness.score.peaks import Peak
+from harness.score.peaks import Source as PeakSource
+from harness.timed.run import TRAIN_FILE, TimedRun
+
+RUNS: Final = "runs.json"
+RESULT: Final = "result.json"
+
+
+class KeptRun(Record):
+    """A `TimedRun`; its challenge follows from the seed, a version names (rank, index) of pieces."""
+
+    seed: str
+    seconds: float
+    claims: tuple[Done, ...]
+    commitments: tuple[Commitment, ...]
+    key: int
+    orders: tuple[tuple[int, ...], ...]
+    versions: tuple[dict[str, tuple[tuple[int, int], ...]], ...]
+    peak_memory: tuple[int, ...]
+
+
+class KeptRuns(Record):
+    """All runs of an evaluation, and the peak that its MFU is a share of."""
+
+    runs: tuple[KeptRun, ...]
+    peak_tflops: float
+    peak_source: PeakSource
+    peak_device: str
+
+
+class KeptFolder:
+    """A folder that `--keep` made. Raises InputError(BAD_ARGUMENT) for any other."""
+
+    def __init__(self, root: Path) -> None:
+        self.outbox = root / "outbox"
+        self.reference = root / "reference"
+        self.train_file = root / "inbox" / TRAIN_FILE
+        try:
+            self._runs = KeptRuns.model_validate_json((root / "private" / RUNS).read_bytes())
+            self.result = EvaluationResult.model_validate_json((root / RESULT).read_bytes())
+        except OSError as error:
+            raise InputError(
+                Code.BAD_ARGUMENT,
+                f"{root} holds no evaluation that was kept to its end: {error.strerror} "
+                f"({error.filename})",
+            ) from None
+        except ValidationError as error:
+            raise InputError(
+                Code.BAD_ARGUMENT, f"{root} was kept by another version: {error.errors()[0]['msg']}"
+            ) from None
+
+    @property
+    def peak(self) -> Peak:
+        """Of one device, as the evaluation was scored with."""
+        kept = self._runs
+        return Peak(kept.peak_tflops, kept.peak_source, kept.peak_device)
+
+    def timed_runs(self, snapshot: Snapshot, hparams: Hparams) -> list[TimedRun]:
+        """The runs as they were timed, with their challenges drawn again."""
+        corpus = snapshot.tokens()
+        return [
+            TimedRun(
+                challenge=challenges.draw(corpus, hparams, run.seed),
+                seconds=run.seconds,
+                claims=run.claims,
+                commitments=run.commitments,
+                key=run.key,
+                plan=OpeningPlan(
+                    orders=run.orders,
+                    versions=tuple(
+                        {
+                            name: tuple(Source(*each) for each in found)
+                            for name, found in each.items()
+                        }
+                        for each in run.versions
+                    ),
+                ),
+                peak_memory=run.peak_memory,
+            )
+            for run in self._runs.runs
+        ]
+
+
+def write_kept(private: Path, timed_runs: Sequence[TimedRun], peak: Peak) -> None:
+    """Into the judge's own folder of an evaluation that will be kept."""
+    kept = KeptRuns(
+        runs=tuple(
+            KeptRun(
+                seed=run.challenge.seed,
+                seconds=run.seconds,
+                claims=run.claims,
+                commitments=run.commitments,
+                key=run.key,
+                orders=run.plan.orders,
+                versions=tuple(
+                    {
+                        name: tuple((source.rank, source.index) for source in sources)
+                        for name, sources in version.items()
+                    }
+                    for version in run.plan.versions
+                ),
+                peak_memory=run.peak_memory,
+            )
+            for run in timed_runs
+        ),
+        peak_tflops=peak.tflops,
+        peak_source=peak.source,
+        peak_device=peak.device,
+    )
+    (private / RUNS).write_text(kept.model_dump_json(), encoding="utf-8")
+
+
+def write_result(folder: Path, result: EvaluationResult) -> None:
+    """The result, at the root of a kept folder."""
+    (folder / RESULT).write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")

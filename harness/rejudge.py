@@ -1,0 +1,110 @@
+"""Judge a kept evaluation again: the same states and the same reference, by today's checks and tolerances.
+
+Nothing is trained and nothing of a submission runs. What was timed stays as it was timed.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.conclusion import conclude
+from harness.errors import Code, InputError, SubmissionError, Verdict
+from harness.kept import KeptFolder
+from harness.phases import OnProgress
+from harness.reference.launch import read_reference
+from harness.result import EvaluationResult, RunResult
+from harness.submission.read import read
+from harness.tensors.stored import trusted_state
+from harness.verification import Truth, judge, open_committed
+
+OF_THE_FILES: Final = (Code.OUTBOX_INVALID, Code.COMMITMENT_BROKEN)
+
+
+def rejudge(
+    folder: Path, loaded: LoadedHparams, snapshot: Snapshot, progress: OnProgress
+) -> EvaluationResult:
+    """The result that the kept evaluation has today.
+
+    Args:
+        folder: made by `validator run --keep`, of an evaluation that came to its verification.
+        loaded: the same benchmark; its tolerances may be others by now.
+        snapshot: of that benchmark.
+        progress: told what is going on.
+
+    Raises InputError(BAD_ARGUMENT): no such folder, one of another model or data, or changed files.
+    """
+    kept = KeptFolder(folder)
+    benchmark, manifest = kept.result.benchmark, snapshot.manifest
+    if (benchmark.model_sha256, benchmark.data_sha256) != (
+        manifest.model_sha256,
+        manifest.data_sha256,
+    ):
+        raise InputError(
+            Code.BAD_ARGUMENT, f"{folder} was judged with another model or other data than these"
+        )
+    try:
+        runs = _judge(kept, loaded, snapshot, progress)
+    except SubmissionError as error:
+        if error.code in OF_THE_FILES and error.code is not kept.result.code:
+            # They were what was committed to when they were judged: nobody but us has had them since.
+            raise InputError(
+                Code.BAD_ARGUMENT, f"the files in {folder} have changed since: {error.message}"
+            ) from None
+        return kept.result.model_copy(
+            update={
+                "verdict": Verdict.REJECTED,
+                "code": error.code,
+                "message": error.message,
+                "detail": error.detail,
+                "score": None,
+                "runs": (),
+            }
+        )
+    return _result(kept, loaded, snapshot, runs)
+
+
+def _judge(
+    kept: KeptFolder, loaded: LoadedHparams, snapshot: Snapshot, progress: OnProgress
+) -> list[RunResult]:
+    hparams, layout = loaded.hparams, snapshot.layout
+    strategy = read(kept.train_file, kept.result.world_size).strategy
+    timed_runs = kept.timed_runs(snapshot, hparams)
+    progress("the opened states against their commitments")
+    opened = open_committed(timed_runs, kept.outbox, hparams)
+    coordinates, references = read_reference(snapshot, kept.reference, len(timed_runs))
+    initial = trusted_state(snapshot.state_dir, layout)
+    runs: list[RunResult] = []
+    for timed, states, reference in zip(timed_runs, opened, references, strict=True):
+        progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
+        truth = Truth(initial, reference, coordinates, layout, timed.challenge.occurrences)
+        runs.append(judge(len(runs), timed, states, truth, hparams, strategy))
+    return runs
+
+
+def _result(
+    kept: KeptFolder, loaded: LoadedHparams, snapshot: Snapshot, runs: list[RunResult]
+) -> EvaluationResult:
+    from harness.benchmark.model_config import load_config
+    from harness.score.flops import count_parameters
+    from harness.score.medians import score
+
+    verdict, code, message = conclude(runs)
+    scored = None
+    if verdict is Verdict.ACCEPTED:
+        parameters = count_parameters(load_config(str(snapshot.model_dir)))
+        scored, runs = score(runs, loaded.hparams, parameters, kept.peak, kept.result.world_size)
+    benchmark = kept.result.benchmark.model_copy(
+        update={"hparams_sha256": loaded.sha256, "calibrated": loaded.hparams.calibrated}
+    )
+    return kept.result.model_copy(
+        update={
+            "verdict": verdict,
+            "code": code,
+            "message": message,
+            "detail": "",
+            "score": scored,
+            "runs": tuple(runs),
+            "benchmark": benchmark,
+        }
+    )
