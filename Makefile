@@ -8,10 +8,14 @@ HPARAMS ?= hparams.json
 # For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
 BUILD_OPTIONS ?=
 
-.PHONY: run image test test-all mutants lint install install-test clean
+.PHONY: run board image test test-all mutants lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
+
+# A leaderboard with a few judged examples, at http://127.0.0.1:8000.
+board: $(VENV)/.installed-board
+	$(BIN)/python local_test/example_board.py
 
 image: install
 	$(BIN)/python -m harness.image build --tag $(IMAGE) --hparams $(HPARAMS) $(BUILD_OPTIONS)
@@ -41,6 +45,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-board: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[board]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -170,7 +170,20 @@ class Code(StrEnum):
         "the wanted isolation level does not work here",
     )
 
+    # The leaderboard.
+    STORE_UNAVAILABLE = (
+        "store_unavailable",
+        Side.CALLER,
+        "the store of the leaderboard cannot be opened",
+    )
+    STORE_NEWER = "store_newer", Side.CALLER, "a newer version has written the store"
+    UNKNOWN_ID = "unknown_id", Side.CALLER, "there is no such submission, author, key or season"
+    NOT_NOW = "not_now", Side.CALLER, "what was asked for does not fit the state that things are in"
+    KEY_REFUSED = "key_refused", Side.CALLER, "the API key is missing, wrong or revoked"
+    RATE_LIMITED = "rate_limited", Side.CALLER, "the author has handed in too much lately"
+
     # Ours, or of the machine.
+    STORE_FAILED = "store_failed", Side.JUDGE, "the store of the leaderboard failed"
     WORKER_FAILED = "worker_failed", Side.JUDGE, "a rank failed before the submission was loaded"
     REFERENCE_FAILED = "reference_failed", Side.JUDGE, "the trusted reference failed"
     DOWNLOAD_FAILED = "download_failed", Side.JUDGE, "the hub could not be reached"

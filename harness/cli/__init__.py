@@ -6,7 +6,17 @@ at once.
 
 import typer
 
-from harness.cli import benchmark, host, judging
+from harness.cli import (
+    benchmark,
+    compare,
+    host,
+    judging,
+    organising,
+    publish,
+    remote,
+    serve,
+    taking_part,
+)
 from harness.cli.statuses import exit_statuses
 
 __all__ = ["app", "exit_statuses", "main"]
@@ -20,7 +30,7 @@ app = typer.Typer(
     help="Judges train files: did it really do the training, and how fast?",
     epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure.",
 )
-for group in (judging, benchmark, host):
+for group in (judging, compare, benchmark, host, taking_part, remote, organising, serve, publish):
     group.add_to(app)
 
 

@@ -23,3 +23,24 @@ WorldOption = Annotated[
     int | None, typer.Option("--world", min=1, help="Ranks. Default: the benchmark's.")
 ]
 FileArgument = Annotated[Path, typer.Argument(help="The train file.")]
+
+BOARD_PANEL = "Leaderboard"
+ORGANISER_PANEL = "Leaderboard, for organisers"
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="The board's folder. Default: $TRAINJUDGE_DATA or the user's data folder."
+    ),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="The database, such as postgresql://user@host/name. Default: $TRAINJUDGE_STORE or a "
+        "SQLite file in the board's folder.",
+    ),
+]
+SeasonOption = Annotated[
+    str | None, typer.Option("--season", help="Which one. Default: the only one that is open.")
+]
+IdArgument = Annotated[int, typer.Argument(min=1, help="The submission's number.")]

@@ -92,13 +92,13 @@ def read(path: Path, world: int | None = None) -> Submission:
     )
 
 
-def check(path: Path, world: int, global_batch: int) -> list[Remark]:
+def check(path: Path, world: int, global_batch: int | None) -> list[Remark]:
     """Everything that can be said of a train file without running it, problems and good news.
 
     Args:
         path: as for `read`.
         world: ranks of the benchmark.
-        global_batch: rows of one step over all dp ranks.
+        global_batch: rows of one step over all dp ranks; None where that is not known.
 
     Raises InputError and JudgeError as `read` does; a SubmissionError becomes a problem.
     """
@@ -113,11 +113,12 @@ def check(path: Path, world: int, global_batch: int) -> list[Remark]:
     try:
         filled = strategy.check_world(world)
         remarks.append(Remark(RemarkKind.OK, f"the strategy uses the benchmark's {world} rank(s)"))
-        filled.check_batch(global_batch)
-        rows = global_batch // filled.dp_size
-        remarks.append(
-            Remark(RemarkKind.OK, f"each dp rank gets {rows} of {global_batch} rows a step")
-        )
+        if global_batch is not None:
+            filled.check_batch(global_batch)
+            rows = global_batch // filled.dp_size
+            remarks.append(
+                Remark(RemarkKind.OK, f"each dp rank gets {rows} of {global_batch} rows a step")
+            )
     except SubmissionError as error:
         remarks.append(_problem(error))
     return remarks

@@ -1,0 +1,78 @@
+"""An organiser has a submission judged again from what was kept of it: nothing is trained, times stay."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+
+from harness.api import rejudge_folder
+from harness.board import events as ev
+from harness.board.artefacts import Artefacts
+from harness.board.hardware import headline_mfus
+from harness.board.organise import submission_of
+from harness.board.queue import failed_runs, keep_document, rule_of
+from harness.board.states import EvaluationState, SubmissionState
+from harness.board.store import Store
+from harness.board.tables import Evaluation
+from harness.errors import Code, InputError
+from harness.kept import KeptFolder
+from harness.result import EvaluationResult
+
+
+@dataclass(frozen=True)
+class Again:
+    """What today's outcome is made from: the benchmark's file, its snapshot, what was kept."""
+
+    hparams: Path | None
+    snapshot: Path | None
+    artefacts: Artefacts
+
+
+def rejudge(
+    store: Store, submission: int, again: Again, why: str
+) -> tuple[EvaluationResult, EvaluationResult]:
+    """Replace the outcome of a submission's last evaluation; gives the result before and now.
+
+    Raises InputError: UNKNOWN_ID: there is no such submission, or nothing was kept of it here;
+        NOT_NOW: it is not judged yet; BAD_ARGUMENT: kept by another version.
+    """
+    evaluation = _last_finished(store, submission)
+    folder = again.artefacts.find(evaluation)
+    before = KeptFolder(folder).result
+    now = rejudge_folder(folder, hparams=again.hparams, snapshot=again.snapshot)
+    with store.write() as writer:
+        rule = rule_of(writer.session, submission)
+        writer.append(
+            ev.EvaluationRejudged(
+                evaluation=evaluation,
+                verdict=now.verdict,
+                code=now.code,
+                message=now.message,
+                result_sha256=keep_document(writer, now),
+                run_mfus=headline_mfus(now, rule.peak_tflops),
+                failed_runs=failed_runs(now),
+                tokens_per_second=now.score.tokens_per_second if now.score else None,
+                why=why,
+            ),
+            submission=submission,
+        )
+    return before, now
+
+
+def _last_finished(store: Store, submission: int) -> int:
+    with store.write() as writer:
+        row = submission_of(writer, submission)
+        if row.state in (SubmissionState.QUEUED, SubmissionState.RUNNING):
+            raise InputError(Code.NOT_NOW, f"submission {submission} is {row.state}: wait for it")
+        found = writer.session.scalar(
+            select(Evaluation.id)
+            .where(
+                Evaluation.submission_id == submission,
+                Evaluation.state == EvaluationState.FINISHED,
+            )
+            .order_by(Evaluation.id.desc())
+            .limit(1)
+        )
+    if found is None:
+        raise InputError(Code.NOT_NOW, f"submission {submission} was never judged")
+    return found

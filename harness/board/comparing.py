@@ -1,0 +1,175 @@
+"""The paired test that a new leader has to pass: what is owed is claimed, run in turns, and written down.
+
+The ranking says which comparisons are owed (`Ranking.pending`). A worker claims one with a lease, as it
+does an evaluation, so that two workers never make the same one and nothing else is timed on its machine.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+
+from harness.board import events as ev
+from harness.board.leaderboard import Leaderboard
+from harness.board.pairs import Comparison, Judge, Side, compare, plan_of
+from harness.board.queue import (
+    LEASE_SECONDS,
+    LeaseLostError,
+    WorkerId,
+    is_gone,
+    machine_is_timing,
+    mark_seen,
+)
+from harness.board.rule import ScoringRule
+from harness.board.store import Store, Writer
+from harness.board.tables import Claim, Season, Source, Submission
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A comparison that is this worker's, as long as it renews the lease.
+
+    Attributes:
+        season: its number.
+        contender, leader: submissions, by number.
+        files: of both sides, name and source.
+        world_size: ranks.
+        rule: of the season.
+    """
+
+    season: int
+    contender: int
+    leader: int
+    files: dict[Side, tuple[str, bytes]]
+    world_size: int
+    rule: ScoringRule
+    worker: WorkerId
+
+
+def claim(
+    store: Store, leaderboard: Leaderboard, worker: WorkerId, hparams_sha256: str
+) -> Claimed | None:
+    """The first comparison that is owed in a season of this benchmark, or None."""
+    with store.read() as session:
+        seasons = session.scalars(
+            select(Season.id).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
+        ).all()
+    for season in seasons:
+        for contender, leader in leaderboard.ranking(season).pending:
+            claimed = _claim(store, worker, season, contender, leader)
+            if claimed is not None:
+                return claimed
+    return None
+
+
+def renew(store: Store, claimed: Claimed, pairs: int) -> None:
+    """Say that the worker lives. Raises LeaseLostError."""
+    with store.write() as writer:
+        _mine(writer, claimed).lease_until = writer.now + LEASE_SECONDS
+        doing = f"comparing {claimed.contender} with {claimed.leader}, {pairs} pairs so far"
+        mark_seen(writer, claimed.worker, doing)
+
+
+def run(
+    store: Store, claimed: Claimed, judge: Judge, on_pairs: Callable[[int], None]
+) -> Comparison:
+    """Run the pairs and write down what came of it.
+
+    Args:
+        store: where it is written.
+        claimed: the comparison.
+        judge: judges the file of a side, with one timed run.
+        on_pairs: told how many pairs are done.
+
+    Raises LeaseLostError; and what `judge` raises, after which the comparison is owed still.
+    """
+    count = 0
+
+    def seen(_: object) -> None:
+        nonlocal count
+        count += 1
+        on_pairs(count)
+
+    found = compare(judge, plan_of(claimed.rule), seen)
+    with store.write() as writer:
+        writer.session.delete(_mine(writer, claimed))
+        writer.append(
+            ev.Compared(
+                season=claimed.season,
+                contender=claimed.contender,
+                leader=claimed.leader,
+                ratios=tuple(pair.ratio for pair in found.pairs),
+                ratio=found.ratio if found.ratio is not None else 0.0,
+                low=found.low,
+                faster=found.faster,
+            ),
+            submission=claimed.contender,
+        )
+        if found.rejected is not None:
+            which = claimed.contender if found.rejected == "contender" else claimed.leader
+            writer.append(
+                ev.AlarmRaised(
+                    submission=which,
+                    text=f"accepted before, and rejected in a paired run ({found.code}): "
+                    f"{found.message}",
+                )
+            )
+    return found
+
+
+def let_go(store: Store, claimed: Claimed) -> None:
+    """Not made: somebody else may, at once."""
+    with store.write() as writer:
+        row = writer.session.get(Claim, (claimed.contender, claimed.leader))
+        if row is not None and row.worker == claimed.worker.name:
+            writer.session.delete(row)
+
+
+def _claim(
+    store: Store, worker: WorkerId, season: int, contender: int, leader: int
+) -> Claimed | None:
+    with store.write() as writer:
+        session = writer.session
+        _forget_the_dead(writer, worker)
+        taken = session.get(Claim, (contender, leader)) is not None
+        if taken or machine_is_timing(session, worker.machine, writer.now):
+            return None
+        session.add(
+            Claim(
+                contender_id=contender,
+                leader_id=leader,
+                worker=worker.name,
+                machine=worker.machine,
+                lease_until=writer.now + LEASE_SECONDS,
+            )
+        )
+        row = session.get_one(Season, season)
+        return Claimed(
+            season=season,
+            contender=contender,
+            leader=leader,
+            files={"contender": _file(writer, contender), "leader": _file(writer, leader)},
+            world_size=row.world_size,
+            rule=ScoringRule.model_validate_json(row.rule),
+            worker=worker,
+        )
+
+
+def _forget_the_dead(writer: Writer, worker: WorkerId) -> None:
+    writer.session.execute(delete(Claim).where(Claim.lease_until <= writer.now))
+    for row in writer.session.scalars(select(Claim).where(Claim.machine == worker.machine)):
+        if is_gone(row.worker, worker.name):
+            writer.session.delete(row)
+    writer.session.flush()
+
+
+def _file(writer: Writer, submission: int) -> tuple[str, bytes]:
+    row = writer.session.get_one(Submission, submission)
+    return row.file_name, writer.session.get_one(Source, row.source_sha256).content
+
+
+def _mine(writer: Writer, claimed: Claimed) -> Claim:
+    row = writer.session.get(Claim, (claimed.contender, claimed.leader))
+    if row is None or row.worker != claimed.worker.name:
+        raise LeaseLostError(f"somebody else compares {claimed.contender} with {claimed.leader}")
+    return row

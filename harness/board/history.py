@@ -1,0 +1,149 @@
+"""What happened, in words: events as lines that a person reads, without what is nobody's business."""
+
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from harness.board import events as ev
+from harness.board.tables import EventRow
+from harness.errors import Verdict
+from harness.protocol.text import one_line, printable
+from harness.records import Record
+
+#: Nothing of these is for everybody: they name keys.
+PRIVATE: Final = ("key_issued", "key_revoked")
+
+
+class HistoryLine(Record):
+    """One event, told. `id` is its place in the order of all events, `at` is seconds since 1970."""
+
+    id: int
+    at: float
+    kind: str
+    submission: int | None
+    evaluation: int | None
+    text: str
+
+
+def history_of(session: Session, submission: int) -> tuple[HistoryLine, ...]:
+    """All that happened to a submission, oldest first."""
+    rows = select(EventRow).where(EventRow.submission == submission).order_by(EventRow.id)
+    return tuple(_line(row) for row in session.scalars(rows))
+
+
+def alarms_of(session: Session, submission: int) -> tuple[str, ...]:
+    """What an organiser has to look at."""
+    rows = (
+        select(EventRow)
+        .where(EventRow.submission == submission, EventRow.kind == "alarm_raised")
+        .order_by(EventRow.id)
+    )
+    return tuple(_line(row).text for row in session.scalars(rows))
+
+
+def events_after(session: Session, number: int, limit: int) -> tuple[HistoryLine, ...]:
+    """What happened after an event, oldest first; for everybody to read."""
+    rows = (
+        select(EventRow)
+        .where(EventRow.id > number, EventRow.kind.not_in(PRIVATE))
+        .order_by(EventRow.id)
+        .limit(limit)
+    )
+    return tuple(_line(row) for row in session.scalars(rows))
+
+
+def told(event: ev.Event) -> str:
+    """An event in a sentence; whatever came from outside is harmless in it."""
+    match event:
+        case ev.SeasonOpened() | ev.SeasonClosed() | ev.AuthorAdded():
+            return _told_of_people(event)
+        case ev.KeyIssued() | ev.KeyRevoked():
+            return "a key changed"
+        case ev.Compared():
+            result = "faster" if event.faster else "not shown to be faster"
+            return (
+                f"submission {event.contender} ran {len(event.ratios)} pairs against "
+                f"{event.leader}: {event.ratio:.4f} times its MFU, {result}"
+            )
+        case (
+            ev.EvaluationQueued()
+            | ev.EvaluationStarted()
+            | ev.EvaluationGivenBack()
+            | ev.EvaluationFinished()
+            | ev.EvaluationRejudged()
+            | ev.EvaluationAbandoned()
+        ):
+            return _told_of_evaluation(event)
+        case _:
+            return _told_of_submission(event)
+
+
+def _told_of_people(event: ev.SeasonOpened | ev.SeasonClosed | ev.AuthorAdded) -> str:
+    match event:
+        case ev.SeasonOpened():
+            return f"season {one_line(event.name)} opened"
+        case ev.SeasonClosed():
+            return f"season number {event.season} closed"
+        case ev.AuthorAdded():
+            return f"author {one_line(event.name)} joined"
+
+
+def _told_of_evaluation(
+    event: ev.EvaluationQueued
+    | ev.EvaluationStarted
+    | ev.EvaluationGivenBack
+    | ev.EvaluationFinished
+    | ev.EvaluationRejudged
+    | ev.EvaluationAbandoned,
+) -> str:
+    number = f"evaluation {event.evaluation}"
+    match event:
+        case ev.EvaluationQueued():
+            return f"{number} queued: {one_line(event.why)}"
+        case ev.EvaluationStarted():
+            return f"{number} started by {one_line(event.worker)}"
+        case ev.EvaluationGivenBack():
+            return f"{number} given back, it waits again: {one_line(event.cause)}"
+        case ev.EvaluationAbandoned():
+            return f"{number} given up: {one_line(event.cause)}"
+        case ev.EvaluationRejudged():
+            why = f", as {one_line(event.why)}" if event.why else ""
+            return f"{number} verified again from its kept files{why}: {event.verdict}"
+        case ev.EvaluationFinished():
+            code = "" if event.verdict is Verdict.ACCEPTED else f" ({event.code})"
+            return f"{number} finished after {event.seconds:.0f} s: {event.verdict}{code}"
+
+
+def _told_of_submission(
+    event: ev.Submitted
+    | ev.SubmissionCancelled
+    | ev.SubmissionInvalidated
+    | ev.SubmissionHeld
+    | ev.SubmissionReleased
+    | ev.AlarmRaised,
+) -> str:
+    match event:
+        case ev.Submitted():
+            return f"{one_line(event.file_name)} handed in"
+        case ev.SubmissionCancelled():
+            return "cancelled"
+        case ev.SubmissionInvalidated():
+            return f"invalidated by the organiser: {printable(event.why)}"
+        case ev.SubmissionHeld():
+            return f"held for the organiser: {printable(event.why)}"
+        case ev.SubmissionReleased():
+            return f"released by the organiser: {printable(event.why)}"
+        case ev.AlarmRaised():
+            return f"alarm: {printable(event.text)}"
+
+
+def _line(row: EventRow) -> HistoryLine:
+    return HistoryLine(
+        id=row.id,
+        at=row.at,
+        kind=row.kind,
+        submission=row.submission,
+        evaluation=row.evaluation,
+        text=told(ev.Stamped.body.validate_json(row.body)),
+    )

@@ -1,0 +1,127 @@
+"""The judge as a child process of a worker: `validator run`, told to end as a person would tell it.
+
+A judge that crashes, or is killed for its memory, takes no worker with it. If the worker itself is
+killed, the kernel sends the judge SIGTERM, and it cleans up after itself.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pydantic import ValidationError
+
+from harness.protocol.text import printable
+from harness.result import EvaluationResult
+
+#: A judge that was asked to end has this long to end its sandbox and remove its folder.
+END_SECONDS: Final = 60.0
+#: Of what the judge prints while it works; what is shown to whoever waits.
+PROGRESS_BYTES: Final = 16 * 1024
+PR_SET_PDEATHSIG: Final = 1
+SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.py")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to judge and how.
+
+    Attributes:
+        command: the judge's, without the file: `validator run` and where it is.
+        file_name: as the author calls it; used if it is harmless, since results show it.
+        source: the train file.
+        options: of the command.
+    """
+
+    command: tuple[str, ...]
+    file_name: str
+    source: bytes
+    options: tuple[str, ...]
+
+
+class JudgeProcess:
+    """A running judge; leaving the `with` block ends it.
+
+    Args:
+        order: what to judge.
+        folder: empty, gone after the evaluation.
+        inherited: descriptors that stay open as long as the judge lives.
+    """
+
+    def __init__(self, order: Order, folder: Path, inherited: Sequence[socket.socket]) -> None:
+        named = order.file_name if SAFE_NAME.fullmatch(order.file_name) else "submission.py"
+        file = folder / "source" / named
+        file.parent.mkdir()
+        file.write_bytes(order.source)
+        self._result = folder / "result.json"
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*order.command, str(file), "--json", str(self._result), *order.options],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env={**os.environ, "COLUMNS": "200"},
+                pass_fds=[each.fileno() for each in inherited],
+                # A signal from the terminal is for the worker, which then decides.
+                start_new_session=True,
+                preexec_fn=_end_with_parent(os.getpid()),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def said(self) -> str:
+        """The end of what it has printed, fit to be shown."""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - PROGRESS_BYTES))
+            return printable(file.read(PROGRESS_BYTES))
+
+    def result(self) -> EvaluationResult | None:
+        """Its document; None where it wrote none, or was killed while it did."""
+        try:
+            return EvaluationResult.model_validate_json(self._result.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def end(self) -> None:
+        """Ask it to end and wait; kill it if it does not. Its sandbox ends with it either way."""
+        if self.status is None:
+            self._process.terminate()
+            try:
+                self._process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # the lifeline of its sandbox's supervisor closes
+                self._process.wait()
+
+
+def _end_with_parent(parent: int) -> Callable[[], None]:
+    """To be run in the child: SIGTERM when the parent is gone, even if that happened already."""
+    libc = ctypes.CDLL(None)
+
+    def ask_kernel() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask_kernel

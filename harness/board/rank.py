@@ -1,0 +1,306 @@
+"""The one ranking: pure functions from frames to frames. The rule in words is docs/scoring.md.
+
+No clock, no files, no database: the same frames give the same ranking on any machine, whatever the order of
+their rows. A million evaluations take seconds from scratch, so nothing of it has to be kept up to date.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.board.lead import Comparisons, Lead, replay, threshold
+from harness.board.rule import ScoringRule
+from harness.board.scores import (
+    Bools,
+    Floats,
+    Ints,
+    Scores,
+    history,
+    positions,
+    scores,
+)
+
+#: States in which an entry takes no part, whatever it has reached, and what its page says. One that is
+#: being judged again keeps what it has meanwhile.
+OUT = {
+    "held": "waits for the organiser",
+    "cancelled": "cancelled",
+    "invalidated": "invalidated",
+}
+BETTER = "its author has a better one"
+HARDWARE = "not judged on the season's hardware"
+ISOLATION = "judged at an isolation level that may not be ranked"
+COPY = "the same program as an earlier submission"
+NOTHING = "it trained nothing"
+FAILS = "too many of its runs failed"
+TOO_FEW = "too few runs"
+REJECTED = "rejected"
+ALARM = "its MFU is no share of the peak: the organiser has to look"
+NOT_YET = "not judged yet"
+GAVE_UP = "we could not judge it"
+
+#: The first of them changes who leads, and with it what the others have to beat.
+MAX_PENDING = 100
+
+GIVEN = ("author", "at", "strategy", "world_size", "hardware")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Who stands where, and why.
+
+    Attributes:
+        entries: one row for each submission, by id. Columns: author, at, strategy, world_size, hardware as
+            given; score (float64, a share of the peak, NaN without one); low and high (float64, slowest
+            and fastest run); runs (int64); success_rate (float64); alarm (bool, a run outside of 0 to
+            1); copy_of (Int64, the first submission of the same program); eligible (bool, may be on a
+            board); main (bool, on the main one); best (bool, stands for its author there); rank (Int64,
+            on the main board); why_not (category, the reason of a missing rank, NaN with one).
+        records: changes of the lead, oldest first: at (float64, seconds since 1970), submission
+            (int64), score (float64, as it was then), threshold and jump (float64, shares).
+        pending: (contender, leader) that have to be compared now, best first; at most MAX_PENDING.
+        threshold: what a contender has to be ahead now, as a share; the base where nobody leads.
+    """
+
+    entries: pd.DataFrame
+    records: pd.DataFrame
+    pending: tuple[tuple[int, int], ...]
+    threshold: float
+
+    @property
+    def leader(self) -> int | None:
+        """The submission that leads the main board."""
+        return int(self.records["submission"].iloc[-1]) if len(self.records) else None
+
+
+def rank(
+    submissions: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    runs: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    rule: ScoringRule,
+    now: float,
+    hardware: str | None = None,
+) -> Ranking:
+    """Rank a season. Rows that point to something that is not there count for nothing.
+
+    Args:
+        submissions: index submission (int64, unique); author (str), at (float64, seconds since 1970
+            when it was handed in), program (str, hash of the normalised program; empty: not known),
+            strategy (str), world_size (int64), hardware (str), isolation (str), state (str).
+        evaluations: index evaluation (int64, unique, in order of finishing); submission (int64), at
+            (float64, when it finished), verdict ("accepted", "rejected" or "error"), failed_runs (int64).
+        runs: evaluation (int64), mfu (float64): one row for each timed run of an accepted evaluation.
+        comparisons: at (float64), contender and leader (int64, submissions), faster (bool).
+        rule: of the season.
+        now: seconds since 1970; decides what is pending and nothing else.
+        hardware: of the main board; None: any.
+    """
+    submissions, evaluations = _by_id(submissions), _by_id(evaluations)
+    ids = submissions.index.to_numpy(np.int64)
+    of = positions(submissions.index, evaluations["submission"])
+    past = history(len(ids), evaluations, runs, of)
+    worth = scores(past, rule)
+    judged = np.diff(past.first) > 0
+    order = np.lexsort((ids, submissions["at"].to_numpy(np.float64)))
+    original = _originals(submissions, judged, order)
+    fit = _fit(submissions, worth, original, rule)
+    main = fit
+    if hardware is not None:
+        main = fit & (submissions["hardware"] == hardware).to_numpy(bool)
+
+    lead = replay(past, worth, main, _compared(comparisons, submissions), rule)
+    leader = lead.reigns[-1].submission if lead.reigns else -1
+    place = _places(worth.score, main, order, leader)
+    bar = threshold(rule, lead.reigns[-1], now) if lead.reigns else rule.base_threshold
+    best = np.zeros(len(ids), bool)
+    best[_one_an_author(submissions["author"], place)] = True
+    entries = submissions[list(GIVEN)].assign(
+        score=worth.score,
+        low=worth.low,
+        high=worth.high,
+        runs=worth.runs,
+        success_rate=worth.success_rate,
+        alarm=worth.alarm,
+        copy_of=_nullable(ids[original], original >= 0),
+        eligible=fit,
+        main=main,
+        best=best,
+        rank=_nullable(_numbered(place[best[place]], len(ids)), best),
+        why_not=_why_not(submissions, worth, judged, original, fit, main, best, rule),
+    )
+    return Ranking(
+        entries=entries,
+        records=_records(lead, ids),
+        pending=_pending(worth.score, place, lead, bar, ids) if rule.pairs else (),
+        threshold=bar,
+    )
+
+
+def board(
+    ranking: Ranking,
+    *,
+    hardware: str | None = None,
+    strategy: str | None = None,
+    world_size: int | None = None,
+    every: bool = False,
+) -> pd.DataFrame:
+    """The entries of one board in order, `rank` counted from 1 (int64).
+
+    Args:
+        hardware: None is that of the main board. On another there is no lead to defend: its order is that
+            of the scores.
+        strategy, world_size: only such entries; the main board's leader is first where it is one of them.
+        every: all entries of every author, instead of the best that is on this board.
+    """
+    entries = ranking.entries
+    if not every and all(wanted is None for wanted in (hardware, strategy, world_size)):
+        shown = entries[entries["best"]].sort_values("rank")
+        return shown.astype({"rank": np.int64})
+    on = entries["main"] if hardware is None else entries["eligible"]
+    for column, wanted in (
+        ("hardware", hardware), ("strategy", strategy), ("world_size", world_size)
+    ):  # fmt: skip
+        if wanted is not None:
+            on = on & (entries[column] == wanted)
+    shown = entries[on.to_numpy(bool)]
+    order = np.lexsort((shown.index.to_numpy(np.int64), shown["at"].to_numpy(np.float64)))
+    leader = -1
+    if ranking.leader is not None and shown["main"].to_numpy(bool).any():
+        leader = int(positions(shown.index, [ranking.leader])[0])
+    place = _places(shown["score"].to_numpy(np.float64), np.ones(len(shown), bool), order, leader)
+    place = place if every else _one_an_author(shown["author"], place)
+    return shown.iloc[place].assign(rank=np.arange(1, len(place) + 1))
+
+
+# --- who may be ranked ------------------------------------------------------------------------
+
+
+def _by_id(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame if frame.index.is_monotonic_increasing else frame.sort_index()
+
+
+def _originals(submissions: pd.DataFrame, judged: Bools, order: Ints) -> Ints:
+    """Position of the first submission of the same program; -1 for one that is no copy.
+
+    One that was withdrawn, or that we could not judge, stands in nobody's way.
+    """
+    state = submissions["state"]
+    serves = (judged | (state != "failed").to_numpy(bool)) & (state != "cancelled").to_numpy(bool)
+    program = submissions["program"]
+    codes = pd.factorize(program)[0].astype(np.int64)
+    codes[(program == "").to_numpy(bool)] = -1
+    first = np.full(codes.max(initial=-1) + 2, -1, np.int64)
+    latest_first = order[serves[order]][::-1]
+    first[codes[latest_first]] = latest_first  # the last assignment, the earliest one's, stays
+    first[-1] = -1  # of those whose program is not known
+    found = first[codes]
+    turn = _numbered(order, len(order))
+    return np.where((found >= 0) & (turn[found] < turn), found, -1)
+
+
+def _fit(submissions: pd.DataFrame, worth: Scores, original: Ints, rule: ScoringRule) -> Bools:
+    fit: Bools = ~np.isnan(worth.score) & (original < 0)
+    fit &= ~submissions["state"].isin(OUT).to_numpy(bool)
+    fit &= submissions["isolation"].isin(rule.isolation).to_numpy(bool)
+    return fit
+
+
+def _why_not(
+    submissions: pd.DataFrame,
+    worth: Scores,
+    judged: Bools,
+    original: Ints,
+    fit: Bools,
+    main: Bools,
+    best: Bools,
+    rule: ScoringRule,
+) -> pd.Categorical:
+    """The reason of a missing rank; of several, the one that comes last here."""
+    state = submissions["state"]
+    unscored = np.isnan(worth.score)
+    reasons: list[tuple[str, Bools]] = [
+        (BETTER, main & ~best),
+        (HARDWARE, fit & ~main),
+        (ISOLATION, ~submissions["isolation"].isin(rule.isolation).to_numpy(bool)),
+        (COPY, original >= 0),
+        (NOTHING, unscored),
+        (FAILS, unscored & (worth.success_rate < rule.min_success_rate)),
+        (TOO_FEW, unscored & (worth.runs < rule.min_runs)),
+        (REJECTED, judged & (worth.runs == 0)),
+        (ALARM, worth.alarm),
+        (NOT_YET, ~judged),
+        (GAVE_UP, ~judged & (state == "failed").to_numpy(bool)),
+        *((words, (state == name).to_numpy(bool)) for name, words in OUT.items()),
+    ]
+    codes = np.full(len(submissions), -1, np.int8)
+    for code, (_, holds) in enumerate(reasons):
+        codes[holds] = code
+    return pd.Categorical.from_codes(codes, [words for words, _ in reasons])
+
+
+# --- places -----------------------------------------------------------------------------------
+
+
+def _compared(comparisons: pd.DataFrame, submissions: pd.DataFrame) -> Comparisons:
+    at = comparisons["at"].to_numpy(np.float64)
+    contender = positions(submissions.index, comparisons["contender"])
+    leader = positions(submissions.index, comparisons["leader"])
+    faster = comparisons["faster"].to_numpy(bool)
+    order = np.lexsort((faster, leader, contender, at))
+    return Comparisons(at[order], contender[order], leader[order], faster[order])
+
+
+def _places(score: Floats, on: Bools, order: Ints, leader: int) -> Ints:
+    """Positions of the entries `on` a board: the leader, then by score, of equal ones the earlier.
+
+    `order` has all positions by time; `leader` is -1 where none is on this board.
+    """
+    place = order[on[order]]
+    place = place[np.argsort(-score[place], kind="stable")]
+    return place if leader < 0 else np.concatenate(([leader], place[place != leader]))
+
+
+def _one_an_author(author: "pd.Series[str]", place: Ints) -> Ints:
+    """Of each author the entry that comes first; so the leader's author is there with the leader."""
+    codes = pd.factorize(author)[0][place]
+    first: Ints = place[~pd.Series(codes).duplicated().to_numpy(bool)]
+    return first
+
+
+def _numbered(place: Ints, size: int) -> Ints:
+    """1, 2, 3, ... at these positions, and 0 elsewhere."""
+    numbers = np.zeros(size, np.int64)
+    numbers[place] = np.arange(1, len(place) + 1)
+    return numbers
+
+
+def _nullable(values: Ints, there: Bools) -> pd.arrays.IntegerArray:
+    return pd.arrays.IntegerArray(np.where(there, values, 0), ~there)
+
+
+def _records(lead: Lead, ids: Ints) -> pd.DataFrame:
+    reigns = lead.reigns
+    return pd.DataFrame(
+        {
+            "at": np.array([reign.at for reign in reigns], np.float64),
+            "submission": ids[np.array([reign.submission for reign in reigns], np.int64)],
+            "score": np.array([reign.score for reign in reigns], np.float64),
+            "threshold": np.array([reign.threshold for reign in reigns], np.float64),
+            "jump": np.array([reign.jump for reign in reigns], np.float64),
+        }
+    )
+
+
+def _pending(
+    score: Floats, place: Ints, lead: Lead, bar: float, ids: Ints
+) -> tuple[tuple[int, int], ...]:
+    """Those whose score is far enough ahead and who have not lost to this leader; best first."""
+    if not lead.reigns:
+        return ()
+    leader = lead.reigns[-1].submission
+    ahead = place[(score[place] >= score[leader] * (1 + bar)) & (place != leader)]
+    lost = np.array([contender for contender, to in lead.lost if to == leader], np.int64)
+    owed = ahead[~np.isin(ahead, lost)][:MAX_PENDING]
+    return tuple((contender, int(ids[leader])) for contender in ids[owed].tolist())

@@ -1,0 +1,295 @@
+"""The worker: takes an evaluation, has it judged, writes down the result; again and again.
+
+It holds two things while it judges: a lease in the store, which it renews, and the right to time on this
+machine, which the judge inherits.
+"""
+
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.board import comparing
+from harness.board.artefacts import Artefacts
+from harness.board.judge_process import JudgeProcess, Order
+from harness.board.leaderboard import Leaderboard
+from harness.board.pairs import Side
+from harness.board.queue import (
+    HEARTBEAT_SECONDS,
+    LeaseLostError,
+    Taken,
+    fail,
+    finish,
+    give_back,
+    gone,
+    renew,
+    seen,
+    take,
+    this_worker,
+    waits,
+)
+from harness.board.store import Store
+from harness.errors import Code, InputError, JudgeError
+from harness.phases import OnProgress
+from harness.protocol.text import one_line
+from harness.result import EvaluationResult
+
+IDLE_SECONDS: Final = 2.0
+LOOK_SECONDS: Final = 0.25
+#: After a comparison that failed by our fault; it stays owed.
+COMPARE_AGAIN_SECONDS: Final = 600.0
+MACHINE_LOCK: Final = "\0trainjudge-timing"
+JUDGE: Final = (sys.executable, "-m", "harness.cli", "run")
+
+
+@dataclass(frozen=True)
+class Job:
+    """How this worker judges.
+
+    Attributes:
+        hparams: the benchmark's file; only seasons of that very file are worked for.
+        hparams_sha256: of that file.
+        options: of `validator run`, such as ("--sandbox", "docker").
+        once: end where nothing waits.
+        artefacts: where evaluations are kept, so that they can be judged again; None keeps none.
+        judge: the command that judges a file.
+        lock: what whoever times on this machine holds.
+    """
+
+    hparams: Path
+    hparams_sha256: str
+    options: tuple[str, ...] = ()
+    once: bool = False
+    artefacts: Artefacts | None = None
+    judge: tuple[str, ...] = JUDGE
+    lock: str = MACHINE_LOCK
+
+
+class Stop:
+    """Asked to end: first in good time, then at once.
+
+    Args:
+        grace_seconds: how long the evaluation at hand may go on after the first request.
+    """
+
+    def __init__(self, grace_seconds: float) -> None:
+        self._grace = grace_seconds
+        self._deadline: float | None = None
+
+    @property
+    def requested(self) -> bool:
+        return self._deadline is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether the evaluation at hand has to be given back now."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def request(self) -> None:
+        """The second request is due at once."""
+        now = time.monotonic()
+        self._deadline = now + self._grace if self._deadline is None else now
+
+
+def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
+    """Judge what waits until `stop` says so; gives the number of evaluations that were finished.
+
+    Raises InputError: this machine cannot judge this benchmark; what it had was given back.
+    """
+    worker = Working(store, job, stop, progress)
+    reported = 0.0
+    try:
+        while not stop.requested:
+            if worker.did_something():
+                continue
+            if job.once and not waits(store, worker.id, job.hparams_sha256):
+                break
+            if time.monotonic() - reported > HEARTBEAT_SECONDS:
+                seen(store, worker.id, "waiting")
+                reported = time.monotonic()
+            _sleep(IDLE_SECONDS, lambda: stop.requested)
+    finally:
+        gone(store, worker.id)
+    return worker.finished
+
+
+def hold_machine(lock: str = MACHINE_LOCK) -> socket.socket | None:
+    """The right to time on this machine; None where somebody has it.
+
+    It is the name of a socket, which nobody can have twice and no crash leaves behind. The judge
+    inherits it: if the worker is killed, the name is free only when that judge has ended too.
+    """
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(lock)
+    except OSError:
+        held.close()
+        return None
+    return held
+
+
+class Working:
+    """A worker at work.
+
+    Attributes:
+        id: how others know it.
+        finished: evaluations that it brought to an end.
+    """
+
+    def __init__(self, store: Store, job: Job, stop: Stop, progress: OnProgress) -> None:
+        self._store, self._job, self._stop, self._progress = store, job, stop, progress
+        self._leaderboard = Leaderboard(store)
+        self._compares_from = 0.0
+        self.id = this_worker()
+        self.finished = 0
+
+    def did_something(self) -> bool:
+        """A comparison that is owed, else the next evaluation; False where neither waits.
+
+        Raises InputError: this machine cannot judge this benchmark.
+        """
+        held = hold_machine(self._job.lock)
+        if held is None:
+            return False
+        with held:
+            if time.monotonic() >= self._compares_from:
+                claimed = comparing.claim(
+                    self._store, self._leaderboard, self.id, self._job.hparams_sha256
+                )
+                if claimed is not None:
+                    self._compare(claimed, held)
+                    return True
+            taken = take(self._store, self.id, self._job.hparams_sha256)
+            if taken is not None:
+                self._evaluate(taken, held)
+            return taken is not None
+
+    def _evaluate(self, taken: Taken, held: socket.socket) -> None:
+        """One evaluation, to its end or given back."""
+        self._progress(f"evaluation {taken.evaluation}: {taken.file_name} of {taken.author}")
+        keep = self._job.artefacts.place(taken.evaluation) if self._job.artefacts else None
+        options = ("--keep", str(keep)) if keep is not None else ()
+        started = time.monotonic()
+        try:
+            judged = self._judge(
+                (taken.file_name, taken.source),
+                taken.world_size,
+                options,
+                held,
+                lambda said: renew(self._store, taken, said),
+            )
+            if judged.result is not None:
+                finish(self._store, taken, judged.result, time.monotonic() - started)
+                self.finished += 1
+                ended = f"{judged.result.verdict} ({judged.result.code})"
+            else:
+                # Only a judge that broke down counts as a try: neither our end nor a wrong machine does.
+                no_try = judged.stopped or judged.status == InputError.exit_status
+                (give_back if no_try else fail)(self._store, taken, judged.cause)
+                ended = f"given back: {judged.cause}"
+        except LeaseLostError as lost:
+            self._progress(f"{lost}; what was found is not kept")
+            return
+        self._progress(f"evaluation {taken.evaluation}: {ended}")
+        if self._job.artefacts is not None:
+            self._job.artefacts.prune()
+        judged.check_machine()
+
+    def _compare(self, claimed: comparing.Claimed, held: socket.socket) -> None:
+        """A paired test, to its end or let go; our own failure puts further ones off for a while."""
+        name = f"submission {claimed.contender} against {claimed.leader}"
+        self._progress(f"comparing {name}")
+        pairs = 0
+
+        def judge(side: Side) -> EvaluationResult:
+            judged = self._judge(
+                claimed.files[side],
+                claimed.world_size,
+                ("--runs", "1"),
+                held,
+                lambda said: comparing.renew(self._store, claimed, pairs),
+            )
+            if judged.result is None:
+                judged.check_machine()
+                raise JudgeError(Code.INTERNAL, judged.cause)
+            return judged.result
+
+        def count(done: int) -> None:
+            nonlocal pairs
+            pairs = done
+
+        try:
+            found = comparing.run(self._store, claimed, judge, count)
+        except LeaseLostError as lost:
+            self._progress(f"{lost}; what was found is not kept")
+            return
+        except JudgeError as error:
+            comparing.let_go(self._store, claimed)
+            self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
+            self._progress(f"comparing {name}: not now: {error.message}")
+            return
+        except InputError:
+            comparing.let_go(self._store, claimed)
+            raise
+        self._progress(f"comparing {name}: {found.outcome.replace('_', ' ')}")
+
+    def _judge(
+        self,
+        file: tuple[str, bytes],
+        world_size: int,
+        options: tuple[str, ...],
+        held: socket.socket,
+        renew_lease: Callable[[str], None],
+    ) -> "Judged":
+        """Run a judge to its end, or until we have to stop. Raises LeaseLostError, after it has ended."""
+        common = ("--hparams", str(self._job.hparams), "--world", str(world_size))
+        order = Order(self._job.judge, *file, (*common, *self._job.options, *options))
+        with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
+            with JudgeProcess(order, Path(folder), [held]) as judge:
+                renewed, shown = 0.0, ""
+                while judge.status is None and not self._stop.due:
+                    said = judge.said()
+                    if said != shown or time.monotonic() - renewed > HEARTBEAT_SECONDS:
+                        renew_lease(said)
+                        renewed, shown = time.monotonic(), said
+                    _sleep(LOOK_SECONDS, lambda: self._stop.due or judge.status is not None)
+                judge.end()
+            last = (judge.said().strip().splitlines() or ["it said nothing"])[-1]
+            return Judged(judge.result(), judge.status, one_line(last), self._stop.due)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a judge: its result, else how it ended and what it said last."""
+
+    result: EvaluationResult | None
+    status: int | None
+    last_line: str
+    stopped: bool
+
+    @property
+    def cause(self) -> str:
+        """Why there is no result."""
+        if self.stopped:
+            return "the worker was asked to end"
+        by_signal = self.status is not None and self.status < 0
+        ending = f"signal {-(self.status or 0)}" if by_signal else f"status {self.status}"
+        return f"the judge ended with {ending} and no result: {self.last_line}"
+
+    def check_machine(self) -> None:
+        """Raises InputError where the judge could not work here: the next one would fail as well."""
+        if self.result is None and self.status == InputError.exit_status:
+            raise InputError(
+                Code.BAD_ARGUMENT, f"this machine cannot judge this benchmark: {self.last_line}"
+            )
+
+
+def _sleep(seconds: float, until: Callable[[], bool]) -> None:
+    """A handler of signals only asks, and the loop has to see it soon."""
+    end = time.monotonic() + seconds
+    while not until() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))

@@ -1,0 +1,323 @@
+"""Commands of who runs a competition: seasons, authors, workers, the store, what becomes of entries."""
+
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import (
+    LEVELS_HELP,
+    ORGANISER_PANEL,
+    DataOption,
+    HparamsOption,
+    IdArgument,
+    ImageOption,
+    SnapshotOption,
+    StoreOption,
+    WorldOption,
+)
+from harness.cli.store import opened
+from harness.errors import Code, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from harness.board.rule import ScoringRule
+    from harness.board.worker import Stop
+
+seasons = typer.Typer(no_args_is_help=True, help="What is competed for: list, new, close.")
+authors = typer.Typer(no_args_is_help=True, help="Who takes part: add, list, revoke.")
+stores = typer.Typer(no_args_is_help=True, help="The database: check, gc, backup.")
+NameArgument = Annotated[str, typer.Argument(help="Letters, digits, dot, hyphen, underscore.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason; everybody can read it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make them commands of `app`."""
+    for command in (worker, invalidate, release, rejudge):
+        app.command(rich_help_panel=ORGANISER_PANEL)(command)
+    for name, group in (("season", seasons), ("author", authors), ("store", stores)):
+        app.add_typer(group, name=name, rich_help_panel=ORGANISER_PANEL)
+
+
+@seasons.command("new")
+def season_new(
+    name: NameArgument,
+    hparams: HparamsOption = None,
+    world: WorldOption = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Class of the main board. Default: this machine's.")
+    ] = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="TFLOPS of one device. Default: the benchmark's, or as measured here."
+        ),
+    ] = None,
+    rule: Annotated[
+        Path | None, typer.Option(help="JSON file with fields of the scoring rule.")
+    ] = None,
+    starts: Annotated[datetime | None, typer.Option(help="UTC. Default: now.")] = None,
+    ends: Annotated[datetime | None, typer.Option(help="UTC. Default: when it is closed.")] = None,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Open a season: one benchmark, one class of hardware, one rule. None of them changes later.
+
+    [dim]validator season new autumn --ends 2026-12-31[/dim]
+    """
+    from harness.benchmark.hparams import load_hparams
+    from harness.board.hardware import fixed_peak, this_hardware
+    from harness.board.organise import SeasonPlan, open_season
+
+    loaded = load_hparams(hparams)
+    world_size = world or loaded.hparams.world.size
+    fields = _rule(rule).model_copy(
+        update={"peak_tflops": peak or fixed_peak(loaded.hparams, world_size)}
+    )
+    with opened(data, store) as board:
+        open_season(
+            board,
+            SeasonPlan(
+                name=name,
+                hparams_sha256=loaded.sha256,
+                benchmark=loaded.hparams.name,
+                world_size=world_size,
+                hardware=hardware or this_hardware(loaded.hparams, world_size),
+                rule=fields,
+                starts_at=_seconds(starts),
+                ends_at=_seconds(ends),
+            ),
+        )
+    typer.echo(f"season {name} is open")
+
+
+@seasons.command("list")
+def season_list(data: DataOption = None, store: StoreOption = None) -> None:
+    """Every season, with its benchmark, hardware and dates."""
+    from rich.console import Console
+
+    from harness.board.tell import seasons_table
+    from harness.board.views import seasons_view
+
+    with opened(data, store) as board, board.read() as session:
+        found = seasons_view(session)
+    Console().print(seasons_table(found) if found else "no season yet: `validator season new`")
+
+
+@seasons.command("close")
+def season_close(name: NameArgument, data: DataOption = None, store: StoreOption = None) -> None:
+    """Take no more submissions; what was handed in is judged still."""
+    from harness.board.organise import close_season
+
+    with opened(data, store) as board:
+        close_season(board, name)
+    typer.echo(f"season {name} is closed")
+
+
+@authors.command("add")
+def author_add(name: NameArgument, data: DataOption = None, store: StoreOption = None) -> None:
+    """A new author, or a further key of one that is there. The key is shown once.
+
+    [dim]validator author add ada[/dim]
+    """
+    from harness.board.organise import add_author, has_author, new_key
+
+    with opened(data, store) as board:
+        key = new_key(board, name) if has_author(board, name) else add_author(board, name)
+    typer.echo(f"key of {name}, shown this once and kept nowhere:", err=True)
+    typer.echo(key)
+
+
+@authors.command("list")
+def author_list(data: DataOption = None, store: StoreOption = None) -> None:
+    """Everybody, with the beginnings of their valid keys."""
+    from rich.console import Console
+
+    from harness.board.people import authors_view
+    from harness.board.tell import authors_table
+
+    with opened(data, store) as board, board.read() as session:
+        found = authors_view(session)
+    Console().print(authors_table(found) if found else "no author yet: `validator author add`")
+
+
+@authors.command("revoke")
+def author_revoke(
+    name: NameArgument,
+    key: Annotated[
+        str | None, typer.Option(help="The key, or how it begins. Default: all.")
+    ] = None,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Make keys of an author worthless, at once."""
+    from harness.board.organise import revoke_keys
+
+    with opened(data, store) as board:
+        count = revoke_keys(board, name, key)
+    typer.echo(f"{count} key(s) of {name} revoked")
+
+
+def invalidate(
+    submission: IdArgument, why: WhyOption, data: DataOption = None, store: StoreOption = None
+) -> None:
+    """Take a submission off the board; the lead goes back to whom it belongs.
+
+    [dim]validator invalidate 17 --why "trains on the held-out rows"[/dim]
+    """
+    from harness.board.organise import invalidate
+
+    with opened(data, store) as board:
+        invalidate(board, submission, why)
+    typer.echo(f"submission {submission} is invalidated")
+
+
+def release(
+    submission: IdArgument, why: WhyOption, data: DataOption = None, store: StoreOption = None
+) -> None:
+    """Let a submission be ranked that waits for you, or that was invalidated by mistake."""
+    from harness.board.organise import release
+
+    with opened(data, store) as board:
+        release(board, submission, why)
+    typer.echo(f"submission {submission} can be ranked")
+
+
+def rejudge(
+    submission: IdArgument,
+    why: WhyOption,
+    hparams: HparamsOption = None,
+    snapshot: SnapshotOption = None,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Judge again what a worker of this machine has kept, by today's checks; nothing is trained.
+
+    The new outcome takes the place of the old one, which stays in the history.
+
+    [dim]validator rejudge 17 --why "tolerances calibrated anew"[/dim]
+    """
+    from harness.board.again import Again, rejudge
+    from harness.board.artefacts import Artefacts, kept_folder
+
+    artefacts = Artefacts(kept_folder(data), 0)
+    with opened(data, store) as board:
+        before, now = rejudge(board, submission, Again(hparams, snapshot, artefacts), why)
+    typer.echo(f"submission {submission} was {before.verdict} ({before.code})")
+    typer.echo(f"and is {now.verdict} ({now.code}): {now.message}")
+
+
+def worker(
+    hparams: HparamsOption = None,
+    sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
+    image: ImageOption = None,
+    snapshot: SnapshotOption = None,
+    once: Annotated[bool, typer.Option(help="End where nothing waits.")] = False,
+    keep_gib: Annotated[
+        float,
+        typer.Option(
+            "--keep-gib", min=0, help="Keep evaluations for `rejudge`, the newest of this size."
+        ),
+    ] = 0.0,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds for the evaluation at hand after SIGTERM.")
+    ] = 600.0,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Judge what waits, one after the other, until SIGTERM or Ctrl-C.
+
+    The first signal lets the evaluation at hand finish, a second one gives it back at once.
+
+    [dim]validator worker --sandbox docker[/dim]
+    """
+    from harness.api import ready_snapshot
+    from harness.benchmark.hparams import load_hparams
+    from harness.board.artefacts import Artefacts, kept_folder
+    from harness.board.worker import Job, Stop, work
+    from harness.report import ProgressDisplay
+    from harness.sandbox import choose
+
+    loaded = load_hparams(hparams)
+    options = ["--sandbox", sandbox]
+    options += ["--image", image] if image else []
+    options += ["--snapshot", str(snapshot)] if snapshot else []
+    stop = Stop(grace)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _asks(stop))
+    artefacts = Artefacts(kept_folder(data), int(keep_gib * 2**30))
+    with opened(data, store) as board, ProgressDisplay() as progress:
+        # What cannot work fails here, and not with somebody's submission in hand.
+        choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        ready_snapshot(loaded, snapshot, progress)
+        progress.line(f"working for {loaded.hparams.name}")
+        job = Job(loaded.path, loaded.sha256, tuple(options), once, artefacts)
+        count = work(board, job, stop, progress.line)
+    typer.echo(f"{count} evaluation(s) finished")
+
+
+@stores.command("check")
+def store_check(data: DataOption = None, store: StoreOption = None) -> None:
+    """Replay every event and compare; verify hashes of sources and results. Changes nothing."""
+    from harness.board.maintenance import check
+
+    with opened(data, store) as board:
+        report = check(board)
+    for problem in report.problems:
+        typer.echo(problem)
+    typer.echo(report.summary)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@stores.command("gc")
+def store_gc(data: DataOption = None, store: StoreOption = None) -> None:
+    """Remove sources and results that no event names, and workers that are long gone."""
+    from harness.board.maintenance import collect_garbage
+
+    with opened(data, store) as board:
+        typer.echo(collect_garbage(board))
+
+
+@stores.command("backup")
+def store_backup(
+    file: Annotated[Path, typer.Argument(help="A new file.")],
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Copy the store while it is in use: a SQLite file, or what pg_restore reads."""
+    from harness.board.backup import back_up
+
+    with opened(data, store) as board:
+        back_up(board.engine, file)
+    typer.echo(f"backup in {file}")
+
+
+def _asks(stop: "Stop") -> "Callable[[int, FrameType | None], None]":
+    return lambda number, frame: stop.request()
+
+
+def _rule(path: Path | None) -> "ScoringRule":
+    """The scoring rule of a file; the default one without. Raises InputError(BAD_ARGUMENT)."""
+    from pydantic import ValidationError
+
+    from harness.board.rule import ScoringRule
+
+    if path is None:
+        return ScoringRule()
+    try:
+        return ScoringRule.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(Code.BAD_ARGUMENT, f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(Code.BAD_ARGUMENT, f"{path}: {where}: {first['msg']}") from None
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.replace(tzinfo=UTC).timestamp()

@@ -1,0 +1,31 @@
+"""What the leaderboard's commands share: the store that the options name."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import Code, InputError
+
+if TYPE_CHECKING:
+    from harness.board.store import Store
+
+
+@contextmanager
+def opened(data: Path | None, url: str | None) -> Iterator["Store"]:
+    """The store, migrated where that is due; closed afterwards.
+
+    Raises InputError(STORE_UNAVAILABLE or STORE_NEWER).
+    """
+    try:
+        from harness.board.store import data_folder, open_store, store_url
+    except ModuleNotFoundError as error:
+        raise InputError(
+            Code.STORE_UNAVAILABLE,
+            f"the leaderboard needs {error.name}: pip install 'trainjudge[board]'",
+        ) from None
+    store = open_store(store_url(data_folder(data), url))
+    try:
+        yield store
+    finally:
+        store.close()

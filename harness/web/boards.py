@@ -1,0 +1,247 @@
+"""A board as it is shown: rows of the one ranking, filtered, sorted and cut into pages."""
+
+import math
+import threading
+from collections import OrderedDict
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+from sqlalchemy.orm import Session
+
+from harness.board.leaderboard import Leaderboard
+from harness.board.rank import Ranking, board
+from harness.board.views import submission_lines
+from harness.records import Record
+
+PAGE: Final = 100
+KEPT: Final = 64
+#: More dots than that are a cloud; of the others the best of each stretch of time is shown.
+MAX_DOTS: Final = 150
+
+Show = Literal["best", "every", "unranked"]
+Sort = Literal["rank", "score", "runs", "at", "author"]
+#: Which way a column is sorted first, and of whom nobody asks twice.
+DESCENDING: Final[frozenset[Sort]] = frozenset({"score", "runs", "at"})
+
+
+class Query(Record):
+    """Which board, and how it is sorted. `best`: one entry an author; `unranked`: with the reasons."""
+
+    strategy: str | None = None
+    hardware: str | None = None
+    show: Show = "best"
+    sort: Sort = "rank"
+    reverse: bool = False
+    page: int = 1
+
+
+class BoardRow(Record):
+    """An entry. `low` and `high` are its slowest and fastest run; `score` is a share of the peak."""
+
+    rank: int | None
+    leader: bool
+    submission: int
+    author: str
+    file_name: str
+    score: float | None
+    low: float | None
+    high: float | None
+    runs: int
+    success_rate: float | None
+    strategy: str
+    world_size: int
+    hardware: str
+    at: float
+    alarm: bool
+    copy_of: int | None
+    why_not: str | None
+
+
+class BoardPage(Record):
+    """One page of a board. `strategies` and `hardware` are what it can be filtered by."""
+
+    query: Query
+    rows: tuple[BoardRow, ...]
+    total: int
+    pages: int
+    leader: int | None
+    threshold: float
+    strategies: tuple[str, ...]
+    hardware: tuple[str, ...]
+
+
+class RecordRow(Record):
+    """A change of the lead: what it was worth then, and what it was ahead, as shares."""
+
+    at: float
+    submission: int
+    author: str
+    score: float
+    threshold: float
+    jump: float
+
+
+class Dot(Record):
+    """An accepted submission in the chart."""
+
+    at: float
+    submission: int
+    author: str
+    score: float
+
+
+class Boards:
+    """Boards of all seasons; what took long is kept while the ranking is the same."""
+
+    def __init__(self, leaderboard: Leaderboard) -> None:
+        self._leaderboard = leaderboard
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[object, ...], tuple[Ranking, Any]] = OrderedDict()
+
+    def page(self, session: Session, season: int, query: Query) -> BoardPage:
+        """One page of a board. Raises InputError(UNKNOWN_ID)."""
+        ranking = self._leaderboard.ranking(season)
+        key = (season, query.strategy, query.hardware, query.show, query.sort, query.reverse)
+        frame = self._keep(key, ranking, lambda: _sorted(_frame(ranking, query), query))
+        strategies, hardware = self._keep((season, "choices"), ranking, lambda: _choices(ranking))
+        pages = max(1, math.ceil(len(frame) / PAGE))
+        first = (min(max(query.page, 1), pages) - 1) * PAGE
+        cut = frame.iloc[first : first + PAGE]
+        return BoardPage(
+            query=query,
+            rows=_rows(session, cut, ranking.leader),
+            total=len(frame),
+            pages=pages,
+            leader=ranking.leader,
+            threshold=ranking.threshold,
+            strategies=strategies,
+            hardware=hardware,
+        )
+
+    def records(self, season: int) -> tuple[RecordRow, ...]:
+        """The record's history, oldest first. Raises InputError(UNKNOWN_ID)."""
+        ranking = self._leaderboard.ranking(season)
+        return tuple(
+            RecordRow(
+                at=row.at,
+                submission=row.submission,
+                author=str(ranking.entries.at[row.submission, "author"]),
+                score=row.score,
+                threshold=row.threshold,
+                jump=row.jump,
+            )
+            for row in ranking.records.itertuples()
+        )
+
+    def dots(self, season: int) -> tuple[Dot, ...]:
+        """Accepted submissions for the chart. Raises InputError(UNKNOWN_ID)."""
+        ranking = self._leaderboard.ranking(season)
+        dots: tuple[Dot, ...] = self._keep((season, "dots"), ranking, lambda: _dots(ranking))
+        return dots
+
+    def places(self, season: int, numbers: list[int]) -> dict[int, BoardRow]:
+        """How submissions stand, by number; without the names of their files."""
+        ranking = self._leaderboard.ranking(season)
+        there = [number for number in numbers if number in ranking.entries.index]
+        cut = ranking.entries.loc[there]
+        return {row.submission: row for row in _rows(None, cut, ranking.leader)}
+
+    def _keep(self, key: tuple[object, ...], ranking: Ranking, make: Any) -> Any:
+        with self._lock:
+            known = self._kept.get(key)
+            if known is not None and known[0] is ranking:
+                self._kept.move_to_end(key)
+                return known[1]
+        made = make()
+        with self._lock:
+            self._kept[key] = (ranking, made)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+
+def _frame(ranking: Ranking, query: Query) -> pd.DataFrame:
+    if query.show == "unranked":
+        entries = ranking.entries
+        out = entries["why_not"].notna() & ~entries["main"]
+        if query.strategy is not None:
+            out &= entries["strategy"] == query.strategy
+        return entries[out].sort_values("at", ascending=False, kind="stable")
+    return board(
+        ranking,
+        strategy=query.strategy,
+        hardware=query.hardware,
+        every=query.show == "every",
+    )
+
+
+def _sorted(frame: pd.DataFrame, query: Query) -> pd.DataFrame:
+    """By the wanted column; what is equal stays in the order of ranks."""
+    if query.sort != "rank":
+        key = (
+            frame["author"].astype(str).str.lower() if query.sort == "author" else frame[query.sort]
+        )
+        order = np.argsort(key.to_numpy(), kind="stable")
+        if query.sort in DESCENDING:
+            order = np.argsort(-key.to_numpy(np.float64), kind="stable")
+        frame = frame.iloc[order]
+    return frame.iloc[::-1] if query.reverse else frame
+
+
+def _choices(ranking: Ranking) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    fit = ranking.entries[ranking.entries["eligible"]]
+    return (
+        tuple(sorted(str(each) for each in fit["strategy"].unique())),
+        tuple(sorted(str(each) for each in fit["hardware"].unique())),
+    )
+
+
+def _dots(ranking: Ranking) -> tuple[Dot, ...]:
+    entries = ranking.entries
+    shown = entries[entries["main"] & entries["score"].notna()]
+    if len(shown) > MAX_DOTS:
+        stretch = np.linspace(shown["at"].min(), shown["at"].max(), MAX_DOTS + 1)[1:-1]
+        of = np.searchsorted(stretch, shown["at"].to_numpy(np.float64))
+        best = np.lexsort((-shown["score"].to_numpy(np.float64), of))
+        first = np.flatnonzero(np.diff(of[best], prepend=-1))
+        shown = shown.iloc[best[first]]
+    return tuple(
+        Dot(at=row.at, submission=int(row.Index), author=str(row.author), score=row.score)
+        for row in shown.itertuples()
+    )
+
+
+def _rows(session: Session | None, cut: pd.DataFrame, leader: int | None) -> tuple[BoardRow, ...]:
+    numbers = [int(number) for number in cut.index]
+    lines = {} if session is None else submission_lines(session, numbers)
+    return tuple(
+        BoardRow(
+            rank=_int(row.rank),
+            leader=number == leader,
+            submission=number,
+            author=str(row.author),
+            file_name=lines[number].file_name if number in lines else "",
+            score=_float(row.score),
+            low=_float(row.low),
+            high=_float(row.high),
+            runs=int(row.runs),
+            success_rate=_float(row.success_rate),
+            strategy=str(row.strategy),
+            world_size=int(row.world_size),
+            hardware=str(row.hardware),
+            at=row.at,
+            alarm=bool(row.alarm),
+            copy_of=_int(row.copy_of),
+            why_not=None if pd.isna(row.why_not) else str(row.why_not),
+        )
+        for number, row in zip(numbers, cut.itertuples(), strict=True)
+    )
+
+
+def _int(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _float(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)

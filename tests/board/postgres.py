@@ -1,0 +1,147 @@
+"""A PostgreSQL server for the tests: its own folder, its own Unix socket, and gone afterwards."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+START_SECONDS = 60
+#: Tests lose nothing that matters when the machine loses power.
+SETTINGS = (
+    "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=200",
+    "wal_level=minimal", "max_wal_senders=0",
+)  # fmt: skip
+
+
+class Server:
+    """A running server. Databases are made by `create` and removed by `drop`."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder = folder
+        self.programs = programs
+
+    def url(self, database: str) -> str:
+        return f"postgresql://board@/{database}?host={self.folder}"
+
+    def create(self, database: str, template: str = "template1") -> str:
+        """A new database, as a copy of `template`; gives its URL."""
+        self.run(f"CREATE DATABASE {database} TEMPLATE {template}")
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        self.run(f"DROP DATABASE {database} WITH (FORCE)")
+
+    def empty(self, database: str, tables: Iterable[str]) -> None:
+        """Remove all rows, and whoever still uses the database; much faster than a new one."""
+        with psycopg.connect(self.url(database)) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            for statement in (
+                "ALTER TABLE events DISABLE TRIGGER USER",
+                f"TRUNCATE {', '.join(tables)}",
+                "ALTER TABLE events ENABLE TRIGGER USER",
+            ):
+                connection.execute(statement.encode())
+
+    def run(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def programs() -> Path | None:
+    """Where the server's programs lie, the newest version first; None where there are none."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = Path("/usr/lib/postgresql").glob("*/bin/initdb")
+    return max((found.parent for found in versions), default=None, key=_version)
+
+
+def required() -> Path:
+    """The programs; skips the test without them, or fails it if they are said to be there."""
+    found = programs()
+    if found is not None and shutil.which("setpriv"):
+        return found
+    missing = "PostgreSQL is not installed: `apt-get install postgresql`"
+    if os.environ.get("TRAINJUDGE_REQUIRE_POSTGRESQL") == "1":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@contextmanager
+def running(programs: Path) -> Iterator[Server]:
+    """Make and start a server, which ends with this process at the latest."""
+    # Not below pytest's folder: that is closed to the user that the server runs as.
+    folder = Path(tempfile.mkdtemp(prefix="trainjudge-pg-"))
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # as root it refuses to start
+        user = _ordinary_user()
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        prefix = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    as_user = ["setpriv", "--pdeathsig=QUIT", *prefix]
+    data = folder / "data"
+    environment = {**os.environ, "LC_ALL": "C", "HOME": str(folder)}
+    try:
+        subprocess.run(
+            [
+                *as_user, str(programs / "initdb"), f"--pgdata={data}", "--username=board",
+                "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync",
+            ],
+            env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen(
+                [
+                    *as_user, str(programs / "postgres"), "-D", str(data), "-k", str(folder),
+                    "-h", "", *(word for setting in SETTINGS for word in ("-c", setting)),
+                ],
+                env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            _wait(Server(folder, programs), server)
+            yield Server(folder, programs)
+        finally:
+            server.terminate()
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for clients; we are done with them
+                server.send_signal(3)
+                server.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(server: Server, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            server.run("SELECT 1")
+            return
+        except psycopg.OperationalError as error:
+            if process.poll() is not None or time.monotonic() > end:
+                log = (server.folder / "log").read_text(errors="replace")
+                raise RuntimeError(f"the server does not start: {error}\n{log}") from None
+        time.sleep(0.05)
+
+
+def _ordinary_user() -> pwd.struct_passwd:
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise RuntimeError("there is neither a user postgres nor a user nobody")
+
+
+def _version(programs: Path) -> int:
+    name = programs.parent.name
+    return int(name) if name.isdecimal() else 0

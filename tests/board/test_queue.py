@@ -1,0 +1,500 @@
+"""Whose turn it is, who has it, and what becomes of an evaluation whose worker is gone."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+
+from harness.board.maintenance import check
+from harness.board.organise import SeasonPlan, add_author, open_season
+from harness.board.queue import (
+    LeaseLostError,
+    Taken,
+    WorkerId,
+    fail,
+    finish,
+    give_back,
+    gone,
+    renew,
+    seen,
+    take,
+    this_worker,
+    waits,
+)
+from harness.board.rule import ScoringRule
+from harness.board.store import Store
+from harness.board.submit import Handed, cancel, submit
+from harness.board.worker import hold_machine
+from harness.errors import Code
+from harness.result import EvaluationResult
+from tests.board.acting import holds_machine, judges_all, takes_and_says_no_more
+from tests.board.conftest import Raw
+from tests.board.examples import (
+    ELSEWHERE,
+    HARDWARE,
+    HPARAMS_SHA256,
+    PEAK_TFLOPS,
+    accepted_result,
+    board_with,
+    error_result,
+    hand_in,
+    judge_next,
+    rejected_result,
+    train_file,
+)
+from tests.board.processes import all_end, kill, start, wait_until
+
+OTHER = WorkerId("other:x:1", "machine-2")
+
+
+def taken_by(store: Store, worker: WorkerId = ELSEWHERE) -> Taken:
+    taken = take(store, worker, HPARAMS_SHA256)
+    assert taken is not None
+    return taken
+
+
+def later(raw: Raw, seconds: float) -> None:
+    """As if nobody had said a word for so long."""
+    raw("UPDATE evaluations SET lease_until = lease_until - :s", s=seconds)
+
+
+# --- whose turn it is ----------------------------------------------------------------------------
+
+
+def test_a_worker_gets_all_that_it_needs(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada", 3)
+    assert taken_by(store) == Taken(1, 1, 1, "ada", "train.py", train_file(3), 2, ELSEWHERE)
+    assert raw("SELECT state, worker, machine, starts FROM evaluations") == [
+        ("running", "elsewhere:x:1", "machine-1", 1)
+    ]
+    assert raw("SELECT state FROM submissions") == [("running",)]
+    assert check(store).problems == ()
+
+
+def test_authors_take_turns_however_much_one_has_handed_in(store: Store) -> None:
+    board_with(store, "ada", "bob", "cyd", rule=ScoringRule(submissions_per_day=1000))
+    for author in ("ada", "ada", "ada", "bob", "cyd", "cyd"):
+        hand_in(store, author)
+    order = [judge_next(store, accepted_result()) for _ in range(6)]
+    assert order == [1, 4, 5, 2, 6, 3]
+
+
+def test_who_comes_late_does_not_wait_for_a_hundred_of_another(store: Store) -> None:
+    board_with(store, "ada", "bob", rule=ScoringRule(submissions_per_day=1000))
+    for _ in range(10):
+        hand_in(store, "ada")
+    assert judge_next(store, accepted_result()) == 1
+    late = hand_in(store, "bob")
+    assert judge_next(store, accepted_result()) == late
+    # And one that fails by our fault does not stand in the others' way.
+    hand_in(store, "bob")
+    assert judge_next(store, error_result()) == 2
+    assert judge_next(store, accepted_result()) == late + 1
+
+
+def test_a_worker_gets_evaluations_of_its_own_benchmark_only(store: Store) -> None:
+    board_with(store, "ada")
+    open_season(store, SeasonPlan("winter", "d" * 64, "b", 2, HARDWARE, ScoringRule()))
+    number = submit(store, Handed("ada", "t.py", train_file(), season="winter"))
+    assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
+    assert not waits(store, ELSEWHERE, HPARAMS_SHA256)
+    assert waits(store, ELSEWHERE, "d" * 64)
+    taken = take(store, ELSEWHERE, "d" * 64)
+    assert taken is not None
+    assert taken.submission == number
+
+
+def test_an_empty_queue_gives_nothing_and_writes_nothing(store: Store) -> None:
+    board_with(store, "ada")
+    before = store.last_event()
+    assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
+    assert store.last_event() == before
+
+
+# --- nobody has what another has -----------------------------------------------------------------
+
+
+def test_two_workers_never_judge_the_same(store: Store) -> None:
+    board_with(store, "ada", rule=ScoringRule(submissions_per_day=1000))
+    for _ in range(8):
+        hand_in(store, "ada")
+
+    def judge_all(number: int) -> list[int]:
+        worker, found = WorkerId(f"w{number}:x:1", f"machine-{number}"), []
+        while (taken := take(store, worker, HPARAMS_SHA256)) is not None:
+            found.append(taken.evaluation)
+            finish(store, taken, accepted_result((0.4,)), 1.0)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        had = [number for found in pool.map(judge_all, range(4)) for number in found]
+    assert sorted(had) == [*range(1, 9)]
+    assert check(store).problems == ()
+
+
+def test_two_processes_never_judge_the_same(store: Store, url: str, tmp_path: Path) -> None:
+    board_with(store, "ada", rule=ScoringRule(submissions_per_day=1000))
+    for _ in range(8):
+        hand_in(store, "ada")
+    gate, said = tmp_path / "gate", tmp_path / "said"
+    processes = [start(judges_all, url, f"machine-{n}", gate, said) for n in range(4)]
+    gate.touch()
+    all_end(processes)
+    assert sorted(map(int, said.read_text().split())) == [*range(1, 9)]
+    assert check(store).problems == ()
+
+
+def test_two_workers_never_time_on_one_machine_at_once(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada", 1)
+    hand_in(store, "ada", 2)
+    beside = WorkerId("beside:x:1", ELSEWHERE.machine)
+    first = taken_by(store)
+    assert take(store, beside, HPARAMS_SHA256) is None
+    # Even if our code were wrong: the database says no.
+    with pytest.raises(DBAPIError):
+        raw("UPDATE evaluations SET state = 'running', machine = 'machine-1' WHERE id = 2")
+    assert taken_by(store, OTHER).evaluation == 2
+    finish(store, first, accepted_result(), 1.0)
+    hand_in(store, "ada", 3)
+    assert taken_by(store, beside).evaluation == 3
+
+
+def test_the_right_to_time_is_of_one_process_and_ends_with_it(tmp_path: Path) -> None:
+    lock = f"\0test-{uuid4()}"
+    process = start(holds_machine, lock, tmp_path / "said")
+    wait_until(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text())
+    assert (tmp_path / "said").read_text() == "held"
+    assert hold_machine(lock) is None
+    kill(process)
+    held = hold_machine(lock)
+    assert held is not None
+    assert hold_machine(lock) is None
+    held.close()
+    again = hold_machine(lock)
+    assert again is not None
+    again.close()
+
+
+# --- leases --------------------------------------------------------------------------------------
+
+
+def test_a_lease_that_ran_out_gives_the_evaluation_to_another(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    first = taken_by(store)
+    later(raw, 50)
+    assert take(store, OTHER, HPARAMS_SHA256) is None
+    later(raw, 11)
+    second = taken_by(store, OTHER)
+    assert (second.evaluation, second.start) == (first.evaluation, 2)
+    (cause,) = raw("SELECT body FROM events WHERE kind = 'evaluation_given_back'")[0]
+    assert "elsewhere:x:1 was not heard from for 60 s" in cause
+    assert check(store).problems == ()
+
+
+def test_a_renewed_lease_lasts(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    taken = taken_by(store)
+    later(raw, 50)
+    renew(store, taken, "run 1 of 3")
+    later(raw, 50)
+    assert take(store, OTHER, HPARAMS_SHA256) is None
+    assert raw("SELECT progress FROM evaluations") == [("run 1 of 3",)]
+    finish(store, taken, accepted_result(), 1.0)
+    assert raw("SELECT progress, lease_until FROM evaluations") == [("", None)]
+
+
+def test_who_has_lost_the_lease_keeps_nothing(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    late = taken_by(store)
+    later(raw, 61)
+    second = taken_by(store, OTHER)
+    before = store.last_event()
+    for act in (
+        lambda: finish(store, late, accepted_result((0.99,)), 1.0),
+        lambda: renew(store, late, "still here"),
+        lambda: give_back(store, late, "tired"),
+        lambda: fail(store, late, "broke down"),
+    ):
+        with pytest.raises(LeaseLostError):
+            act()
+    assert store.last_event() == before
+    assert raw("SELECT * FROM documents") == []
+    finish(store, second, accepted_result((0.4,)), 1.0)
+    with pytest.raises(LeaseLostError):
+        finish(store, late, accepted_result((0.99,)), 1.0)
+    assert raw("SELECT worker FROM evaluations") == [(OTHER.name,)]
+    assert check(store).problems == ()
+
+
+def test_the_same_worker_s_earlier_start_is_worth_nothing(store: Store) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    first = taken_by(store)
+    give_back(store, first, "asked to")
+    second = taken_by(store)
+    with pytest.raises(LeaseLostError):
+        finish(store, first, accepted_result(), 1.0)
+    finish(store, second, accepted_result(), 1.0)
+
+
+def test_a_result_is_written_once(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    taken = taken_by(store)
+    finish(store, taken, accepted_result(), 1.0)
+    with pytest.raises(LeaseLostError):
+        finish(store, taken, accepted_result(), 1.0)
+    assert len(raw("SELECT id FROM events WHERE kind = 'evaluation_finished'")) == 1
+
+
+def test_what_was_cancelled_while_it_ran_keeps_nothing(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    cancelled = hand_in(store, "ada", 1)
+    hand_in(store, "ada", 2)
+    taken = taken_by(store)
+    cancel(store, cancelled)
+    for act in (
+        lambda: renew(store, taken, ""),
+        lambda: finish(store, taken, accepted_result(), 1.0),
+    ):
+        with pytest.raises(LeaseLostError):
+            act()
+    assert raw("SELECT * FROM documents") == []
+    assert taken_by(store).submission == 2
+    assert check(store).problems == ()
+
+
+def test_what_kills_every_worker_is_not_tried_for_ever(store: Store, raw: Raw) -> None:
+    board_with(store, "ada", "bob")
+    hand_in(store, "ada")
+    for start_number in range(1, 6):
+        assert taken_by(store).start == start_number
+        later(raw, 61)
+    hand_in(store, "bob")
+    assert taken_by(store).submission == 2
+    assert raw("SELECT state FROM evaluations WHERE id = 1") == [("abandoned",)]
+    ((state, why),) = raw("SELECT state, state_why FROM submissions WHERE id = 1")
+    assert state == "failed"
+    assert "started 5 times" in why
+    assert check(store).problems == ()
+
+
+def test_a_judge_that_breaks_down_each_time_is_not_tried_for_ever(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    for _ in range(5):
+        fail(store, taken_by(store), "the judge ended with status 3")
+    assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
+    ((state, why),) = raw("SELECT state, state_why FROM submissions")
+    assert state == "failed"
+    assert why.endswith("last: the judge ended with status 3")
+    assert check(store).problems == ()
+
+
+def test_what_is_given_back_is_never_held_against_it(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    for _ in range(8):
+        give_back(store, taken_by(store), "the worker was asked to end")
+    assert raw("SELECT state, worker, machine FROM evaluations") == [("queued", None, None)]
+    finish(store, taken_by(store), accepted_result(), 1.0)
+    assert raw("SELECT state FROM submissions") == [("judged",)]
+
+
+# --- workers that died ---------------------------------------------------------------------------
+
+
+def test_what_a_killed_worker_had_is_given_back_at_once(
+    store: Store, url: str, raw: Raw, tmp_path: Path
+) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    said = tmp_path / "said"
+    process = start(takes_and_says_no_more, url, said)
+    wait_until(lambda: said.exists() and said.read_text())
+    me = this_worker()
+    assert take(store, me, HPARAMS_SHA256) is None  # it lives
+    assert not waits(store, me, HPARAMS_SHA256)
+    kill(process)
+    # From where its processes cannot be seen, nobody can say that it is dead.
+    host, space, rest = me.name.split(":", 2)
+    for unseen in (
+        WorkerId(f"{host}:{int(space) + 1}:{rest}", me.machine),
+        WorkerId(f"{host}x:{space}:{rest}", me.machine),
+        WorkerId(me.name, "another machine"),
+    ):
+        assert take(store, unseen, HPARAMS_SHA256) is None
+    assert waits(store, me, HPARAMS_SHA256)
+    taken = take(store, me, HPARAMS_SHA256)
+    assert taken is not None
+    assert taken.start == 2
+    (cause,) = raw("SELECT body FROM events WHERE kind = 'evaluation_given_back'")[0]
+    assert "ended without a word" in cause
+    assert check(store).problems == ()
+
+
+def test_a_process_that_has_a_dead_one_s_number_is_not_that_worker(store: Store) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    me = this_worker()
+    place, _, tick = me.name.rpartition(":")
+    before = WorkerId(f"{place}:{int(tick) - 1}", me.machine)
+    taken_by(store, before)
+    assert taken_by(store, me).start == 2
+
+
+def test_a_worker_knows_itself(store: Store) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    assert this_worker() == this_worker()
+    taken_by(store, this_worker())
+    assert take(store, this_worker(), HPARAMS_SHA256) is None
+
+
+def test_workers_are_seen_until_they_go(store: Store, raw: Raw) -> None:
+    seen(store, ELSEWHERE, "waiting")
+    seen(store, ELSEWHERE, "waiting still")
+    assert raw("SELECT name, machine, doing FROM workers") == [
+        ("elsewhere:x:1", "machine-1", "waiting still")
+    ]
+    gone(store, ELSEWHERE)
+    gone(store, ELSEWHERE)
+    assert raw("SELECT * FROM workers") == []
+
+
+# --- what follows from a result ------------------------------------------------------------------
+
+
+def test_an_accepted_result_is_kept_whole_beside_its_columns(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, accepted_result((0.4, 0.5)))
+    (row,) = raw(
+        "SELECT state, verdict, code, isolation, hardware, failed_runs, seconds FROM evaluations"
+    )
+    assert row == ("finished", "accepted", "ok", "docker", HARDWARE, 0, 33.0)
+    # 0.4 and 0.5 as little-endian doubles.
+    ((mfus,),) = raw("SELECT run_mfus FROM evaluations")
+    assert bytes(mfus).hex() == "9a9999999999d93f" + "000000000000e03f"
+    assert raw("SELECT state, verdict FROM submissions") == [("judged", "accepted")]
+    assert len(raw("SELECT sha256 FROM documents")) == 1
+    assert check(store).problems == ()
+
+
+def test_our_own_failure_is_tried_again_up_to_the_rule_s_limit(store: Store, raw: Raw) -> None:
+    board_with(store, "ada", rule=ScoringRule(max_attempts=2))
+    hand_in(store, "ada")
+    judge_next(store, error_result(message="a cable was pulled"))
+    assert raw("SELECT state, verdict FROM submissions") == [("queued", "error")]
+    assert raw("SELECT why FROM evaluations WHERE id = 2") == [
+        ("the judge failed: a cable was pulled",)
+    ]
+    judge_next(store, error_result(message="and another"))
+    assert raw("SELECT state, state_why FROM submissions") == [
+        ("failed", "the judge failed 2 times, last: and another")
+    ]
+    assert raw("SELECT state FROM evaluations ORDER BY id") == [("finished",), ("finished",)]
+    assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
+    assert check(store).problems == ()
+
+
+def test_a_verdict_after_our_own_failure_is_what_counts(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, error_result())
+    judge_next(store, accepted_result())
+    assert raw("SELECT state, verdict FROM submissions") == [("judged", "accepted")]
+
+
+def test_a_rejected_submission_is_never_tried_again(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, rejected_result())
+    assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
+    assert raw("SELECT state, verdict FROM submissions") == [("judged", "rejected")]
+    assert raw("SELECT failed_runs, run_mfus FROM evaluations") == [(1, b"")]
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [
+        (Code.UPDATE_MISMATCH, "held"),
+        (Code.LOSS_MISMATCH, "held"),
+        (Code.TOKENS_MISMATCH, "held"),
+        (Code.STATE_INVALID, "held"),
+        (Code.TIMED_OUT, "judged"),
+        (Code.IMPORT_FAILED, "judged"),
+    ],
+)
+def test_the_same_program_that_was_rejected_for_its_numbers_waits_for_the_organiser(
+    store: Store, raw: Raw, code: Code, state: str
+) -> None:
+    board_with(store, "ada", "bob")
+    hand_in(store, "ada", 1)
+    judge_next(store, rejected_result(code))
+    # It makes no difference who hands it in, or what its comments say.
+    submit(store, Handed("bob", "mine.py", b"# all mine\n" + train_file(1)))
+    hand_in(store, "ada", 2)
+    judge_next(store, accepted_result())
+    judge_next(store, accepted_result())
+    assert raw("SELECT state FROM submissions WHERE id > 1 ORDER BY id") == [(state,), ("judged",)]
+    assert check(store).problems == ()
+
+
+def alarms(raw: Raw) -> list[str]:
+    return [body for (body,) in raw("SELECT body FROM events WHERE kind = 'alarm_raised'")]
+
+
+@pytest.mark.parametrize(
+    ("mfu", "alarmed"), [(0.99, False), (1.0, False), (1.01, True), (math.nan, True)]
+)
+def test_more_than_the_peak_is_an_alarm(store: Store, raw: Raw, mfu: float, alarmed: bool) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, changed(accepted_result((0.5, 0.4)), mfu))
+    assert bool(alarms(raw)) is alarmed
+
+
+def changed(result: EvaluationResult, mfu: float) -> EvaluationResult:
+    """With another MFU of its second run, whose other figures stay."""
+    runs = (result.runs[0], result.runs[1].model_copy(update={"mfu_active_params": mfu}))
+    return result.model_copy(update={"runs": runs})
+
+
+def test_a_season_s_peak_is_that_of_the_season(store: Store, raw: Raw) -> None:
+    # Whatever an evaluation has measured: 0.4 of the one is 0.8 of half of it.
+    board_with(store, "ada", rule=ScoringRule(peak_tflops=PEAK_TFLOPS / 2))
+    hand_in(store, "ada")
+    judge_next(store, accepted_result((0.4, 0.6)))
+    ((mfus,),) = raw("SELECT run_mfus FROM evaluations")
+    assert bytes(mfus).hex()[:16] == "9a9999999999e93f"  # 0.8
+    assert "1.200" in alarms(raw)[0]
+
+
+def test_any_message_can_be_kept(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, rejected_result(message="KeyError: 'a\0b\x1b[2J'"))
+    assert raw("SELECT message FROM evaluations") == [
+        ("KeyError: 'a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[2J'",)
+    ]
+    assert check(store).problems == ()
+
+
+def test_an_author_may_join_while_others_are_judged(store: Store) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    taken = taken_by(store)
+    add_author(store, "bob")
+    hand_in(store, "bob")
+    assert taken_by(store, OTHER).author == "bob"
+    finish(store, taken, accepted_result(), 1.0)
+    assert check(store).problems == ()
