@@ -122,6 +122,6 @@ def _end_with_parent(parent: int) -> Callable[[], None]:
     def ask_kernel() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     return ask_kernel

@@ -256,7 +256,7 @@ def result_document(session: Session, evaluation: int) -> EvaluationResult | Non
 def _submission(session: Session, number: int) -> tuple[Submission, Season, Author]:
     row = session.get(Submission, number) if 0 < number <= MAX_NUMBER else None
     if row is None:
-        raise InputError(Code.UNKNOWN_ID, f"there is no submission {number}"[:100])
+        raise InputError(Code.UNKNOWN_ID, f"there is no submission {number}")
     return row, session.get_one(Season, row.season_id), session.get_one(Author, row.author_id)
 
 

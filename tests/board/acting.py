@@ -1,13 +1,32 @@
 """What the processes of the tests do; see `processes`."""
 
+import signal
+import sys
 import time
 from pathlib import Path
 
-from harness.board import migrate, submit, worker  # noqa: F401 - imported once, for all processes
+from harness.board import migrate  # noqa: F401 - imported once, for all processes
 from harness.board.queue import WorkerId, finish, take, this_worker
 from harness.board.store import open_store
+from harness.board.worker import Job, Stop, hold_machine, work
 from tests.board.examples import HPARAMS_SHA256, accepted_result
 from tests.board.processes import together
+
+
+#: Behaves on the command line as `validator run` does.
+STANDIN = (sys.executable, "-S", "-E", str(Path(__file__).with_name("standin.py")))
+
+
+def job(lock: str, options: tuple[str, ...], once: bool = True) -> Job:
+    """A worker's, with the stand-in for a judge."""
+    return Job(Path("hparams.json"), HPARAMS_SHA256, options, once, judge=STANDIN, lock=lock)
+
+
+def works(url: str, lock: str, options: tuple[str, ...], once: bool) -> None:
+    """Be a worker, as the command is one: the first signal asks, the second insists."""
+    stop = Stop(grace_seconds=600)
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.request())
+    work(open_store(url), job(lock, options, once), stop, lambda line: None)
 
 
 def opens(url: str, gate: Path) -> None:
@@ -37,6 +56,6 @@ def judges_all(url: str, machine: str, gate: Path, said: Path) -> None:
 
 def holds_machine(lock: str, said: Path) -> None:
     """Have the right to time until it is killed."""
-    held = worker.hold_machine(lock)
+    held = hold_machine(lock)
     said.write_text("held" if held else "not held")
     time.sleep(600)

@@ -57,6 +57,13 @@ def data(
     return folder
 
 
+@pytest.fixture
+def url(empty_url: str) -> str:
+    """A store that nobody shares: its tables are about to change."""
+    open_store(empty_url).close()
+    return empty_url
+
+
 def tables(url: str) -> set[str]:
     engine = make_engine(url)
     try:
