@@ -55,7 +55,7 @@ def claim(
             select(Season.id).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
         ).all()
     for season in seasons:
-        for contender, leader in leaderboard.ranking(season).pending:
+        for contender, leader in leaderboard.ranking(season, fresh=True).pending:
             claimed = _claim(store, worker, season, contender, leader)
             if claimed is not None:
                 return claimed
@@ -158,7 +158,7 @@ def _claim(
 def _forget_the_dead(writer: Writer, worker: WorkerId) -> None:
     writer.session.execute(delete(Claim).where(Claim.lease_until <= writer.now))
     for row in writer.session.scalars(select(Claim).where(Claim.machine == worker.machine)):
-        if is_gone(row.worker, worker.name):
+        if is_gone(row.worker):
             writer.session.delete(row)
     writer.session.flush()
 

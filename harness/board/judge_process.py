@@ -20,6 +20,8 @@ from pydantic import ValidationError
 
 from harness.protocol.text import printable
 from harness.result import EvaluationResult
+from harness.sandbox.judge_process import this_process
+from harness.timed.workspace import JUDGE
 
 #: A judge that was asked to end has this long to end its sandbox and remove its folder.
 END_SECONDS: Final = 60.0
@@ -56,6 +58,9 @@ class JudgeProcess:
     """
 
     def __init__(self, order: Order, folder: Path, inherited: Sequence[socket.socket]) -> None:
+        private = folder / "private"
+        private.mkdir()
+        (private / JUDGE).write_text(this_process())  # `validator clean` sees whose the folder is
         named = order.file_name if SAFE_NAME.fullmatch(order.file_name) else "submission.py"
         file = folder / "source" / named
         file.parent.mkdir()
@@ -72,7 +77,7 @@ class JudgeProcess:
                 pass_fds=[each.fileno() for each in inherited],
                 # A signal from the terminal is for the worker, which then decides.
                 start_new_session=True,
-                preexec_fn=_end_with_parent(os.getpid()),
+                preexec_fn=end_with_parent(os.getpid()),
             )
 
     def __enter__(self) -> Self:
@@ -115,8 +120,8 @@ class JudgeProcess:
                 self._process.wait()
 
 
-def _end_with_parent(parent: int) -> Callable[[], None]:
-    """To be run in the child: SIGTERM when the parent is gone, even if that happened already."""
+def end_with_parent(parent: int) -> Callable[[], None]:
+    """For `preexec_fn`: the child gets SIGTERM when the parent is gone, even if it is already."""
     libc = ctypes.CDLL(None)
 
     def ask_kernel() -> None:

@@ -1,6 +1,8 @@
 """From the store to the ranking: read frames, ask `rank`, keep the answer until something happens."""
 
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,30 +15,73 @@ from harness.board.rule import ScoringRule
 from harness.board.states import EvaluationState
 from harness.board.store import Store
 from harness.board.tables import Author, Comparison, Evaluation, EventRow, Season, Submission
-from harness.errors import Code, InputError
+from harness.errors import Code, InputError, TrainjudgeError
 
 #: A threshold decays by itself, so what is pending changes with time even if nothing happens.
 FRESH_SECONDS: Final = 60.0
+#: Submissions from which a page does not wait for the ranking.
+LARGE: Final = 50_000
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A ranking: of which event, made when by the store's clock, in how many seconds."""
+
+    last_event: int
+    at: float
+    seconds: float
+    ranking: Ranking
 
 
 class Leaderboard:
-    """Rankings of a store's seasons. Safe to share between threads; one of them computes, others wait."""
+    """Rankings of a store's seasons. Safe to share between threads; one of them computes at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._known: dict[int, tuple[int, float, Ranking]] = {}
+        self._computing = threading.Lock()
+        self._known: dict[int, _Known] = {}
 
-    def ranking(self, season: int) -> Ranking:
-        """Who stands where now. Raises InputError(UNKNOWN_ID)."""
-        with self._lock:
+    def ranking(self, season: int, *, fresh: bool = False) -> Ranking:
+        """Who stands where now. Raises InputError(UNKNOWN_ID).
+
+        A large season's takes seconds: pages get the one before while the next is made behind them. Any
+        other is always that of the last event.
+
+        Args:
+            season: its number.
+            fresh: wait for the last event's, however long it takes.
+        """
+        known = self._known.get(season)
+        if known is None or fresh or len(known.ranking.entries) < LARGE:
+            return self._newest(season).ranking
+        outdated = known.last_event != self._store.last_event() or self._aged(known)
+        # As long again as it took: rankings are not to keep a core busy.
+        if outdated and self._store.now() - known.at > 2 * known.seconds:
+            self._renew_behind(season)
+        return known.ranking
+
+    def _newest(self, season: int) -> _Known:
+        with self._computing:
             last, now = self._store.last_event(), self._store.now()
             known = self._known.get(season)
-            if known is not None and known[0] == last and now - known[1] < FRESH_SECONDS:
-                return known[2]
+            if known is not None and known.last_event == last and not self._aged(known):
+                return known
             ranking = rank_season(self._store, season, now)
-            self._known[season] = (last, now, ranking)
-            return ranking
+            made = _Known(last, now, self._store.now() - now, ranking)
+            self._known[season] = made
+            return made
+
+    def _aged(self, known: _Known) -> bool:
+        return self._store.now() - known.at > FRESH_SECONDS
+
+    def _renew_behind(self, season: int) -> None:
+        if not self._computing.locked():
+            threading.Thread(target=self._try, args=(season,), daemon=True).start()
+
+    def _try(self, season: int) -> None:
+        # Whoever needs it asks again; a store that is gone tells them so itself.
+        with suppress(TrainjudgeError):
+            self._newest(season)
 
 
 def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
@@ -46,7 +91,7 @@ def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
         if row is None:
             raise InputError(Code.UNKNOWN_ID, f"there is no season number {season}")
         evaluations, runs, judged_as = _evaluations(session, season)
-        submissions = _submissions(session, season).join(judged_as)
+        submissions = _submissions(session, season).join(judged_as.astype("object"))
         submissions = submissions.fillna({"hardware": "", "isolation": ""})
         return rank(
             submissions,

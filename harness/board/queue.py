@@ -38,6 +38,7 @@ from harness.board.tables import (
 from harness.errors import Verdict
 from harness.protocol.text import printable
 from harness.result import EvaluationResult
+from harness.sandbox.judge_process import judge_lives, this_process
 
 LEASE_SECONDS: Final = 60.0
 HEARTBEAT_SECONDS: Final = 10.0
@@ -50,8 +51,7 @@ class WorkerId:
     """A worker, so that others can tell whether it lives.
 
     Attributes:
-        name: host, namespace of process ids, process id and the tick at which that process started:
-            never used twice.
+        name: of the host, and what nobody takes for another process; never used twice.
         machine: of the running kernel; containers on one machine share it.
     """
 
@@ -86,9 +86,7 @@ class LeaseLostError(Exception):
 def this_worker() -> WorkerId:
     """This process as a worker."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    # Two containers can have one host's name, and see different processes under one id.
-    space = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - no path of a file
-    return WorkerId(f"{os.uname().nodename}:{space}:{os.getpid()}:{_started(os.getpid())}", boot)
+    return WorkerId(f"{os.uname().nodename} {this_process()}", boot)
 
 
 def take(store: Store, worker: WorkerId, hparams_sha256: str) -> Taken | None:
@@ -302,7 +300,7 @@ def _overdue(session: Session, worker: WorkerId, now: float) -> list[tuple[Evalu
             found.append(
                 (evaluation, f"worker {name} was not heard from for {LEASE_SECONDS:.0f} s")
             )
-        elif evaluation.machine == worker.machine and is_gone(name, worker.name):
+        elif evaluation.machine == worker.machine and is_gone(name):
             found.append((evaluation, f"worker {name} ended without a word"))
     return found
 
@@ -352,23 +350,9 @@ def mark_seen(writer: Writer, worker: WorkerId, doing: str) -> None:
     )
 
 
-def is_gone(name: str, mine: str) -> bool:
+def is_gone(name: str) -> bool:
     """Whether a worker of this machine has ended; one in another container cannot be told."""
-    place, _, process = name.rpartition(":")
-    place, _, pid = place.rpartition(":")
-    if place != mine.rsplit(":", 2)[0] or not pid.isdecimal():
-        return False
-    return _started(int(pid)) != process
-
-
-def _started(pid: int) -> str:
-    """The tick at which a process started, after boot; empty where there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return ""
-    # The name is in parentheses and may hold any character; the fields begin after the last.
-    return stat.rpartition(b")")[2].split()[19].decode()
+    return judge_lives(name.partition(" ")[2]) is False
 
 
 def failed_runs(result: EvaluationResult) -> int:

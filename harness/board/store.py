@@ -27,6 +27,8 @@ from harness.errors import Code, InputError, JudgeError
 DATABASE_FILE: Final = "board.sqlite"
 #: Who waits longer than this for another writer has found a defect, not a busy moment.
 BUSY_SECONDS: Final = 60
+#: A server's threads, each with a connection.
+POOL: Final = 40
 #: Of PostgreSQL's advisory lock; any number will do that nobody else takes.
 WRITER_LOCK: Final = 0x7472_6A75
 
@@ -196,10 +198,11 @@ def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise ArgumentError("neither sqlite nor postgresql")
         if parsed.get_backend_name() == "postgresql":
-            return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            postgresql = parsed.set(drivername="postgresql+psycopg")
+            return create_engine(postgresql, pool_pre_ping=True, pool_size=POOL)
         if parsed.database:
             Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": busy_seconds})
+        engine = create_engine(parsed, connect_args={"timeout": busy_seconds}, pool_size=POOL)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InputError(
             Code.STORE_UNAVAILABLE,

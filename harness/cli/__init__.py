@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Judges train files: did it really do the training, and how fast?",
-    epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure; 4 no verdict yet (status).",
+    epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure, 4 no verdict yet.",
 )
 for group in (judging, compare, benchmark, host, taking_part, remote, organising, serve, publish):
     group.add_to(app)

@@ -1,5 +1,6 @@
 """`serve`: the leaderboard's pages and API, and on request a worker beside them."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -112,7 +113,12 @@ def _worker(options: list[str] | None) -> Iterator[None]:
     if options is None:
         yield
         return
-    child = subprocess.Popen([sys.executable, "-m", "harness.cli", "worker", *options])
+    from harness.board.judge_process import end_with_parent
+
+    child = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", "worker", *options],
+        preexec_fn=end_with_parent(os.getpid()),
+    )
     ending = threading.Event()
 
     def watch() -> None:

@@ -164,11 +164,12 @@ def take_back(request: Request, number: int, authorization: Authorization = None
     """Take a submission back before there is a verdict. Needs its author's key."""
     here = site(request)
     author = key_owner(request, authorization)
+    now = here.store.now()
     with here.store.read() as session:
-        submission_view(session, number, here.store.now())
+        submission_view(session, number, now)
     cancel(here.store, number, author)
     with here.store.read() as session:
-        return submission_view(session, number, here.store.now())
+        return submission_view(session, number, now)
 
 
 def key_owner(request: Request, authorization: str | None) -> str:
@@ -197,8 +198,9 @@ async def _file(request: Request) -> tuple[str, bytes, dict[str, str]]:
 def one_submission(request: Request, number: int) -> SubmissionView:
     """A submission with its evaluations and its history."""
     here = site(request)
+    now = here.store.now()
     with here.store.read() as session:
-        return submission_view(session, number, here.store.now())
+        return submission_view(session, number, now)
 
 
 @router.get("/submissions/{number}/source", response_class=PlainTextResponse)
@@ -206,8 +208,9 @@ def one_source(request: Request, number: int, authorization: Authorization = Non
     """The train file, once it is public; its author, with a key, always."""
     here = site(request)
     viewer = None if authorization is None else key_owner(request, authorization)
+    now = here.store.now()
     with here.store.read() as session:
-        text = source_text(session, number, here.store.now(), viewer)
+        text = source_text(session, number, now, viewer)
     if text is None:
         raise InputError(Code.NOT_NOW, f"the source of submission {number} is not public yet")
     return PlainTextResponse(text)
@@ -220,12 +223,13 @@ def one_result(
     """The whole result document. Log and detail are left out while the source is hidden."""
     here = site(request)
     viewer = None if authorization is None else key_owner(request, authorization)
+    now = here.store.now()
     with here.store.read() as session:
         result = result_document(session, number)
         if result is None:
             raise InputError(Code.NOT_NOW, f"evaluation {number} has no result yet")
         of = session.get_one(Evaluation, number).submission_id
-        hidden = source_text(session, of, here.store.now(), viewer) is None
+        hidden = source_text(session, of, now, viewer) is None
     return result.model_copy(update={"log": "", "detail": ""}) if hidden else result
 
 
@@ -257,7 +261,8 @@ def one_board(
         strategy=strategy, hardware=hardware, show=show, sort=sort, reverse=reverse, page=page
     )
     with here.store.read() as session:
-        return here.boards.page(session, the_season(session, season).id, query)
+        number = the_season(session, season).id
+    return here.boards.page(number, query)
 
 
 @router.get("/records")

@@ -48,11 +48,9 @@ def make_app(
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics is ours
     )
-    leaderboard = Leaderboard(store)
     app.state.site = Site(
         store=store,
-        leaderboard=leaderboard,
-        boards=Boards(leaderboard),
+        boards=Boards(store, Leaderboard(store)),
         live=Live(store, look_seconds),
         tickets=Tickets(),
         global_batches=dict(global_batches or {}),

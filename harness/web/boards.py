@@ -3,19 +3,23 @@
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from sqlalchemy.orm import Session
 
 from harness.board.leaderboard import Leaderboard
 from harness.board.rank import Ranking, board
-from harness.board.views import submission_lines
+from harness.board.store import Store
+from harness.board.views import SubmissionLine, submission_lines
 from harness.records import Record
 
 PAGE: Final = 100
-KEPT: Final = 64
+#: Orders of a season that are kept; one of a million entries takes 16 MB.
+KEPT: Final = 8
 #: More dots than that are a cloud; of the others the best of each stretch of time is shown.
 MAX_DOTS: Final = 150
 
@@ -94,24 +98,28 @@ class Dot(Record):
 class Boards:
     """Boards of all seasons; what took long is kept while the ranking is the same."""
 
-    def __init__(self, leaderboard: Leaderboard) -> None:
+    def __init__(self, store: Store, leaderboard: Leaderboard) -> None:
+        self._store = store
         self._leaderboard = leaderboard
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[object, ...], tuple[Ranking, Any]] = OrderedDict()
+        self._kept: dict[int, tuple[Ranking, OrderedDict[object, Any]]] = {}
 
-    def page(self, session: Session, season: int, query: Query) -> BoardPage:
+    def page(self, season: int, query: Query) -> BoardPage:
         """One page of a board. Raises InputError(UNKNOWN_ID)."""
         ranking = self._leaderboard.ranking(season)
-        key = (season, query.strategy, query.hardware, query.show, query.sort, query.reverse)
-        frame = self._keep(key, ranking, lambda: _sorted(_frame(ranking, query), query))
-        strategies, hardware = self._keep((season, "choices"), ranking, lambda: _choices(ranking))
-        pages = max(1, math.ceil(len(frame) / PAGE))
+        key = query.model_copy(update={"page": 1})
+        order: _Order = self._keep(season, key, ranking, lambda: _order(ranking, query))
+        strategies, hardware = self._keep(season, "choices", ranking, lambda: _choices(ranking))
+        total = len(order.submissions)
+        pages = max(1, math.ceil(total / PAGE))
         first = (min(max(query.page, 1), pages) - 1) * PAGE
-        cut = frame.iloc[first : first + PAGE]
+        cut = order.cut(ranking, first, first + PAGE)
+        with self._store.read() as session:
+            lines = submission_lines(session, [int(number) for number in cut.index])
         return BoardPage(
             query=query,
-            rows=_rows(session, cut, ranking.leader),
-            total=len(frame),
+            rows=_rows(cut, ranking.leader, lines),
+            total=total,
             pages=pages,
             leader=ranking.leader,
             threshold=ranking.threshold,
@@ -137,7 +145,7 @@ class Boards:
     def dots(self, season: int) -> tuple[Dot, ...]:
         """Accepted submissions for the chart. Raises InputError(UNKNOWN_ID)."""
         ranking = self._leaderboard.ranking(season)
-        dots: tuple[Dot, ...] = self._keep((season, "dots"), ranking, lambda: _dots(ranking))
+        dots: tuple[Dot, ...] = self._keep(season, "dots", ranking, lambda: _dots(ranking))
         return dots
 
     def places(self, season: int, numbers: list[int]) -> dict[int, BoardRow]:
@@ -145,20 +153,45 @@ class Boards:
         ranking = self._leaderboard.ranking(season)
         there = [number for number in numbers if number in ranking.entries.index]
         cut = ranking.entries.loc[there]
-        return {row.submission: row for row in _rows(None, cut, ranking.leader)}
+        return {row.submission: row for row in _rows(cut, ranking.leader, {})}
 
-    def _keep(self, key: tuple[object, ...], ranking: Ranking, make: Any) -> Any:
+    def _keep(self, season: int, key: object, ranking: Ranking, make: Callable[[], Any]) -> Any:
+        """What `make` gives, once for a ranking; what is of an older one goes with it."""
         with self._lock:
-            known = self._kept.get(key)
-            if known is not None and known[0] is ranking:
-                self._kept.move_to_end(key)
-                return known[1]
+            known, kept = self._kept.get(season, (None, OrderedDict[object, Any]()))
+            if known is not ranking:
+                kept = OrderedDict()
+                self._kept[season] = (ranking, kept)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
         made = make()
         with self._lock:
-            self._kept[key] = (ranking, made)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            kept[key] = made
+            while len(kept) > KEPT:
+                kept.popitem(last=False)
         return made
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Submissions as a board lists them, by number, and their ranks (int64; None: without ranks)."""
+
+    submissions: npt.NDArray[np.int64]
+    ranks: npt.NDArray[np.int64] | None
+
+    def cut(self, ranking: Ranking, first: int, last: int) -> pd.DataFrame:
+        """The entries at these places, with the ranks of this board."""
+        entries = ranking.entries.loc[self.submissions[first:last]]
+        return entries if self.ranks is None else entries.assign(rank=self.ranks[first:last])
+
+
+def _order(ranking: Ranking, query: Query) -> _Order:
+    frame = _sorted(_frame(ranking, query), query)
+    numbers = frame.index.to_numpy(np.int64)
+    if query.show == "unranked":
+        return _Order(numbers, None)
+    return _Order(numbers, frame["rank"].to_numpy(np.int64))
 
 
 def _frame(ranking: Ranking, query: Query) -> pd.DataFrame:
@@ -212,9 +245,10 @@ def _dots(ranking: Ranking) -> tuple[Dot, ...]:
     )
 
 
-def _rows(session: Session | None, cut: pd.DataFrame, leader: int | None) -> tuple[BoardRow, ...]:
+def _rows(
+    cut: pd.DataFrame, leader: int | None, lines: Mapping[int, SubmissionLine]
+) -> tuple[BoardRow, ...]:
     numbers = [int(number) for number in cut.index]
-    lines = {} if session is None else submission_lines(session, numbers)
     return tuple(
         BoardRow(
             rank=_int(row.rank),

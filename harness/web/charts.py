@@ -12,6 +12,8 @@ from harness.web.words import check_name, day, percent, when
 
 #: A bar of a check ends at so many times what is allowed; farther out is simply over.
 BAR_REACH: Final = 1.5
+#: What a chart spans at least: of a season that has just begun there is little to see.
+LEAST_SECONDS: Final = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ def record_chart(
         return None
     width, height = (960, 260) if wide else (340, 220)
     left, right, top, bottom = 52, width - 12, 14, height - 30
-    first = min([records[0].at, *(dot.at for dot in dots)])
-    last = max(now, first + 3_600.0)
+    first = min([records[0].at, *(dot.at for dot in dots), now - LEAST_SECONDS])
+    last = max([now, *(dot.at for dot in dots)])
     scores = [*(row.score for row in records), *(dot.score for dot in dots)]
     ups = nice_ticks(min(scores), max(scores), 4 if wide else 3)
     low, high = ups[0], ups[-1]

@@ -38,38 +38,37 @@ def home(request: Request) -> Response:
     here = site(request)
     now = here.store.now()
     with here.store.read() as session:
-        seasons = seasons_view(session)
-        running = [season for season in seasons if season.runs(now)]
-        chosen = (running or list(seasons))[:1]
-        if not chosen:
-            return render(request, "empty.html")
-        return _board(request, here, session, chosen[0], seasons)
+        known = seasons_view(session)
+    running = [season for season in known if season.runs(now)]
+    for chosen in [*running, *known][:1]:
+        return _board(request, here, chosen, known)
+    return render(request, "empty.html")
 
 
 def season(request: Request) -> Response:
     here = site(request)
     with here.store.read() as session:
         chosen = season_view(session, request.path_params["name"])
-        return _board(request, here, session, chosen, seasons_view(session))
+        known = seasons_view(session)
+    return _board(request, here, chosen, known)
 
 
 def _board(
-    request: Request,
-    here: Site,
-    session: Session,
-    chosen: SeasonView,
-    seasons: tuple[SeasonView, ...],
+    request: Request, here: Site, chosen: SeasonView, known: tuple[SeasonView, ...]
 ) -> Response:
+    # One connection at a time: were two needed at once, all threads could wait for their second.
     now = here.store.now()
     query = board_query(request.query_params.get)
-    board = here.boards.page(session, chosen.id, query)
+    board = here.boards.page(chosen.id, query)
     records = here.boards.records(chosen.id)
     dots = here.boards.dots(chosen.id)
+    with here.store.read() as session:
+        waiting = queue_length(session)
     return render(
         request,
         "board.html",
         season=chosen,
-        seasons=seasons,
+        seasons=known,
         over=chosen.over(now),
         begun=now >= chosen.starts_at,
         board=board,
@@ -78,7 +77,7 @@ def _board(
         wide=charts.record_chart(records, dots, now, wide=True),
         narrow=charts.record_chart(records, dots, now, wide=False),
         spreads=charts.spreads(board.rows),
-        waiting=queue_length(session),
+        waiting=waiting,
     )
 
 
@@ -97,8 +96,9 @@ def board_query(get: Any) -> Query:
 
 def seasons(request: Request) -> Response:
     here = site(request)
+    now = here.store.now()
     with here.store.read() as session:
-        return render(request, "seasons.html", seasons=seasons_view(session), now=here.store.now())
+        return render(request, "seasons.html", seasons=seasons_view(session), now=now)
 
 
 def rules(request: Request) -> Response:
@@ -200,8 +200,9 @@ def _figures(result: EvaluationResult | None) -> dict[str, Any]:
 def raw_source(request: Request) -> Response:
     here = site(request)
     number = request.path_params["number"]
+    now = here.store.now()
     with here.store.read() as session:
-        text = source_text(session, number, here.store.now())
+        text = source_text(session, number, now)
     if text is None:
         raise InputError(Code.NOT_NOW, f"the source of submission {number} is not public yet")
     return PlainTextResponse(

@@ -13,7 +13,6 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from harness.board.leaderboard import Leaderboard
 from harness.board.store import Store
 from harness.protocol.text import printable
 from harness.web import words
@@ -51,7 +50,6 @@ class Site:
     """
 
     store: Store
-    leaderboard: Leaderboard
     boards: Boards
     live: Live
     tickets: Tickets

@@ -1,17 +1,20 @@
 """What the processes of the tests do; see `processes`."""
 
+import random
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
-from harness.board import migrate  # noqa: F401 - imported once, for all processes
+from harness.board import migrate, queue, worker  # noqa: F401 - imported once, for all processes
 from harness.board.queue import WorkerId, finish, take, this_worker
 from harness.board.store import open_store
+from harness.board.submit import Examined, Handed, submit
 from harness.board.worker import Job, Stop, hold_machine, work
 from tests.board.examples import HPARAMS_SHA256, accepted_result
 from tests.board.processes import together
-
 
 #: Behaves on the command line as `validator run` does.
 STANDIN = (sys.executable, "-S", "-E", str(Path(__file__).with_name("standin.py")))
@@ -22,11 +25,30 @@ def job(lock: str, options: tuple[str, ...], once: bool = True) -> Job:
     return Job(Path("hparams.json"), HPARAMS_SHA256, options, once, judge=STANDIN, lock=lock)
 
 
-def works(url: str, lock: str, options: tuple[str, ...], once: bool) -> None:
+def works(url: str, lock: str, options: tuple[str, ...], temporary: Path, once: bool) -> None:
     """Be a worker, as the command is one: the first signal asks, the second insists."""
+    tempfile.tempdir = str(temporary)
     stop = Stop(grace_seconds=600)
     signal.signal(signal.SIGTERM, lambda number, frame: stop.request())
     work(open_store(url), job(lock, options, once), stop, lambda line: None)
+
+
+def hurries(url: str, lock: str, options: tuple[str, ...], temporary: Path, once: bool) -> None:
+    """Be a worker that looks more often, and bears more deaths, than one of a real board."""
+    worker.LOOK_SECONDS, worker.IDLE_SECONDS = 0.02, 0.1  # type: ignore[misc]
+    queue.MAX_STARTS = 1_000_000  # type: ignore[misc]
+    works(url, lock, options, temporary, once)
+
+
+def submits(url: str, examined: Examined, source: bytes, said: Path, seed: int) -> None:
+    """Submit until it is killed, each time with a note of its own; say so when that was taken."""
+    store, pauses = open_store(url), random.Random(seed)
+    with said.open("ab", buffering=0) as file:
+        while True:
+            note = uuid4().hex
+            number = submit(store, Handed("ada", "train.py", source, note), examined)
+            file.write(f"{note} {number}\n".encode())
+            time.sleep(pauses.uniform(0, 0.6))
 
 
 def opens(url: str, gate: Path) -> None:

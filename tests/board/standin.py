@@ -1,4 +1,4 @@
-"""A stand-in for `validator run`: what it does is the first line of the train file, `# judge: WHAT SECONDS`.
+"""A stand-in for `validator run`: the train file's first line says what it does: `# judge: WHAT SECONDS`.
 
 It takes the options of the judge, and of its own: `--results DIR`, where the documents lie that it hands
 out, and `--mark FILE`, into which it writes when it starts and ends.
@@ -18,8 +18,8 @@ def main(arguments: list[str]) -> int:
     options = dict(zip(rest[::2], rest[1::2], strict=True))
     with open(file, encoding="utf-8") as source:  # noqa: PTH123 - starts faster without pathlib
         _, _, what, seconds = source.readline().split()
-    mark(options, "starts", json.dumps(arguments))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    mark(options, "starts", json.dumps(arguments))
     try:
         return judge(what, float(seconds), options)
     finally:
@@ -34,7 +34,7 @@ def judge(what: str, seconds: float, options: dict[str, str]) -> int:
     try:
         time.sleep(seconds)
     except SystemExit:
-        time.sleep(0.5)  # it ends its sandbox, removes its folder
+        time.sleep(0.2)  # it ends its sandbox, removes its folder
         raise
     print("it says this last", file=sys.stderr, flush=True)
     if what in STATUS:

@@ -323,15 +323,10 @@ def test_what_a_killed_worker_had_is_given_back_at_once(
     me = this_worker()
     assert take(store, me, HPARAMS_SHA256) is None  # it lives
     assert not waits(store, me, HPARAMS_SHA256)
-    kill(process)
-    # From where its processes cannot be seen, nobody can say that it is dead.
-    host, space, rest = me.name.split(":", 2)
-    for unseen in (
-        WorkerId(f"{host}:{int(space) + 1}:{rest}", me.machine),
-        WorkerId(f"{host}x:{space}:{rest}", me.machine),
-        WorkerId(me.name, "another machine"),
-    ):
-        assert take(store, unseen, HPARAMS_SHA256) is None
+    process.kill()  # nobody has buried it: it is a zombie
+    # On another machine that process number is somebody else's.
+    assert take(store, WorkerId(me.name, "another machine"), HPARAMS_SHA256) is None
+    wait_until(lambda: waits(store, me, HPARAMS_SHA256))
     assert waits(store, me, HPARAMS_SHA256)
     taken = take(store, me, HPARAMS_SHA256)
     assert taken is not None
@@ -345,10 +340,22 @@ def test_a_process_that_has_a_dead_one_s_number_is_not_that_worker(store: Store)
     board_with(store, "ada")
     hand_in(store, "ada")
     me = this_worker()
-    place, _, tick = me.name.rpartition(":")
-    before = WorkerId(f"{place}:{int(tick) - 1}", me.machine)
+    place, tick = me.name.rsplit(" ", 1)
+    before = WorkerId(f"{place} {int(tick) - 1}", me.machine)
     taken_by(store, before)
     assert taken_by(store, me).start == 2
+
+
+def test_a_process_that_cannot_be_seen_from_here_is_not_taken_for_dead(store: Store) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    me = this_worker()
+    # As in another container of this machine, whose processes have other numbers.
+    host, space, pid, tick = me.name.split(" ")
+    elsewhere = WorkerId(f"{host} pid:[1] {int(pid) + 1} {tick}", me.machine)
+    assert space.startswith("pid:[")
+    taken_by(store, elsewhere)
+    assert take(store, me, HPARAMS_SHA256) is None
 
 
 def test_a_worker_knows_itself(store: Store) -> None:

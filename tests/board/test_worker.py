@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
-from harness.board import judge_process
+from harness.board import judge_process, worker
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.rule import ScoringRule
@@ -22,6 +23,8 @@ from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
 from harness.board.worker import Job, Stop, hold_machine, work
 from harness.errors import InputError
+from harness.sandbox.removal import remove_tree
+from harness.timed.workspace import left_folders
 from tests.board.acting import job, works
 from tests.board.conftest import Raw
 from tests.board.examples import (
@@ -41,6 +44,7 @@ class Place:
 
     store: Store
     folder: Path
+    temporary: Path
     lock: str = field(default_factory=lambda: f"\0test-{uuid4()}")
 
     @property
@@ -72,11 +76,10 @@ class Place:
 
 @pytest.fixture
 def place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    made = Place(store, tmp_path / "judge")
-    made.folder.mkdir()
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    made = Place(store, tmp_path / "judge", tmp_path / "tmp")
+    for folder in (made.folder, made.temporary):
+        folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(made.temporary))
     for name, result in (
         ("accepted", accepted_result()),
         ("rejected", rejected_result()),
@@ -86,7 +89,7 @@ def place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     board_with(store, "ada", rule=ScoringRule(max_attempts=2, pairs=0))
     yield made
     assert check(store).problems == ()
-    assert list(temporary.iterdir()) == [], "something was left behind"
+    assert list(made.temporary.glob("trainjudge-*")) == [], "something was left behind"
 
 
 class Beside:
@@ -126,7 +129,7 @@ def test_a_worker_judges_what_waits_and_writes_down_what_came_of_it(place: Place
     place.hand_in("error")
     assert place.work() == 4  # our own failure is tried once more
     assert state(raw, 1) == ("judged", "accepted", "")
-    assert state(raw, 2) == ("held", "accepted", "") or state(raw, 2)[:2] == ("judged", "rejected")
+    assert state(raw, 2) == ("judged", "rejected", "")
     assert state(raw, 3) == (
         "failed", "error", "the judge failed 2 times, last: a cable was pulled"
     )  # fmt: skip
@@ -198,11 +201,13 @@ def test_what_a_judge_says_can_be_read_while_it_works(place: Place, raw: Raw) ->
     assert raw("SELECT progress FROM evaluations") == [("",)]
 
 
-def test_what_is_cancelled_is_stopped_and_the_next_one_judged(place: Place, raw: Raw) -> None:
+def test_what_is_cancelled_is_stopped_and_the_next_one_judged(
+    place: Place, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = place.hand_in("hang", 600)
     place.hand_in("accepted")
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
     beside = Beside(place, Stop(600))
-    # It is heard at the next renewal; what the judge says brings that on.
     wait_until(lambda: raw("SELECT progress FROM evaluations WHERE id = 1") != [("",)])
     cancel(place.store, first)
     assert beside.end() == 1
@@ -271,38 +276,34 @@ def test_a_worker_s_process_hears_signals_as_the_command_does(
     place: Place, url: str, raw: Raw, signals: int
 ) -> None:
     place.hand_in("accepted", 2.0)
-    process = start(works, url, place.lock, place.options, False)
+    process = start(works, url, place.lock, place.options, place.temporary, False)
     wait_until(place.marks)
     assert process.pid is not None
     for _ in range(signals):
         os.kill(process.pid, signal.SIGTERM)
-        # Two of one signal at once are one; a person takes longer.
-        wait_until(threading.Event().wait(0.3) or (lambda: True))
+        time.sleep(0.3)  # two of one signal at once are one
     process.join(60)
     assert process.exitcode == 0
     assert state(raw, 1)[0] == {1: "judged", 2: "queued"}[signals]
 
 
 def test_a_killed_worker_takes_its_judge_with_it_and_another_goes_on(
-    place: Place, url: str, raw: Raw, tmp_path: Path
+    place: Place, url: str, raw: Raw
 ) -> None:
     place.hand_in("accepted", 3.0)
-    process = start(works, url, place.lock, place.options, True)
+    process = start(works, url, place.lock, place.options, place.temporary, True)
     wait_until(place.marks)
-    ((_, judge, _),) = place.marks()
     kill(process)
     # Until the judge has cleaned up, nobody else may time: it still uses the machine.
-    if Path(f"/proc/{judge}").exists() and len(place.marks()) == 1:
-        assert not place.free() or len(place.marks()) == 2
     wait_until(place.free)
     assert [event for event, *_ in place.marks()] == ["starts", "ends"]
     assert place.work() == 1
     assert raw("SELECT starts, state FROM evaluations") == [(2, "finished")]
     assert "ended without a word" in causes(raw)[0]
-    for left in (tmp_path / "tmp").glob("trainjudge-worker-*"):  # nobody could remove it
-        import shutil
-
-        shutil.rmtree(left)
+    # Only the killed one's folder is left, and `validator clean` knows that nobody will come for it.
+    (left,) = place.temporary.glob("trainjudge-*")
+    assert left_folders() == [left]
+    remove_tree(left)
 
 
 def test_two_workers_of_one_machine_judge_one_after_the_other(
@@ -310,7 +311,9 @@ def test_two_workers_of_one_machine_judge_one_after_the_other(
 ) -> None:
     for _ in range(4):
         place.hand_in("accepted", 0.2)
-    processes = [start(works, url, place.lock, place.options, True) for _ in range(2)]
+    processes = [
+        start(works, url, place.lock, place.options, place.temporary, True) for _ in range(2)
+    ]
     for process in processes:
         process.join(60)
     assert [event for event, *_ in place.marks()] == ["starts", "ends"] * 4
@@ -329,6 +332,8 @@ def test_a_worker_for_once_waits_for_a_machine_that_is_in_use(place: Place, raw:
 # --- a real judge --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_real_evaluation_from_handing_in_to_the_board(
     store: Store, loaded: LoadedHparams, snapshot: Snapshot, raw: Raw
 ) -> None:
@@ -340,7 +345,7 @@ def test_a_real_evaluation_from_handing_in_to_the_board(
     made = Job(
         loaded.path,
         loaded.sha256,
-        ("--sandbox", "none", "--runs", "1", "--snapshot", str(snapshot.folder)),
+        ("--sandbox", "none", "--runs", "1", "--snapshot", str(snapshot.directory)),
         once=True,
         lock=f"\0test-{uuid4()}",
     )

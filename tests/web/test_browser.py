@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -32,15 +33,19 @@ PAGES = [
 LONG = "w" * 200
 
 
+def without(what: str) -> NoReturn:
+    """Something is missing: a reason to skip, or to fail where it is said to be there."""
+    if os.environ.get("TRAINJUDGE_REQUIRE_BROWSER") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium; without it these tests are skipped, or fail where it is said to be there."""
     program = shutil.which("chromium")
     if program is None:
-        missing = "Chromium is not installed: `apt-get install chromium`"
-        if os.environ.get("TRAINJUDGE_REQUIRE_BROWSER") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        without("Chromium is not installed: `apt-get install chromium`")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program)
         yield started
@@ -183,7 +188,7 @@ def test_a_checker_of_accessibility_finds_nothing(
 ) -> None:
     found = find_spec("axe_playwright_python")
     if found is None or found.origin is None:
-        pytest.skip("axe-playwright-python is not installed")
+        without("axe-playwright-python is not installed")
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     page.goto(filled + address)
     page.evaluate((Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8"))

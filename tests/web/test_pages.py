@@ -1,9 +1,11 @@
 """Pages: what stands on them, and what must not."""
 
 import re
+import time
 from urllib.parse import quote
 
 import pytest
+from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from harness.board.organise import SeasonPlan, add_author, invalidate, new_key, open_season
@@ -313,3 +315,57 @@ def test_a_page_of_many_is_cut_and_leads_on(empty: Store, monkeypatch: pytest.Mo
     assert "page=2" in first
     assert second.count('<th scope="row">') == 1
     assert "author-0<" in second
+
+
+def test_no_request_needs_two_connections_at_once(
+    store: Store, client: TestClient, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it otherwise, as many requests as there are connections could wait for each other."""
+    judged(store, "alice", 1, 0.3)
+    judged(store, "alice", 2, 0.4)
+    hand_in(store, "bob", 3)
+
+    def as_postgresql() -> float:
+        with store.read():
+            return time.time()
+
+    monkeypatch.setattr(store, "now", as_postgresql)
+    held, most = 0, 0
+
+    def taken(*_: object) -> None:
+        nonlocal held, most
+        held += 1
+        most = max(most, held)
+
+    def given(*_: object) -> None:
+        nonlocal held
+        held -= 1
+
+    event.listen(store.engine, "checkout", taken)
+    event.listen(store.engine, "checkin", given)
+    for address in (
+        "/", "/seasons", "/seasons/autumn/rules", "/seasons/autumn/feed.atom", "/submissions/2",
+        "/submissions/3", "/submissions/2/changes", "/submissions/2/source.py", "/authors/alice",
+        "/queue", "/submit", "/readyz", "/metrics", "/api/v1/board", "/api/v1/records",
+        "/api/v1/submissions/2", "/api/v1/evaluations/2", "/api/v1/submissions/2/source",
+        "/api/v1/queue", "/api/v1/seasons", "/api/v1/authors/alice", "/api/v1/events",
+    ):  # fmt: skip
+        assert client.get(address).status_code == 200
+        assert most == 1, address
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert client.post("/api/v1/check", content=train_file(4), headers=bearer).status_code == 200
+    posted = client.post("/api/v1/submissions", content=train_file(4), headers=bearer)
+    assert posted.status_code == 201
+    assert client.post("/api/v1/submissions/4/cancel", headers=bearer).status_code == 200
+    assert (most, held) == (1, 0)
+
+
+def test_a_board_that_was_shown_before_follows_what_happens(
+    store: Store, client: TestClient
+) -> None:
+    judged(store, "alice", 1, 0.3)
+    for address in ("/", "/seasons/autumn?show=every", "/seasons/autumn?sort=author"):
+        assert "40.00 %" not in client.get(address).text
+    judged(store, "bob", 2, 0.4)
+    for address in ("/", "/seasons/autumn?show=every", "/seasons/autumn?sort=author"):
+        assert "40.00 %" in client.get(address).text
