@@ -141,10 +141,15 @@ class Store:
     def last_event(self) -> int:
         """The number of the newest event: while it stays the same, so does the board."""
         with self.read() as session:
-            return session.scalar(select(func.max(EventRow.id))) or 0
+            return last_event_of(session)
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def last_event_of(session: Session) -> int:
+    """The number of the newest event that a session sees."""
+    return session.scalar(select(func.max(EventRow.id))) or 0
 
 
 @contextmanager

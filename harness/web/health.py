@@ -15,10 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from harness.board.leaderboard import last_event_of
 from harness.board.people import workers_view
 from harness.board.states import EvaluationState
-from harness.board.store import Store
+from harness.board.store import Store, last_event_of
 from harness.board.tables import Evaluation, EventRow
 from harness.board.views import result_document
 from harness.errors import TrainjudgeError

@@ -12,9 +12,8 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from harness.board.history import HistoryLine, events_after
-from harness.board.leaderboard import last_event_of
 from harness.board.states import EvaluationState
-from harness.board.store import Store
+from harness.board.store import Store, last_event_of
 from harness.board.tables import Evaluation
 from harness.protocol.text import printable
 from harness.web.problems import RequestError
