@@ -10,9 +10,16 @@ from typing import NoReturn
 
 import typer
 
-from harness.errors import TrainjudgeError
+from harness.errors import Code, InputError, TrainjudgeError
 
 DEFECT = 3
+#: What the extra `board` brings along: whoever only judges has none of it.
+BOARD_LIBRARIES = frozenset(
+    {
+        *("alembic", "fastapi", "jinja2", "pandas", "prometheus_client", "psycopg", "pyarrow"),
+        *("python_multipart", "sqlalchemy", "starlette", "uvicorn"),
+    }
+)
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -51,8 +58,22 @@ def exit_statuses() -> Iterator[None]:
     except Interrupted as signalled:
         typer.echo("validator: interrupted; nothing was left behind", err=True)
         sys.exit(128 + signalled.number)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in BOARD_LIBRARIES:
+            _tell_defect()
+        typer.echo(
+            f"validator: {Code.BAD_ARGUMENT}: the leaderboard needs {missing}: "
+            "pip install 'trainjudge[board]'",
+            err=True,
+        )
+        sys.exit(InputError.exit_status)
     except Exception:
-        # Status 1 would read as "rejected".
-        traceback.print_exc()
-        typer.echo("validator: internal: a defect of the judge; please report it", err=True)
-        sys.exit(DEFECT)
+        _tell_defect()
+
+
+def _tell_defect() -> NoReturn:
+    # Status 1 would read as "rejected".
+    traceback.print_exc()
+    typer.echo("validator: internal: a defect of the judge; please report it", err=True)
+    sys.exit(DEFECT)

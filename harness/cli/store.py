@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import Code, InputError
-
 if TYPE_CHECKING:
     from harness.board.store import Store
 
@@ -17,13 +15,8 @@ def opened(data: Path | None, url: str | None) -> Iterator["Store"]:
 
     Raises InputError(STORE_UNAVAILABLE or STORE_NEWER).
     """
-    try:
-        from harness.board.store import data_folder, open_store, store_url
-    except ModuleNotFoundError as error:
-        raise InputError(
-            Code.STORE_UNAVAILABLE,
-            f"the leaderboard needs {error.name}: pip install 'trainjudge[board]'",
-        ) from None
+    from harness.board.store import data_folder, open_store, store_url
+
     store = open_store(store_url(data_folder(data), url))
     try:
         yield store
