@@ -10,7 +10,7 @@ from harness.board import events as ev
 from harness.board.artefacts import Artefacts
 from harness.board.hardware import headline_mfus
 from harness.board.organise import submission_of
-from harness.board.queue import failed_runs, keep_document, rule_of
+from harness.board.outcome import failed_runs, keep_document, rule_of
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
 from harness.board.tables import Evaluation

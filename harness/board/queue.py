@@ -8,9 +8,7 @@ and what it found is not kept.
 """
 
 import os
-import zlib
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -18,26 +16,17 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
-from harness.board.hardware import hardware_class, headline_mfus
-from harness.board.luck import accepted_before, rejected_before
-from harness.board.organise import submission_of
-from harness.board.rule import ScoringRule
 from harness.board.states import EvaluationState
 from harness.board.store import Store, Writer
-from harness.board.submit import queue_evaluation
 from harness.board.tables import (
     Author,
     Claim,
-    Document,
     Evaluation,
     Season,
     Source,
     Submission,
     Worker,
 )
-from harness.errors import Verdict
-from harness.protocol.text import printable
-from harness.result import EvaluationResult
 from harness.sandbox.judge_process import judge_lives, this_process
 
 LEASE_SECONDS: Final = 60.0
@@ -132,7 +121,7 @@ def waits(store: Store, worker: WorkerId, hparams_sha256: str) -> bool:
 def renew(store: Store, taken: Taken, progress: str) -> None:
     """Say that the worker lives, and the lines that the judge has printed. Raises LeaseLostError."""
     with store.write() as writer:
-        evaluation = _mine(writer, taken)
+        evaluation = mine(writer, taken)
         evaluation.lease_until = writer.now + LEASE_SECONDS
         evaluation.progress = progress
         mark_seen(writer, taken.worker, f"evaluation {taken.evaluation}")
@@ -155,7 +144,7 @@ def gone(store: Store, worker: WorkerId) -> None:
 def give_back(store: Store, taken: Taken, cause: str) -> None:
     """Not finished, through no fault of its own: it waits again, for anybody. Raises LeaseLostError."""
     with store.write() as writer:
-        _give_back(writer, _mine(writer, taken), cause)
+        _give_back(writer, mine(writer, taken), cause)
 
 
 def fail(store: Store, taken: Taken, cause: str) -> None:
@@ -164,109 +153,7 @@ def fail(store: Store, taken: Taken, cause: str) -> None:
     Raises LeaseLostError.
     """
     with store.write() as writer:
-        _give_back_or_abandon(writer, _mine(writer, taken), cause)
-
-
-def finish(store: Store, taken: Taken, result: EvaluationResult, seconds: float) -> None:
-    """Write down what came of it, and what follows from that. Raises LeaseLostError."""
-    with store.write() as writer:
-        _mine(writer, taken)
-        rule = rule_of(writer.session, taken.submission)
-        mfus = headline_mfus(result, rule.peak_tflops)
-        writer.append(
-            ev.EvaluationFinished(
-                evaluation=taken.evaluation,
-                worker=taken.worker.name,
-                verdict=result.verdict,
-                code=result.code,
-                message=printable(result.message),
-                result_sha256=keep_document(writer, result),
-                isolation=result.isolation,
-                hardware=hardware_class(result),
-                run_mfus=mfus,
-                failed_runs=failed_runs(result),
-                tokens_per_second=result.score.tokens_per_second if result.score else None,
-                seconds=seconds,
-            ),
-            submission=taken.submission,
-        )
-        _consequences(writer, taken, result, rule, mfus)
-
-
-def keep_document(writer: Writer, result: EvaluationResult) -> str:
-    """Store a result document; gives the hash that names it."""
-    document = result.model_dump_json().encode()
-    digest = sha256(document).hexdigest()
-    if writer.session.get(Document, digest) is None:
-        writer.session.add(Document(sha256=digest, compressed=zlib.compress(document)))
-    return digest
-
-
-def _consequences(
-    writer: Writer,
-    taken: Taken,
-    result: EvaluationResult,
-    rule: ScoringRule,
-    mfus: tuple[float, ...],
-) -> None:
-    """An error is tried again; what was rejected before, or is too good to be true, an organiser sees."""
-    submission = submission_of(writer, taken.submission)
-    if result.verdict is Verdict.ERROR:
-        _again_or_abandon(writer, taken, rule, result.message)
-    elif result.verdict is Verdict.ACCEPTED:
-        earlier = rejected_before(writer.session, submission, rule)
-        if earlier is not None:
-            writer.append(
-                ev.SubmissionHeld(
-                    submission=submission.id,
-                    because_of=earlier.submission,
-                    why=f"submission {earlier.submission}, {100 * earlier.similarity:.0f} % the same "
-                    "program, was rejected for its numbers: the organiser looks at both",
-                )
-            )
-        if any(not mfu <= 1 for mfu in mfus):  # never silently a score: `rank` leaves it out
-            writer.append(
-                ev.AlarmRaised(
-                    submission=submission.id,
-                    text=f"MFU of {max(mfus):.3f}: above the peak of the device",
-                )
-            )
-    elif (lucky := accepted_before(writer.session, submission, result.code)) is not None:
-        writer.append(
-            ev.AlarmRaised(
-                submission=lucky,
-                text=f"the same program was rejected as submission {submission.id} ({result.code}): "
-                "was this one lucky?",
-            )
-        )
-
-
-def rule_of(session: Session, submission: int) -> ScoringRule:
-    """The scoring rule of the submission's season."""
-    season = session.get_one(Season, session.get_one(Submission, submission).season_id)
-    return ScoringRule.model_validate_json(season.rule)
-
-
-def _again_or_abandon(writer: Writer, taken: Taken, rule: ScoringRule, message: str) -> None:
-    """We failed: once more, up to a limit."""
-    errors = len(
-        writer.session.scalars(
-            select(Evaluation.id).where(
-                Evaluation.submission_id == taken.submission,
-                Evaluation.verdict == Verdict.ERROR,
-            )
-        ).all()
-    )
-    if errors < rule.max_attempts:
-        queue_evaluation(writer, taken.submission, f"the judge failed: {message}")
-    else:
-        writer.append(
-            ev.EvaluationAbandoned(
-                evaluation=taken.evaluation,
-                cause=f"the judge failed {errors} times, last: {message}",
-            ),
-            submission=taken.submission,
-        )
+        _give_back_or_abandon(writer, mine(writer, taken), cause)
 
 
 def _next(session: Session, hparams_sha256: str) -> Evaluation | None:
@@ -333,7 +220,8 @@ def _give_back(writer: Writer, evaluation: Evaluation, cause: str) -> None:
     )
 
 
-def _mine(writer: Writer, taken: Taken) -> Evaluation:
+def mine(writer: Writer, taken: Taken) -> Evaluation:
+    """The evaluation, if it is this worker's still. Raises LeaseLostError."""
     evaluation = writer.session.get_one(Evaluation, taken.evaluation)
     if (
         evaluation.state != EvaluationState.RUNNING
@@ -353,10 +241,3 @@ def mark_seen(writer: Writer, worker: WorkerId, doing: str) -> None:
 def is_gone(name: str) -> bool:
     """Whether a worker of this machine has ended; one in another container cannot be told."""
     return judge_lives(name.partition(" ")[2]) is False
-
-
-def failed_runs(result: EvaluationResult) -> int:
-    """Runs that the submission failed; a rejection before any run is one."""
-    if result.verdict is not Verdict.REJECTED:
-        return 0
-    return max(1, len(result.runs))

@@ -17,13 +17,13 @@ from harness.board import comparing
 from harness.board.artefacts import Artefacts
 from harness.board.judge_process import JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
+from harness.board.outcome import finish
 from harness.board.pairs import Side
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
     LeaseLostError,
     Taken,
     fail,
-    finish,
     give_back,
     gone,
     renew,

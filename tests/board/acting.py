@@ -9,7 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from harness.board import migrate, queue, worker  # noqa: F401 - imported once, for all processes
-from harness.board.queue import WorkerId, finish, take, this_worker
+from harness.board.outcome import finish
+from harness.board.queue import WorkerId, take, this_worker
 from harness.board.store import open_store
 from harness.board.submit import Examined, Handed, submit
 from harness.board.worker import Job, Stop, hold_machine, work

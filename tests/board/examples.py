@@ -6,7 +6,8 @@ from hashlib import sha256
 from typing import Final
 
 from harness.board.organise import SeasonPlan, add_author, open_season
-from harness.board.queue import WorkerId, finish, take
+from harness.board.outcome import finish
+from harness.board.queue import WorkerId, take
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Examined, Handed, examine, submit

@@ -20,18 +20,8 @@ from harness.board.organise import (
     release,
     revoke_keys,
 )
-from harness.board.queue import (
-    LeaseLostError,
-    Taken,
-    WorkerId,
-    fail,
-    finish,
-    give_back,
-    keep_document,
-    renew,
-    seen,
-    take,
-)
+from harness.board.outcome import finish, keep_document
+from harness.board.queue import LeaseLostError, Taken, WorkerId, fail, give_back, renew, seen, take
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import cancel

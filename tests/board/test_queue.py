@@ -10,12 +10,12 @@ from sqlalchemy.exc import DBAPIError
 
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
+from harness.board.outcome import finish
 from harness.board.queue import (
     LeaseLostError,
     Taken,
     WorkerId,
     fail,
-    finish,
     give_back,
     gone,
     renew,

@@ -10,7 +10,8 @@ from typing import NoReturn
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from harness.board.queue import finish, renew, take
+from harness.board.outcome import finish
+from harness.board.queue import renew, take
 from harness.board.store import Store, open_store
 from harness.board.submit import Handed, submit
 from tests.board.examples import (
