@@ -456,6 +456,16 @@ def test_the_same_program_that_was_rejected_for_its_numbers_waits_for_the_organi
     assert check(store).problems == ()
 
 
+def test_what_was_rejected_in_another_season_is_not_held_against_it(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, rejected_result())
+    board_with(store, season="winter")  # with other tolerances, perhaps
+    hand_in(store, "ada", season="winter")
+    judge_next(store, accepted_result())
+    assert raw("SELECT state FROM submissions WHERE id = 2") == [("judged",)]
+
+
 def alarms(raw: Raw) -> list[str]:
     return [body for (body,) in raw("SELECT body FROM events WHERE kind = 'alarm_raised'")]
 

@@ -18,6 +18,7 @@ from harness.benchmark.snapshot import Snapshot
 from harness.board import judge_process, worker
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
+from harness.board.queue import take, this_worker
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
@@ -28,6 +29,7 @@ from harness.timed.workspace import left_folders
 from tests.board.acting import job, works
 from tests.board.conftest import Raw
 from tests.board.examples import (
+    HPARAMS_SHA256,
     accepted_result,
     board_with,
     error_result,
@@ -290,15 +292,16 @@ def test_a_worker_s_process_hears_signals_as_the_command_does(
 def test_a_killed_worker_takes_its_judge_with_it_and_another_goes_on(
     place: Place, url: str, raw: Raw
 ) -> None:
-    place.hand_in("accepted", 3.0)
+    place.hand_in("hang", 600)
     process = start(works, url, place.lock, place.options, place.temporary, True)
     wait_until(place.marks)
     kill(process)
     # Until the judge has cleaned up, nobody else may time: it still uses the machine.
     wait_until(place.free)
     assert [event for event, *_ in place.marks()] == ["starts", "ends"]
-    assert place.work() == 1
-    assert raw("SELECT starts, state FROM evaluations") == [(2, "finished")]
+    taken = take(place.store, this_worker(), HPARAMS_SHA256)
+    assert taken is not None
+    assert (taken.evaluation, taken.start) == (1, 2)
     assert "ended without a word" in causes(raw)[0]
     # Only the killed one's folder is left, and `validator clean` knows that nobody will come for it.
     (left,) = place.temporary.glob("trainjudge-*")
