@@ -100,7 +100,7 @@ def evaluate(
 def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
     """All rooms in order; fills the partial result."""
     from harness.benchmark.model_config import load_config
-    from harness.host.peak import find_peak
+    from harness.host.peak import peak_of
     from harness.score.flops import count_parameters
 
     hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
@@ -111,11 +111,7 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     device = machine.pick_device(hparams.world.device, world_size)
     partial.machine = machine.describe(device, world_size)
     # A CPU's peak is measured, so before anything else keeps the machine busy.
-    peak = find_peak(
-        partial.machine.devices[0] if device == "cuda" else "cpu",
-        hparams.mfu.peak_tflops,
-        machine.threads_per_rank(world_size),
-    )
+    peak = peak_of(partial.machine, hparams, world_size)
     if peak.source == "measured":
         partial.warnings.append(
             "MFU is against a peak measured on this CPU: compare it on this machine only"

@@ -15,8 +15,7 @@ from harness.phases import OnProgress
 from harness.reference.launch import read_reference
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
-from harness.tensors.stored import trusted_state
-from harness.verification import Truth, judge, open_committed
+from harness.verification import judge_runs, open_committed
 
 OF_THE_FILES: Final = (Code.OUTBOX_INVALID, Code.COMMITMENT_BROKEN)
 
@@ -67,18 +66,17 @@ def rejudge(
 def _judge(
     kept: KeptFolder, loaded: LoadedHparams, snapshot: Snapshot, progress: OnProgress
 ) -> list[RunResult]:
-    hparams, layout = loaded.hparams, snapshot.layout
+    hparams = loaded.hparams
     strategy = read(kept.train_file, kept.result.world_size).strategy
     timed_runs = kept.timed_runs(snapshot, hparams)
     progress("the opened states against their commitments")
     opened = open_committed(timed_runs, kept.outbox, hparams)
-    coordinates, references = read_reference(snapshot, kept.reference, len(timed_runs))
-    initial = trusted_state(snapshot.state_dir, layout)
+    trained = read_reference(snapshot, kept.reference, len(timed_runs))
+    judged = judge_runs(timed_runs, opened, trained, snapshot, hparams, strategy)
     runs: list[RunResult] = []
-    for timed, states, reference in zip(timed_runs, opened, references, strict=True):
+    while len(runs) < len(timed_runs):
         progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
-        truth = Truth(initial, reference, coordinates, layout, timed.challenge.occurrences)
-        runs.append(judge(len(runs), timed, states, truth, hparams, strategy))
+        runs.append(next(judged))
     return runs
 
 

@@ -41,13 +41,14 @@ WORDS = {
 class ProgressDisplay:
     """Lines and a spinner on stderr. Where stderr is no terminal, one line for every phase."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, at_first: str = "") -> None:
         self._console = Console(stderr=True, quiet=quiet)
+        self._at_first = at_first
         self._status: Status | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._status = self._console.status("")
+            self._status = self._console.status(self._at_first)
             self._status.start()
         return self
 
@@ -63,11 +64,15 @@ class ProgressDisplay:
     def line(self, text: str) -> None:
         self._console.print(f"[dim]·[/dim] {escape(text)}", highlight=False)
 
+    def moment(self, text: str) -> None:
+        """What is true just now; only a terminal shows it."""
+        if self._status is not None:
+            self._status.update(escape(text))
+
     def phase(self, name: PhaseName, detail: str) -> None:
         """A phase begins."""
         words = f"{WORDS[name]}: {detail}" if detail else WORDS[name]
-        if self._status is not None:
-            self._status.update(escape(words))
+        self.moment(words)
         self.line(words)
 
 

@@ -5,11 +5,12 @@ This joins the rooms: `opening/` reads what a submission wrote, `reference/` tra
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.benchmark.hparams import Hparams
+from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.opening.plan import assemble
 from harness.opening.read import read_opened
@@ -107,20 +108,45 @@ def verify(
         workspace.reference,
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
-    initial = trusted_state(setup.snapshot.state_dir, layout)
-    return [
-        judge(
-            run,
-            timed,
-            states,
-            Truth(initial, reference, coordinates, layout, timed.challenge.occurrences),
+    return list(
+        judge_runs(
+            timed_runs,
+            opened,
+            (coordinates, references),
+            setup.snapshot,
             hparams,
             setup.submission.strategy,
         )
-        for run, (timed, states, reference) in enumerate(
-            zip(timed_runs, opened, references, strict=True)
-        )
-    ]
+    )
+
+
+def judge_runs(
+    timed_runs: Sequence[TimedRun],
+    opened: Sequence[Sequence[State]],
+    trained: tuple[Coordinates, Sequence[ReferenceRun]],
+    snapshot: Snapshot,
+    hparams: Hparams,
+    strategy: Strategy,
+) -> Iterator[RunResult]:
+    """Compare every run with its reference, one when it is asked for.
+
+    Args:
+        timed_runs: as they were timed.
+        opened: for each run the versions of its final state.
+        trained: the coordinates that the references recorded, and for each run its reference.
+        snapshot: of the benchmark.
+        hparams: its tolerances decide.
+        strategy: of the submission.
+
+    Raises JudgeError: as `judge`.
+    """
+    coordinates, references = trained
+    layout = snapshot.layout
+    initial = trusted_state(snapshot.state_dir, layout)
+    for run, timed in enumerate(timed_runs):
+        occurrences = timed.challenge.occurrences
+        truth = Truth(initial, references[run], coordinates, layout, occurrences)
+        yield judge(run, timed, opened[run], truth, hparams, strategy)
 
 
 def open_committed(

@@ -7,12 +7,13 @@ the hub's X-Error-Code.
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.http_standin import serving, url_of
 
 LARGE_BYTES = 10_000
 
@@ -49,18 +50,10 @@ class Hub:
 @contextmanager
 def hub_standin() -> Iterator[Hub]:
     """Serve until the context is left."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    hub = Hub(url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.hub = hub  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_Handler) as server:
+        hub = Hub(url=url_of(server))
+        server.hub = hub  # type: ignore[attr-defined]
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def describe(path: str, content: bytes) -> dict[str, object]:

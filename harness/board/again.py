@@ -6,11 +6,9 @@ from pathlib import Path
 from sqlalchemy import select
 
 from harness.api import rejudge_folder
-from harness.board import events as ev
 from harness.board.artefacts import Artefacts
-from harness.board.hardware import headline_mfus
 from harness.board.organise import submission_of
-from harness.board.outcome import failed_runs, keep_document, rule_of
+from harness.board.outcome import replace
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
 from harness.board.tables import Evaluation
@@ -40,31 +38,16 @@ def rejudge(
     folder = again.artefacts.find(evaluation)
     before = KeptFolder(folder).result
     now = rejudge_folder(folder, hparams=again.hparams, snapshot=again.snapshot)
-    with store.write() as writer:
-        rule = rule_of(writer.session, submission)
-        writer.append(
-            ev.EvaluationRejudged(
-                evaluation=evaluation,
-                verdict=now.verdict,
-                code=now.code,
-                message=now.message,
-                result_sha256=keep_document(writer, now),
-                run_mfus=headline_mfus(now, rule.peak_tflops),
-                failed_runs=failed_runs(now),
-                tokens_per_second=now.score.tokens_per_second if now.score else None,
-                why=why,
-            ),
-            submission=submission,
-        )
+    replace(store, evaluation, submission, now, why)
     return before, now
 
 
 def _last_finished(store: Store, submission: int) -> int:
-    with store.write() as writer:
-        row = submission_of(writer, submission)
+    with store.read() as session:
+        row = submission_of(session, submission)
         if row.state in (SubmissionState.QUEUED, SubmissionState.RUNNING):
             raise InputError(Code.NOT_NOW, f"submission {submission} is {row.state}: wait for it")
-        found = writer.session.scalar(
+        found = session.scalar(
             select(Evaluation.id)
             .where(
                 Evaluation.submission_id == submission,

@@ -72,8 +72,4 @@ class Artefacts:
 
 def _size(folder: Path) -> int:
     """Bytes on disk of a tree; links are not followed."""
-    return sum(
-        status.st_blocks * 512
-        for path in (folder, *folder.rglob("*"))
-        if (status := path.lstat()) is not None
-    )
+    return sum(path.lstat().st_blocks * 512 for path in (folder, *folder.rglob("*")))

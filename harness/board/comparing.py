@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 
 from harness.board import events as ev
 from harness.board.leaderboard import Leaderboard
-from harness.board.pairs import Comparison, Judge, Side, compare, plan_of
+from harness.board.pairs import Comparison, Judge, Pair, Side, compare, plan_of
 from harness.board.queue import (
     LEASE_SECONDS,
     LeaseLostError,
@@ -70,26 +70,17 @@ def renew(store: Store, claimed: Claimed, pairs: int) -> None:
         mark_seen(writer, claimed.worker, doing)
 
 
-def run(
-    store: Store, claimed: Claimed, judge: Judge, on_pairs: Callable[[int], None]
-) -> Comparison:
+def run(store: Store, claimed: Claimed, judge: Judge, seen: Callable[[Pair], None]) -> Comparison:
     """Run the pairs and write down what came of it.
 
     Args:
         store: where it is written.
         claimed: the comparison.
         judge: judges the file of a side, with one timed run.
-        on_pairs: told how many pairs are done.
+        seen: told of every pair.
 
     Raises LeaseLostError; and what `judge` raises, after which the comparison is owed still.
     """
-    count = 0
-
-    def seen(_: object) -> None:
-        nonlocal count
-        count += 1
-        on_pairs(count)
-
     found = compare(judge, plan_of(claimed.rule), seen)
     with store.write() as writer:
         writer.session.delete(_mine(writer, claimed))
@@ -150,7 +141,7 @@ def _claim(
             leader=leader,
             files={"contender": _file(writer, contender), "leader": _file(writer, leader)},
             world_size=row.world_size,
-            rule=ScoringRule.model_validate_json(row.rule),
+            rule=row.scoring_rule,
             worker=worker,
         )
 

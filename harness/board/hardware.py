@@ -1,31 +1,20 @@
 """What makes times comparable: the class of hardware, and one peak for all of a season."""
 
-import platform
-
 from harness import machine
 from harness.benchmark.hparams import Hparams
 from harness.errors import Verdict
+from harness.machine import Machine
 from harness.result import EvaluationResult
 
 
 def hardware_class(result: EvaluationResult) -> str:
     """How many devices of which name, or how many cores of a CPU; empty if it did not get that far."""
-    if result.machine is None:
-        return ""
-    found = result.machine
-    return _in_words(found.device, found.devices, found.cores)
+    return "" if result.machine is None else _in_words(result.machine)
 
 
 def this_hardware(hparams: Hparams, world_size: int) -> str:
     """The class that evaluations on this machine will have. Raises InputError(BAD_ARGUMENT)."""
-    device = machine.pick_device(hparams.world.device, world_size)
-    if device == "cpu":
-        name = platform.processor() or platform.machine()
-        return _in_words(device, (name,), machine.cores())
-    import torch
-
-    names = tuple(torch.cuda.get_device_name(rank) for rank in range(world_size))
-    return _in_words(device, names, machine.cores())
+    return _in_words(_this_machine(hparams, world_size))
 
 
 def fixed_peak(hparams: Hparams, world_size: int) -> float:
@@ -34,16 +23,9 @@ def fixed_peak(hparams: Hparams, world_size: int) -> float:
     A season's peak is fixed when it opens: a measurement before each evaluation would move ranks.
     Raises InputError(BAD_ARGUMENT or UNKNOWN_PEAK).
     """
-    from harness.host.peak import find_peak
+    from harness.host.peak import peak_of
 
-    device = machine.pick_device(hparams.world.device, world_size)
-    name = "cpu"
-    if device == "cuda":
-        import torch
-
-        name = torch.cuda.get_device_name(0)
-    threads = machine.threads_per_rank(world_size)
-    return find_peak(name, hparams.mfu.peak_tflops, threads).tflops
+    return peak_of(_this_machine(hparams, world_size), hparams, world_size).tflops
 
 
 def headline_mfus(result: EvaluationResult, peak_tflops: float | None) -> tuple[float, ...]:
@@ -59,6 +41,12 @@ def headline_mfus(result: EvaluationResult, peak_tflops: float | None) -> tuple[
     return tuple(getattr(run, f"mfu_{result.score.basis}") * scale for run in result.runs)
 
 
-def _in_words(device: machine.Device, names: tuple[str, ...], cores: int) -> str:
-    different = ", ".join(sorted(set(names)))
-    return f"{cores} CPU cores, {different}" if device == "cpu" else f"{len(names)} x {different}"
+def _this_machine(hparams: Hparams, world_size: int) -> Machine:
+    return machine.describe(machine.pick_device(hparams.world.device, world_size), world_size)
+
+
+def _in_words(found: Machine) -> str:
+    different = ", ".join(sorted(set(found.devices)))
+    if found.device == "cpu":
+        return f"{found.cores} CPU cores, {different}"
+    return f"{len(found.devices)} x {different}"

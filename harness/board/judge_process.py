@@ -110,14 +110,19 @@ class JudgeProcess:
             return None
 
     def end(self) -> None:
-        """Ask it to end and wait; kill it if it does not. Its sandbox ends with it either way."""
-        if self.status is None:
-            self._process.terminate()
-            try:
-                self._process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()  # the lifeline of its sandbox's supervisor closes
-                self._process.wait()
+        """Ask it to end and wait. Its sandbox ends with it: the lifeline of the supervisor closes."""
+        end_child(self._process, END_SECONDS)
+
+
+def end_child(child: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Ask a process to end and wait so long; kill it if it does not. One that has ended is left alone."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def end_with_parent(parent: int) -> Callable[[], None]:

@@ -7,7 +7,6 @@ from typing import Final
 
 from harness.board.frames import season_frames
 from harness.board.rank import Ranking, rank
-from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.errors import Code, InputError, TrainjudgeError
@@ -49,9 +48,10 @@ class Leaderboard:
         known = self._known.get(season)
         if known is None or fresh or len(known.ranking.entries) < LARGE:
             return self._newest(season).ranking
-        outdated = known.last_event != self._store.last_event() or self._aged(known)
+        age = self._store.now() - known.at
+        outdated = known.last_event != self._store.last_event() or age > FRESH_SECONDS
         # As long again as it took: rankings are not to keep a core busy.
-        if outdated and self._store.now() - known.at > 2 * known.seconds:
+        if outdated and age > 2 * known.seconds:
             self._renew_behind(season)
         return known.ranking
 
@@ -59,15 +59,12 @@ class Leaderboard:
         with self._computing:
             last, now = self._store.last_event(), self._store.now()
             known = self._known.get(season)
-            if known is not None and known.last_event == last and not self._aged(known):
+            if known is not None and known.last_event == last and now - known.at <= FRESH_SECONDS:
                 return known
             ranking = rank_season(self._store, season, now)
             made = _Known(last, now, self._store.now() - now, ranking)
             self._known[season] = made
             return made
-
-    def _aged(self, known: _Known) -> bool:
-        return self._store.now() - known.at > FRESH_SECONDS
 
     def _renew_behind(self, season: int) -> None:
         if not self._computing.locked():
@@ -91,7 +88,7 @@ def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
             frames.evaluations,
             frames.runs,
             frames.comparisons,
-            ScoringRule.model_validate_json(row.rule),
+            row.scoring_rule,
             store.now() if now is None else now,
             row.hardware or None,
         )

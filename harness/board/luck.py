@@ -13,15 +13,11 @@ from harness.board.copies import Known, Near, Program, waits_for
 from harness.board.rule import ScoringRule
 from harness.board.states import SubmissionState
 from harness.board.tables import Evaluation, Source, Submission
+from harness.conclusion import MOST_EXPLANATORY_FIRST
 from harness.errors import Code, Verdict
 
-#: Rejections that another challenge, or another roll of the dice, could turn.
-FOR_ITS_NUMBERS: Final = (
-    Code.UPDATE_MISMATCH,
-    Code.LOSS_MISMATCH,
-    Code.TOKENS_MISMATCH,
-    Code.STATE_INVALID,
-)
+#: What the comparison with the reference rejects for: another challenge, or luck, could turn it.
+FOR_ITS_NUMBERS: Final = MOST_EXPLANATORY_FIRST
 
 
 def rejected_before(session: Session, submission: Submission, rule: ScoringRule) -> Near | None:

@@ -14,7 +14,7 @@ from harness.board import events as ev
 from harness.board.rule import ScoringRule
 from harness.board.states import SubmissionState
 from harness.board.store import Store, Writer
-from harness.board.tables import Author, Key, Season, Submission
+from harness.board.tables import MAX_NUMBER, Author, Key, Season, Submission
 from harness.errors import Code, InputError
 from harness.protocol.text import printable, quoted
 
@@ -67,7 +67,7 @@ def open_season(store: Store, plan: SeasonPlan) -> int:
 def close_season(store: Store, name: str) -> None:
     """Take no more submissions. Raises InputError(UNKNOWN_ID or NOT_NOW)."""
     with store.write() as writer:
-        season = season_named(writer, name)
+        season = season_named(writer.session, name)
         if season.closed_at is not None:
             raise InputError(Code.NOT_NOW, f"season {name} is closed already")
         writer.append(ev.SeasonClosed(season=season.id))
@@ -93,7 +93,7 @@ def has_author(store: Store, name: str) -> bool:
 def new_key(store: Store, name: str) -> str:
     """One more key of an author; the others stay valid. Raises InputError(UNKNOWN_ID)."""
     with store.write() as writer:
-        return _issue(writer, author_named(writer, name).id)
+        return _issue(writer, author_named(writer.session, name).id)
 
 
 def revoke_keys(store: Store, name: str, prefix: str | None = None) -> int:
@@ -102,7 +102,7 @@ def revoke_keys(store: Store, name: str, prefix: str | None = None) -> int:
     Raises InputError(UNKNOWN_ID): no such author, or no valid key that begins so.
     """
     with store.write() as writer:
-        author = author_named(writer, name)
+        author = author_named(writer.session, name)
         valid = select(Key).where(Key.author_id == author.id, Key.revoked_at.is_(None))
         keys = [
             key
@@ -140,7 +140,7 @@ def invalidate(store: Store, submission: int, why: str) -> None:
     Raises InputError(UNKNOWN_ID, NOT_NOW).
     """
     with store.write() as writer:
-        row = submission_of(writer, submission)
+        row = submission_of(writer.session, submission)
         if row.state in (SubmissionState.INVALIDATED, SubmissionState.CANCELLED):
             raise InputError(Code.NOT_NOW, f"submission {submission} is {row.state} already")
         if row.state in (SubmissionState.QUEUED, SubmissionState.RUNNING):
@@ -153,7 +153,7 @@ def invalidate(store: Store, submission: int, why: str) -> None:
 def release(store: Store, submission: int, why: str) -> None:
     """Let what is held, or was invalidated, be ranked. Raises InputError(UNKNOWN_ID, NOT_NOW)."""
     with store.write() as writer:
-        row = submission_of(writer, submission)
+        row = submission_of(writer.session, submission)
         if row.state not in (SubmissionState.HELD, SubmissionState.INVALIDATED):
             raise InputError(
                 Code.NOT_NOW,
@@ -177,11 +177,7 @@ def the_season(session: Session, name: str | None = None, now: float | None = No
         found = [season for season in seasons if season.name == name]
     else:
         now = time.time() if now is None else now
-        open_ones = [
-            season
-            for season in seasons
-            if season.closed_at is None and (season.ends_at is None or now < season.ends_at)
-        ]
+        open_ones = [season for season in seasons if not season.over(now)]
         running = [season for season in open_ones if season.starts_at <= now]
         found = running or open_ones or seasons[-1:]
     if not found:
@@ -196,17 +192,17 @@ def the_season(session: Session, name: str | None = None, now: float | None = No
     return found[0]
 
 
-def season_named(writer: Writer, name: str) -> Season:
+def season_named(session: Session, name: str) -> Season:
     """Raises InputError(UNKNOWN_ID)."""
-    season = writer.session.scalar(select(Season).where(Season.name == name))
+    season = session.scalar(select(Season).where(Season.name == name))
     if season is None:
         raise InputError(Code.UNKNOWN_ID, f"there is no season {quoted(name)}")
     return season
 
 
-def author_named(writer: Writer, name: str) -> Author:
+def author_named(session: Session, name: str) -> Author:
     """Raises InputError(UNKNOWN_ID)."""
-    author = writer.session.scalar(select(Author).where(Author.name == name))
+    author = session.scalar(select(Author).where(Author.name == name))
     if author is None:
         raise InputError(
             Code.UNKNOWN_ID,
@@ -215,9 +211,9 @@ def author_named(writer: Writer, name: str) -> Author:
     return author
 
 
-def submission_of(writer: Writer, number: int) -> Submission:
+def submission_of(session: Session, number: int) -> Submission:
     """Raises InputError(UNKNOWN_ID)."""
-    row = writer.session.get(Submission, number)
+    row = session.get(Submission, number) if 0 < number <= MAX_NUMBER else None
     if row is None:
         raise InputError(Code.UNKNOWN_ID, f"there is no submission {number}")
     return row

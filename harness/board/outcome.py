@@ -2,8 +2,9 @@
 
 import zlib
 from hashlib import sha256
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
@@ -33,22 +34,42 @@ def finish(store: Store, taken: Taken, result: EvaluationResult, seconds: float)
         mfus = headline_mfus(result, rule.peak_tflops)
         writer.append(
             ev.EvaluationFinished(
-                evaluation=taken.evaluation,
                 worker=taken.worker.name,
-                verdict=result.verdict,
-                code=result.code,
-                message=printable(result.message),
-                result_sha256=keep_document(writer, result),
                 isolation=result.isolation,
                 hardware=hardware_class(result),
-                run_mfus=mfus,
-                failed_runs=failed_runs(result),
-                tokens_per_second=result.score.tokens_per_second if result.score else None,
                 seconds=seconds,
+                **_outcome(writer, taken.evaluation, result, mfus),
             ),
             submission=taken.submission,
         )
         _consequences(writer, taken, result, rule, mfus)
+
+
+def replace(
+    store: Store, evaluation: int, submission: int, result: EvaluationResult, why: str
+) -> None:
+    """An evaluation was judged again: from now on its outcome is this one."""
+    with store.write() as writer:
+        mfus = headline_mfus(result, rule_of(writer.session, submission).peak_tflops)
+        outcome = _outcome(writer, evaluation, result, mfus)
+        event = ev.EvaluationRejudged(why=printable(why), **outcome)
+        writer.append(event, submission=submission)
+
+
+def _outcome(
+    writer: Writer, evaluation: int, result: EvaluationResult, mfus: tuple[float, ...]
+) -> dict[str, Any]:
+    """The fields of an `events.Outcome`; the document that they are of is kept."""
+    return {
+        "evaluation": evaluation,
+        "verdict": result.verdict,
+        "code": result.code,
+        "message": printable(result.message),
+        "result_sha256": keep_document(writer, result),
+        "run_mfus": mfus,
+        "failed_runs": failed_runs(result),
+        "tokens_per_second": result.score.tokens_per_second if result.score else None,
+    }
 
 
 def keep_document(writer: Writer, result: EvaluationResult) -> str:
@@ -68,7 +89,7 @@ def _consequences(
     mfus: tuple[float, ...],
 ) -> None:
     """An error is tried again; what was rejected before, or is too good to be true, an organiser sees."""
-    submission = submission_of(writer, taken.submission)
+    submission = submission_of(writer.session, taken.submission)
     if result.verdict is Verdict.ERROR:
         _again_or_abandon(writer, taken, rule, result.message)
     elif result.verdict is Verdict.ACCEPTED:
@@ -102,19 +123,15 @@ def _consequences(
 def rule_of(session: Session, submission: int) -> ScoringRule:
     """The scoring rule of the submission's season."""
     season = session.get_one(Season, session.get_one(Submission, submission).season_id)
-    return ScoringRule.model_validate_json(season.rule)
+    return season.scoring_rule
 
 
 def _again_or_abandon(writer: Writer, taken: Taken, rule: ScoringRule, message: str) -> None:
     """We failed: once more, up to a limit."""
-    errors = len(
-        writer.session.scalars(
-            select(Evaluation.id).where(
-                Evaluation.submission_id == taken.submission,
-                Evaluation.verdict == Verdict.ERROR,
-            )
-        ).all()
+    failed = select(func.count()).where(
+        Evaluation.submission_id == taken.submission, Evaluation.verdict == Verdict.ERROR
     )
+    errors = writer.session.scalar(failed) or 0
     if errors < rule.max_attempts:
         queue_evaluation(writer, taken.submission, f"the judge failed: {message}")
     else:

@@ -6,8 +6,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from harness.board.states import SubmissionState
-from harness.board.tables import Author, Key, Season, Submission, Worker
-from harness.board.views import MAX_NUMBER, SubmissionLine, line_of
+from harness.board.tables import MAX_NUMBER, Author, Key, Season, Submission, Worker
+from harness.board.views import SubmissionLine, line_of
 from harness.errors import Code, InputError, Verdict
 from harness.protocol.text import one_line, quoted
 from harness.records import Record

@@ -7,7 +7,6 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from harness.board.figures import iso
 from harness.board.rank import Ranking, board
 from harness.board.tables import Author, Evaluation, Submission
 from harness.board.views import SeasonView
@@ -29,7 +29,6 @@ ROWS_AT_ONCE: Final = 50_000
 #: A cell that begins with one of these is a formula to a spreadsheet; the wide ones are to some.
 FORMULA: Final = "=+-@＝＋－＠"
 _MOMENT: Final = pa.timestamp("us", tz="UTC")
-_LAST_SECOND: Final = 253_370_764_800.0
 
 
 @dataclass(frozen=True)
@@ -103,16 +102,6 @@ def season_board(season: SeasonView, ranking: Ranking) -> SeasonBoard:
             for row in ranking.records.itertuples()
         ),
     )
-
-
-def utc(at: float) -> datetime:
-    """A moment; one outside of the calendar is moved into it."""
-    return datetime.fromtimestamp(min(max(at, 0.0), _LAST_SECOND), UTC)
-
-
-def iso(at: float) -> str:
-    """A moment as RFC 3339 has it."""
-    return f"{utc(at):%Y-%m-%dT%H:%M:%SZ}"
 
 
 # --- board.csv --------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ Both escape whatever came from outside: the page through its template, the READM
 
 from collections.abc import Sequence
 from functools import cache
-from math import isnan
 from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.board.publish_data import COLUMNS, BoardRow, SeasonBoard, iso, utc
+from harness.board.figures import iso, percent, utc
+from harness.board.publish_data import COLUMNS, BoardRow, SeasonBoard
 from harness.protocol.text import one_line
 
 #: Rows of a season that are shown; board.csv has all of them.
@@ -114,11 +114,6 @@ def _row(row: BoardRow) -> str:
 def markdown(text: str) -> str:
     """Foreign text that is text in Markdown, inside of a table too."""
     return one_line(text).translate(_MARKDOWN)
-
-
-def percent(share: float) -> str:
-    """A share as percent."""
-    return "–" if isnan(share) else f"{100 * share:.2f} %"
 
 
 def moment(at: float) -> str:

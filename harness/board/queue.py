@@ -233,6 +233,7 @@ def mine(writer: Writer, taken: Taken) -> Evaluation:
 
 
 def mark_seen(writer: Writer, worker: WorkerId, doing: str) -> None:
+    """A worker was heard from, in a step that has more to do."""
     writer.session.merge(
         Worker(name=worker.name, machine=worker.machine, seen_at=writer.now, doing=doing)
     )

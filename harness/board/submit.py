@@ -11,7 +11,6 @@ from sqlalchemy import func, or_, select
 from harness.board import events as ev
 from harness.board.copies import Program, program_of
 from harness.board.organise import author_named, season_named, submission_of, the_season
-from harness.board.rule import ScoringRule
 from harness.board.states import SubmissionState
 from harness.board.store import Store, Writer
 from harness.board.tables import Author, Evaluation, Season, Source, Submission
@@ -82,8 +81,8 @@ def submit(store: Store, handed: Handed, examined: Examined | None = None) -> in
     program = examined.program
     sha256 = hashlib.sha256(handed.source).hexdigest()
     with store.write() as writer:
-        author = author_named(writer, handed.author)
-        season = season_named(writer, wanted.name)
+        author = author_named(writer.session, handed.author)
+        season = season_named(writer.session, wanted.name)
         _check_open(season, writer.now)
         _check_rate(writer, author, season)
         if writer.session.get(Source, sha256) is None:
@@ -131,7 +130,7 @@ def cancel(store: Store, submission: int, author: str | None = None) -> None:
     Raises InputError(UNKNOWN_ID, NOT_NOW).
     """
     with store.write() as writer:
-        row = submission_of(writer, submission)
+        row = submission_of(writer.session, submission)
         owner = writer.session.get_one(Author, row.author_id)
         if author is not None and owner.name != author:
             raise InputError(Code.UNKNOWN_ID, f"submission {submission} is not yours")
@@ -190,7 +189,7 @@ def in_words(strategy: Strategy) -> str:
 
 
 def _check_open(season: Season, now: float) -> None:
-    if season.closed_at is not None or (season.ends_at is not None and now >= season.ends_at):
+    if season.over(now):
         raise InputError(Code.NOT_NOW, f"season {season.name} is over")
     if now < season.starts_at:
         raise InputError(Code.NOT_NOW, f"season {season.name} has not begun")
@@ -198,7 +197,7 @@ def _check_open(season: Season, now: float) -> None:
 
 def _check_rate(writer: Writer, author: Author, season: Season) -> None:
     """What was cancelled, and what we failed at, does not count; a rejection does."""
-    limit = ScoringRule.model_validate_json(season.rule).submissions_per_day
+    limit = season.scoring_rule.submissions_per_day
     lately = select(func.count(), func.min(Submission.at)).where(
         Submission.author_id == author.id,
         Submission.season_id == season.id,

@@ -22,10 +22,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from harness.board.rule import ScoringRule
+
 #: Seconds since 1970, as the store's clock gave them.
 Time = Float(53)
 #: SQLite numbers rows by itself only in a column of this very type.
 Identity = BigInteger().with_variant(Integer, "sqlite")
+#: The largest BIGINT: whoever asks for a row with a larger number asks for none that is there.
+MAX_NUMBER: Final = 2**63 - 1
 
 
 class Base(DeclarativeBase):
@@ -80,11 +84,20 @@ class Season(Base):
     benchmark: Mapped[str] = mapped_column(String(200))
     world_size: Mapped[int]
     hardware: Mapped[str] = mapped_column(String(200))
-    rule: Mapped[str] = mapped_column(Text)  # JSON of a ScoringRule
+    rule: Mapped[str] = mapped_column(Text)  # JSON; read it as `scoring_rule`
     opened_at: Mapped[float] = mapped_column(Time)
     starts_at: Mapped[float] = mapped_column(Time)
     ends_at: Mapped[float | None] = mapped_column(Time)
     closed_at: Mapped[float | None] = mapped_column(Time)
+
+    @property
+    def scoring_rule(self) -> ScoringRule:
+        """The rule, fixed when the season opened."""
+        return ScoringRule.model_validate_json(self.rule)
+
+    def over(self, now: float) -> bool:
+        """Whether nothing is taken any more."""
+        return self.closed_at is not None or (self.ends_at is not None and now >= self.ends_at)
 
 
 class Submission(Base):

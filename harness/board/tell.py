@@ -1,13 +1,13 @@
 """The board in a terminal: tables and stories from views and rankings."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from harness.board.figures import percent, utc
 from harness.board.people import AuthorLine
 from harness.board.rank import Ranking
 from harness.board.states import EvaluationState, SubmissionState
@@ -28,7 +28,7 @@ OVER = frozenset(
 
 def moment(seconds: float) -> str:
     """A time as people read it, UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{utc(seconds):%Y-%m-%d %H:%M:%S}"
 
 
 def minute(seconds: float) -> str:
@@ -89,7 +89,7 @@ def board_table(
     for number, row in shown.head(limit).iterrows():
         cells: list[RenderableType] = [
             "–" if pd.isna(row["rank"]) else str(row["rank"]),
-            *(_percent(row[column]) for column in ("score", "low", "high")),
+            *(percent(row[column]) for column in ("score", "low", "high")),
             str(row["runs"]),
             Text(str(row["author"])),
             Text(str(row["strategy"])),
@@ -166,7 +166,3 @@ class Follower:
         if result is not None and result.log:
             lines += ["", "what the sandbox printed:", *result.log.splitlines()]
         return lines
-
-
-def _percent(share: float) -> str:
-    return "–" if pd.isna(share) else f"{100 * share:.2f} %"

@@ -12,9 +12,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from harness.board.history import HistoryLine, alarms_of, history_of
+from harness.board.organise import season_named, submission_of
 from harness.board.rule import ScoringRule
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.tables import (
+    MAX_NUMBER,
     Author,
     Comparison,
     Document,
@@ -24,12 +26,10 @@ from harness.board.tables import (
     Submission,
 )
 from harness.errors import Code, InputError, Verdict
-from harness.protocol.text import one_line, printable, quoted
+from harness.protocol.text import one_line, printable
 from harness.records import Record
 from harness.result import EvaluationResult
 
-#: Numbers of rows are SQL's BIGINT; a larger one in an address is simply unknown.
-MAX_NUMBER: Final = 2**63 - 1
 _CODES: Final = {code.value: code for code in Code}
 
 
@@ -130,10 +130,7 @@ def seasons_view(session: Session) -> tuple[SeasonView, ...]:
 
 def season_view(session: Session, name: str) -> SeasonView:
     """Raises InputError(UNKNOWN_ID)."""
-    row = session.scalar(select(Season).where(Season.name == name))
-    if row is None:
-        raise InputError(Code.UNKNOWN_ID, f"there is no season {quoted(name)}")
-    return _season(row)
+    return _season(season_named(session, name))
 
 
 def _season(row: Season) -> SeasonView:
@@ -144,7 +141,7 @@ def _season(row: Season) -> SeasonView:
         hparams_sha256=row.hparams_sha256,
         world_size=row.world_size,
         hardware=one_line(row.hardware),
-        rule=ScoringRule.model_validate_json(row.rule),
+        rule=row.scoring_rule,
         opened_at=row.opened_at,
         starts_at=row.starts_at,
         ends_at=row.ends_at,
@@ -254,16 +251,13 @@ def result_document(session: Session, evaluation: int) -> EvaluationResult | Non
 
 
 def _submission(session: Session, number: int) -> tuple[Submission, Season, Author]:
-    row = session.get(Submission, number) if 0 < number <= MAX_NUMBER else None
-    if row is None:
-        raise InputError(Code.UNKNOWN_ID, f"there is no submission {number}")
+    row = submission_of(session, number)
     return row, session.get_one(Season, row.season_id), session.get_one(Author, row.author_id)
 
 
 def _source_is_public(session: Session, row: Submission, season: Season, now: float) -> bool:
     """What was never judged stays its author's; the rule may hide the rest until the season's end."""
-    view = _season(season)
-    if view.rule.source_visible == "season_end" and not view.over(now):
+    if season.scoring_rule.source_visible == "season_end" and not season.over(now):
         return False
     judged = select(Evaluation.id).where(
         Evaluation.submission_id == row.id,

@@ -18,7 +18,7 @@ from harness.board.artefacts import Artefacts
 from harness.board.judge_process import JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
-from harness.board.pairs import Side
+from harness.board.pairs import Pair, Side
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
     LeaseLostError,
@@ -203,7 +203,7 @@ class Working:
         """A paired test, to its end or let go; our own failure puts further ones off for a while."""
         name = f"submission {claimed.contender} against {claimed.leader}"
         self._progress(f"comparing {name}")
-        pairs = 0
+        pairs: list[Pair] = []
 
         def judge(side: Side) -> EvaluationResult:
             judged = self._judge(
@@ -211,19 +211,15 @@ class Working:
                 claimed.world_size,
                 ("--runs", "1"),
                 held,
-                lambda said: comparing.renew(self._store, claimed, pairs),
+                lambda said: comparing.renew(self._store, claimed, len(pairs)),
             )
             if judged.result is None:
                 judged.check_machine()
                 raise JudgeError(Code.INTERNAL, judged.cause)
             return judged.result
 
-        def count(done: int) -> None:
-            nonlocal pairs
-            pairs = done
-
         try:
-            found = comparing.run(self._store, claimed, judge, count)
+            found = comparing.run(self._store, claimed, judge, pairs.append)
         except LeaseLostError as lost:
             self._progress(f"{lost}; what was found is not kept")
             return

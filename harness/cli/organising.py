@@ -1,6 +1,5 @@
 """Commands of who runs a competition: seasons, authors, workers, the store, what becomes of entries."""
 
-import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +17,12 @@ from harness.cli.options import (
     StoreOption,
     WorldOption,
 )
+from harness.cli.statuses import on_ending_signals
 from harness.cli.store import opened
 from harness.errors import Code, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType
-
     from harness.board.rule import ScoringRule
-    from harness.board.worker import Stop
 
 seasons = typer.Typer(no_args_is_help=True, help="What is competed for: list, new, close.")
 authors = typer.Typer(no_args_is_help=True, help="Who takes part: add, list, revoke.")
@@ -247,9 +243,7 @@ def worker(
     options += ["--image", image] if image else []
     options += ["--snapshot", str(snapshot)] if snapshot else []
     stop = Stop(grace)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _asks(stop))
+    on_ending_signals(lambda number, frame: stop.request())
     artefacts = Artefacts(kept_folder(data), int(keep_gib * 2**30))
     with opened(data, store) as board, ProgressDisplay() as progress:
         # What cannot work fails here, and not with somebody's submission in hand.
@@ -295,10 +289,6 @@ def store_backup(
     with opened(data, store) as board:
         back_up(board.engine, file)
     typer.echo(f"backup in {file}")
-
-
-def _asks(stop: "Stop") -> "Callable[[int, FrameType | None], None]":
-    return lambda number, frame: stop.request()
 
 
 def _rule(path: Path | None) -> "ScoringRule":

@@ -1,8 +1,7 @@
 """Commands that ask a server, where others work with the store itself."""
 
 import time
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -11,8 +10,6 @@ from harness.errors import JudgeError, Verdict
 from harness.protocol.text import one_line
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from harness.client import RemoteStatus
 
 LOOK_SECONDS: Final = 2.0
@@ -71,10 +68,11 @@ def status(
 def _watch(server: str, submission: int) -> "RemoteStatus":
     """Show what happens, until nothing does any more."""
     from harness.client import news, status_of
+    from harness.report import ProgressDisplay
 
     before: RemoteStatus | None = None
     heard = time.monotonic()
-    with _Display() as display:
+    with ProgressDisplay(at_first="asking the server") as display:
         while True:
             try:
                 now = status_of(server, submission)
@@ -82,52 +80,16 @@ def _watch(server: str, submission: int) -> "RemoteStatus":
                 # A wrong address fails at the first look; later it is the network, or a restart.
                 if before is None or time.monotonic() - heard > PATIENCE_SECONDS:
                     raise
-                display.moment(f"{error.message}; trying again")
+                display.moment(one_line(f"{error.message}; trying again"))
             else:
                 heard = time.monotonic()
                 for line in news(before, now):
-                    display.line(line)
+                    display.line(line.removeprefix("·").strip())
                 if now.over:
                     return now
-                display.moment(_moment(now))
+                display.moment(one_line(_moment(now)))
                 before = now
             time.sleep(LOOK_SECONDS)
-
-
-class _Display:
-    """Lines, and below them what is true at the moment, on stderr; no terminal gets the lines only."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._status: Status | None = None
-
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._status = self._console.status("asking the server")
-            self._status.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def line(self, text: str) -> None:
-        from rich.text import Text
-
-        self._console.print(Text.assemble(("· ", "dim"), text.removeprefix("·").strip()))
-
-    def moment(self, text: str) -> None:
-        from rich.text import Text
-
-        if self._status is not None:
-            self._status.update(Text(one_line(text)))
 
 
 def _moment(seen: "RemoteStatus") -> str:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -37,6 +37,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
+def on_ending_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Call `handler` for each signal that asks to end, but for those that nohup has us ignore."""
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 @contextmanager
 def exit_statuses() -> Iterator[None]:
     """Turns our exceptions into one clear message on stderr and the guilty side's exit status.
@@ -44,9 +51,7 @@ def exit_statuses() -> Iterator[None]:
     A signal that asks us to end becomes an exception too, so that sandboxes and folders are cleaned up:
     `timeout` sends SIGTERM, a closed terminal SIGHUP.
     """
-    for number in ENDING_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
-            signal.signal(number, _interrupt)
+    on_ending_signals(_interrupt)
     try:
         yield
     except TrainjudgeError as error:

@@ -3,6 +3,8 @@
 import statistics
 import time
 
+from harness.benchmark.hparams import Hparams
+from harness.machine import Machine, threads_per_rank
 from harness.score.peaks import Peak, listed_peak
 
 GEMM_SIZE = 1024
@@ -25,6 +27,18 @@ def find_peak(device_name: str, override: float | None = None, threads: int | No
     if device_name == "cpu":
         return measure_cpu_peak(threads)
     return listed_peak(device_name)
+
+
+def peak_of(found: Machine, hparams: Hparams, world_size: int) -> Peak:
+    """The peak of one device of a machine, for a benchmark on so many ranks.
+
+    Raises InputError(UNKNOWN_PEAK) for a GPU that is not in the table.
+    """
+    return find_peak(
+        found.devices[0] if found.device == "cuda" else "cpu",
+        hparams.mfu.peak_tflops,
+        threads_per_rank(world_size),
+    )
 
 
 def measure_cpu_peak(threads: int | None = None) -> Peak:

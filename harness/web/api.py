@@ -11,9 +11,8 @@ from harness.board.history import HistoryLine, events_after
 from harness.board.organise import author_of_key, the_season
 from harness.board.people import AuthorView, author_view
 from harness.board.submit import Handed, cancel, submit
-from harness.board.tables import Evaluation
+from harness.board.tables import MAX_NUMBER, Evaluation
 from harness.board.views import (
-    MAX_NUMBER,
     SeasonView,
     SubmissionView,
     result_document,

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from harness.board.figures import percent
 from harness.result import EvaluationResult, RunResult
 from harness.verify.metrics import exceeds
 from harness.web.boards import BoardRow, Dot, RecordRow
-from harness.web.words import check_name, day, percent, when
+from harness.web.words import check_name, day, when
 
 #: A bar of a check ends at so many times what is allowed; farther out is simply over.
 BAR_REACH: Final = 1.5

@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from harness.board.figures import iso, percent
 from harness.board.views import SeasonView, season_view
 from harness.protocol.text import printable
 from harness.web.boards import RecordRow
 from harness.web.pages import site
-from harness.web.words import iso, percent
 
 ATOM: Final = "http://www.w3.org/2005/Atom"
 ENTRIES: Final = 50

@@ -90,8 +90,18 @@ def board_query(get: Any) -> Query:
         show=cast(Show, show) if show in get_args(Show) else "best",
         sort=cast(Sort, sort) if sort in get_args(Sort) else "rank",
         reverse=get("order") == "reverse",
-        page=int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
+        page=_page(page),
     )
+
+
+def _page(given: str) -> int:
+    found = _number(given, digits=8)
+    return 1 if found is None else found
+
+
+def _number(given: str, digits: int) -> int | None:
+    """A number of an address; None for anything else, and for one with more digits."""
+    return int(given) if given.isascii() and given.isdecimal() and len(given) <= digits else None
 
 
 def seasons(request: Request) -> Response:
@@ -218,9 +228,7 @@ def changes(request: Request) -> Response:
     wanted = request.query_params.get("with", "")
     with here.store.read() as session:
         view = submission_view(session, number, now)
-        chosen = (
-            int(wanted) if wanted.isascii() and wanted.isdecimal() and len(wanted) < 19 else None
-        )
+        chosen = _number(wanted, digits=18)
         other = chosen if chosen is not None else earlier_of_author(session, number)
         if other is None:
             raise InputError(Code.UNKNOWN_ID, f"submission {number} has none before it")
@@ -243,7 +251,7 @@ def changes(request: Request) -> Response:
 def author(request: Request) -> Response:
     here = site(request)
     given = request.query_params.get("page", "1")
-    page = max(1, int(given)) if given.isascii() and given.isdecimal() and len(given) < 9 else 1
+    page = max(1, _page(given))
     with here.store.read() as session:
         view = author_view(session, request.path_params["name"], (page - 1) * PAGE)
         by_name = {each.name: each.id for each in seasons_view(session)}

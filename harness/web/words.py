@@ -3,11 +3,11 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from markupsafe import Markup
 
+from harness.board.figures import iso, percent, utc
 from harness.board.states import SubmissionState
 from harness.errors import Verdict
 from harness.verify.metrics import RunMetrics
@@ -50,13 +50,6 @@ def tone(state: SubmissionState, verdict: Verdict | None) -> str:
             return "odd"
         case _:
             return "quiet"
-
-
-def percent(share: float | None, digits: int = 2) -> str:
-    """A share as percent; a hyphen where there is none."""
-    if share is None or math.isnan(share):
-        return "–"
-    return f"{100 * share:.{digits}f} %"
 
 
 def number(value: float | None) -> str:
@@ -111,17 +104,12 @@ def moment(at: float | None) -> Markup:
 
 def when(at: float) -> str:
     """Day and time, in UTC."""
-    return f"{_utc(at):%d %b %Y, %H:%M} UTC".lstrip("0")
+    return f"{utc(at):%d %b %Y, %H:%M} UTC".lstrip("0")
 
 
 def day(at: float) -> str:
     """Without the time."""
-    return f"{_utc(at):%d %b %Y}".lstrip("0")
-
-
-def iso(at: float) -> str:
-    """RFC 3339."""
-    return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{utc(at):%d %b %Y}".lstrip("0")
 
 
 def gibibytes(count: int) -> str:
@@ -146,11 +134,6 @@ def sentence(text: str) -> str:
         return ""
     start = text[0].upper() if text.split()[0].rstrip(",:").isalpha() else text[0]
     return start + text[1:] + ("" if text[-1] in ".!?:" else ".")
-
-
-def _utc(at: float) -> datetime:
-    # A date far outside of the calendar can stand in a season; it must not break its page.
-    return datetime.fromtimestamp(min(max(at, 0.0), 253_370_764_800.0), UTC)
 
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,7 @@ from tests.board.examples import (
     rejected_result,
     train_file,
 )
+from tests.http_standin import serving, url_of
 
 #: Of tests to which it does not matter where the events are.
 one_database = pytest.mark.parametrize("database", ["sqlite"])
@@ -459,18 +460,10 @@ class _HubHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def _serving() -> Iterator[_Hub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _HubHandler)
-    server.daemon_threads = True
-    hub = _Hub(url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.hub = hub  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(_HubHandler) as server:
+        hub = _Hub(url=url_of(server))
+        server.hub = hub  # type: ignore[attr-defined]
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A small server on 127.0.0.1 whose answers a test decides, for tests of who talks to servers."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +8,8 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests import http_standin
 
 
 @dataclass
@@ -48,17 +49,10 @@ def answered(status: int, document: Any) -> Answer:
 @contextmanager
 def serving() -> Iterator[Standin]:
     """Serve until the context is left."""
-    server = _Server(("127.0.0.1", 0), _Handler)
-    standin = Standin(f"http://127.0.0.1:{server.server_address[1]}")
-    server.standin = standin  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with http_standin.serving(_Handler, _Server) as server:
+        standin = Standin(http_standin.url_of(server))
+        server.standin = standin  # type: ignore[attr-defined]
         yield standin
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def submission(**changes: Any) -> dict[str, Any]:
@@ -102,8 +96,6 @@ def evaluation(**changes: Any) -> dict[str, Any]:
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
     def handle_error(self, *_: object) -> None:
         """A client that hung up; tests look at its end."""
 
