@@ -14,8 +14,8 @@ from harness.paths import HARNESS, IMAGE_BUILD, IMAGE_ENTRY, REFERENCE_LOOP, WOR
 from harness.standalone import standalone_argv
 from tests.project import ROOT
 
-# Rooms whose business is other people's processes: a submission's, and those that stand in for one.
-PROCESSES = ("sandbox", "escapes")
+# Rooms whose business is processes: a submission's, those that stand in for one, children that parse it.
+PROCESSES = ("sandbox", "escapes", "parsing")
 ENDING_OR_STARTING = {
     "kill", "killpg", "fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen",
     "execv", "execve", "execvp", "execvpe", "pidfd_open", "pidfd_send_signal",
@@ -53,7 +53,13 @@ def test_only_the_rooms_of_the_sandbox_start_or_end_processes_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["harness.sandbox.supervisor", "harness.submission.source_facts"]
+    "module",
+    [
+        "harness.sandbox.supervisor",
+        "harness.parsing.fork_server",
+        "harness.submission.source_facts",
+        "harness.board.program",
+    ],
 )
 def test_a_process_between_judge_and_submission_needs_the_standard_library_only(
     module: str, tmp_path: Path

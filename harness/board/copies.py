@@ -7,8 +7,6 @@ near copy is shown, and no more; what is decided by the hash alone is in docs/sc
 """
 
 import json
-import signal
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,13 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.board import program
-from harness.errors import Code, JudgeError
-from harness.standalone import standalone_argv
+from harness.parsing.ask import Broken, ask
 
-# CPU time is limited in the child; only a machine in trouble gets here.
-CHILD_SECONDS = 120
-#: How a child ends that its source, or its limits, were too much for.
-BROKE_DOWN = (signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 MAX_DIFF_CHARACTERS = 2**20
 
 
@@ -81,8 +74,8 @@ def program_of(source: bytes) -> Program:
 
     Raises JudgeError(INTERNAL) where the machine could not run the child.
     """
-    answer = _ask("main", source)
-    found = program.unknown(source) if answer is None else answer
+    answer = ask(program.__name__, "main", source)
+    found = program.unknown(source) if isinstance(answer, Broken) else answer
     return Program(
         sha256=str(found["sha256"]),
         valid=bool(found["valid"]),
@@ -100,39 +93,13 @@ def diff(before: str, after: str) -> Diff:
     Raises JudgeError(INTERNAL) where the machine could not run the child.
     """
     texts = [text[:MAX_DIFF_CHARACTERS] for text in (before, after)]
-    answer = _ask("diff_main", json.dumps(texts).encode())
-    if answer is None:
+    answer = ask(program.__name__, "diff_main", json.dumps(texts).encode())
+    if isinstance(answer, Broken):
         return Diff((), cut=True)
     shortened = texts != [before, after]
     lines = answer["lines"]
     assert isinstance(lines, list)
     return Diff(tuple(lines), cut=bool(answer["cut"]) or shortened)
-
-
-def _ask(function: str, given: bytes) -> dict[str, object] | None:
-    """The child's answer; None if it broke down over what it was given."""
-    command = standalone_argv(program.__name__, function)
-    try:
-        child = subprocess.run(
-            command, input=given, capture_output=True, timeout=CHILD_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise JudgeError(
-            Code.INTERNAL,
-            "could not run the process that compares programs; is the machine overloaded?",
-            str(error),
-        ) from None
-    if -child.returncode in BROKE_DOWN or b"MemoryError" in child.stderr:
-        return None
-    if child.returncode != 0:
-        raise JudgeError(
-            Code.INTERNAL,
-            f"the process that compares programs ended with status {child.returncode}",
-            child.stderr.decode(errors="replace")[-2_000:],
-        )
-    answer = json.loads(child.stdout)
-    assert isinstance(answer, dict)
-    return answer
 
 
 # --- nearly the same --------------------------------------------------------------------------

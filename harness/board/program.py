@@ -1,25 +1,20 @@
 """The child process that looks at untrusted source: bytes in, a little JSON out.
 
-Run by `harness.board.copies` with the standard library only and under resource limits, for the reasons
-that `harness.submission.source_facts` gives. Nothing of the source is executed. `main` finds the normal
-form of one program: a hash of it, for "the same program", and a sketch of its short pieces, for "nearly
-the same". `diff_main` compares two texts by line.
+Run by `harness.board.copies` as `harness.parsing` says, with the standard library only. Nothing of the
+source is executed. `main` finds the normal form of one program: a hash of it, for "the same program", and
+a sketch of its short pieces, for "nearly the same". `diff_main` compares two texts by line.
 """
 
 import ast
 import difflib
-import gc
 import hashlib
 import json
-import os
-import resource
 import sys
-import warnings
 from array import array
 from itertools import islice
 
 from harness.board.normal_form import NormalForm
-from harness.submission.source_facts import ADDRESS_SPACE_BYTES, CPU_SECONDS, limit
+from harness.parsing import child
 
 BINS = 512
 EMPTY = 2**32 - 1  # of a bin that no piece fell into
@@ -95,28 +90,12 @@ def compare(before: str, after: str) -> dict[str, object]:
     }
 
 
-def _limited(seconds: int) -> None:
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_AS, ADDRESS_SPACE_BYTES)
-    limit(resource.RLIMIT_CPU, seconds)
-    warnings.simplefilter("ignore")
-    gc.disable()
-
-
-def _answer(what: dict[str, object]) -> None:
-    sys.stdout.write(json.dumps(what))
-    sys.stdout.flush()
-    os._exit(0)  # taking down a tree of a gigabyte is a waste
-
-
 def main() -> None:
-    """Limits first, then the source from stdin, what it is to stdout."""
-    _limited(CPU_SECONDS)
-    _answer(look(sys.stdin.buffer.read()))
+    """The source from stdin, what it is to stdout."""
+    child.answer(look(child.begin()))
 
 
 def diff_main() -> None:
-    """Limits first, then a JSON list of two texts from stdin, their difference to stdout."""
-    _limited(DIFF_SECONDS)
-    before, after = json.loads(sys.stdin.buffer.read())
-    _answer(compare(before, after))
+    """A JSON list of two texts from stdin, their difference to stdout."""
+    before, after = json.loads(child.begin(DIFF_SECONDS))
+    child.answer(compare(before, after))

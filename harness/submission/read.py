@@ -7,19 +7,17 @@ file does what it should is decided by its run alone, and no Python construct is
 
 import errno
 import hashlib
-import json
 import os
-import signal
 import stat
-import subprocess
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError
+from harness.errors import Code, InputError, SubmissionError, TrainjudgeError
+from harness.parsing.ask import Broken, ask
 from harness.protocol.text import one_line
-from harness.standalone import standalone_argv
 from harness.submission import source_facts
 from harness.submission.source_facts import Binding, Facts, StrategyFact
 from harness.submission.strategy import Strategy, read_strategy
@@ -27,8 +25,6 @@ from harness.submission.strategy import Strategy, read_strategy
 __all__ = ["Remark", "RemarkKind", "Strategy", "Submission", "check", "read"]
 
 MAX_BYTES = 2**20
-# CPU time is limited in the child; only a machine in trouble gets here.
-PARSE_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -164,27 +160,9 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(source: bytes) -> Facts:
     """Let a child with limits parse it; see `harness.submission.source_facts`."""
-    command = standalone_argv(source_facts.__name__, "main")
-    try:
-        child = subprocess.run(
-            command, input=source, capture_output=True, timeout=PARSE_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise JudgeError(
-            Code.INTERNAL,
-            "could not run the parser's process; is the machine overloaded?",
-            str(error),
-        ) from None
-    if -child.returncode in (signal.SIGXCPU, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS):
-        name = signal.Signals(-child.returncode).name
-        return source_facts.refused(f"Python's parser broke down over it ({name})")
-    if child.returncode != 0:
-        raise JudgeError(
-            Code.INTERNAL,
-            f"the parser's process ended with status {child.returncode}",
-            child.stderr.decode(errors="replace")[-2_000:],
-        )
-    answer = json.loads(child.stdout)
+    answer: Any = ask(source_facts.__name__, "main", source)
+    if isinstance(answer, Broken):
+        return source_facts.refused(f"Python's parser broke down over it ({answer.how})")
     return Facts(
         syntax_error=answer["syntax_error"],
         strategy=StrategyFact(**answer["strategy"]),

@@ -1,30 +1,18 @@
 """Reads facts off a train file's syntax tree, in a child process: bytes in, a little JSON out.
 
-Run by `harness.submission.read` as `python -I -S source_facts.py`, so it uses nothing but the standard
-library. It is a process of its own because a parser is easy to hurt: one mebibyte of hostile source
-takes a gigabyte and seconds of CPU even where the parser gives up cleanly, and how it gives up
-(SyntaxError, RecursionError, MemoryError, a C stack overflow) differs between versions of Python.
-Here all of that happens under resource limits, and the worst end is that of the child.
-
-Nothing of the source is executed. Every string and list that goes out is bounded.
+`harness.parsing` says why and how; standard library only. Nothing of the source is executed. Every string
+and list that goes out is bounded.
 """
 
 import ast
-import gc
 import inspect
-import json
-import os
-import resource
-import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from harness.parsing import child
 from harness.protocol.text import one_line
 
-ADDRESS_SPACE_BYTES = 2 * 2**30  # the worst source tried took half of it
-CPU_SECONDS = 20
 MAX_ENTRIES = 32  # of the strategy; there are six known keys
 
 Kind = Literal["def", "opaque"]
@@ -126,9 +114,9 @@ def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:
             continue
         inner: list[ast.stmt] = []
         for part in ("body", "handlers", "cases", "orelse", "finalbody"):
-            for child in getattr(node, part, []):
+            for below in getattr(node, part, []):
                 # Handlers and match cases are no statements themselves; their bodies are.
-                inner += [child] if isinstance(child, ast.stmt) else child.body
+                inner += [below] if isinstance(below, ast.stmt) else below.body
         pending += reversed(inner)
 
 
@@ -235,25 +223,6 @@ def _describe(literal: object) -> StrategyFact:
     return StrategyFact("entries", entries=entries)
 
 
-def limit(kind: int, value: int) -> None:
-    """Lower the soft limit; the hard one may be lower already, and nobody here will raise it again."""
-    hard = resource.getrlimit(kind)[1]
-    lowered = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (lowered, hard))
-
-
 def main() -> None:
-    """Limits first, then the source from stdin, the facts to stdout."""
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_AS, ADDRESS_SPACE_BYTES)
-    limit(resource.RLIMIT_CPU, CPU_SECONDS)
-    warnings.simplefilter("ignore")  # from Python 3.12 on, of every "\d"
-    gc.disable()
-    facts = collect(sys.stdin.buffer.read())
-    sys.stdout.write(json.dumps(asdict(facts)))
-    sys.stdout.flush()
-    os._exit(0)  # taking down a tree of a gigabyte is a waste
-
-
-if __name__ == "__main__":
-    main()
+    """The source from stdin, its facts to stdout."""
+    child.answer(asdict(collect(child.begin())))

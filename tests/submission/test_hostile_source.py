@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Code, InputError
+from harness.parsing.ask import end_server
 from harness.paths import HARNESS
 from harness.submission.read import MAX_BYTES, read
 from tests.train_sources import INNER_STEPS, Write, refusal, writer
@@ -132,19 +133,23 @@ def test_the_childs_limits_bite(
 ) -> None:
     """The same program with a smaller limit, and a source that needs more."""
     project = tmp_path / "project"
-    for part in ("__init__.py", "protocol", "submission"):
+    for part in ("__init__.py", "parsing", "protocol", "submission"):
         source, copy = HARNESS / part, project / "harness" / part
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, copy)
         else:
             shutil.copyfile(source, copy)
-    program = project / "harness" / "submission" / "source_facts.py"
+    program = project / "harness" / "parsing" / "child.py"
     limited = re.sub(rf"^{name} = .*$", f"{name} = {value}", program.read_text(), flags=re.M)
     assert limited != program.read_text()
     program.write_text(limited)
     monkeypatch.setattr("harness.standalone.PROJECT", project)
-    error = refusal(write(b"a;b;c\n" * (MIB // 6)))
+    end_server()
+    try:
+        error = refusal(write(b"a;b;c\n" * (MIB // 6)))
+    finally:
+        end_server()
     assert error.code is Code.SYNTAX_ERROR and code in error.message
 
 
