@@ -9,12 +9,15 @@ near copy is shown, and no more; what is decided by the hash alone is in docs/sc
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.board import program
 from harness.parsing.ask import Broken, ask
+from harness.submission.read import facts_of
+from harness.submission.source_facts import Facts
 
 MAX_DIFF_CHARACTERS = 2**20
 
@@ -66,17 +69,18 @@ class Diff:
     cut: bool
 
 
-def program_of(source: bytes) -> Program:
-    """Find the normal form of a source file; whatever it holds, there is an answer.
+def look_at(source: bytes) -> tuple[Facts, Program]:
+    """What the judge will read off a source file, and its normal form; there always is an answer.
 
     Args:
         source: at most 1 MiB, as `harness.submission.read` takes it.
 
     Raises JudgeError(INTERNAL) where the machine could not run the child.
     """
-    answer = ask(program.__name__, "main", source)
-    found = program.unknown(source) if isinstance(answer, Broken) else answer
-    return Program(
+    answer: Any = ask(program.__name__, "main", source)
+    broken = isinstance(answer, Broken)
+    found = program.unknown(source) if broken else answer["program"]
+    return facts_of(answer if broken else answer["facts"]), Program(
         sha256=str(found["sha256"]),
         valid=bool(found["valid"]),
         items=int(str(found["items"])),

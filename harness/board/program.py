@@ -11,10 +11,12 @@ import hashlib
 import json
 import sys
 from array import array
+from dataclasses import asdict
 from itertools import islice
 
 from harness.board.normal_form import NormalForm
 from harness.parsing import child
+from harness.submission.source_facts import collect
 
 BINS = 512
 EMPTY = 2**32 - 1  # of a bin that no piece fell into
@@ -91,8 +93,9 @@ def compare(before: str, after: str) -> dict[str, object]:
 
 
 def main() -> None:
-    """The source from stdin, what it is to stdout."""
-    child.answer(look(child.begin()))
+    """The source from stdin, what it is to stdout, and with it what the judge will read off it."""
+    source = child.begin()
+    child.answer({"program": look(source), "facts": asdict(collect(source))})
 
 
 def diff_main() -> None:

@@ -1,7 +1,6 @@
 """Handing in a train file: what is taken, what is refused at once, and taking it back."""
 
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,14 +8,14 @@ from typing import Final
 from sqlalchemy import func, or_, select
 
 from harness.board import events as ev
-from harness.board.copies import Program, program_of
+from harness.board.copies import Program, look_at
 from harness.board.organise import author_named, season_named, submission_of, the_season
 from harness.board.states import SubmissionState
 from harness.board.store import Store, Writer
 from harness.board.tables import Author, Evaluation, Season, Source, Submission
 from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.protocol.text import one_line, printable
-from harness.submission.read import MAX_BYTES, read
+from harness.submission.read import MAX_BYTES, read, strategy_of
 from harness.submission.strategy import AXES, Strategy
 
 NOTE_CHARACTERS: Final = 500
@@ -55,7 +54,7 @@ class RateLimitedError(InputError):
 
 @dataclass(frozen=True)
 class Examined:
-    """What two child processes have found out about a source; it takes them a while."""
+    """What a child process has found out about a source."""
 
     strategy: str
     program: Program
@@ -167,15 +166,12 @@ def check_source(source: bytes) -> None:
 
 
 def examine(source: bytes, world_size: int) -> Examined:
-    """Its strategy in words and its normal form; `read` is asked as the judge will ask it.
+    """Its strategy in words and its normal form; what is refused is what the judge would refuse.
 
     Raises SubmissionError.
     """
-    with tempfile.TemporaryDirectory(prefix="trainjudge-submit-") as folder:
-        path = Path(folder) / "submission.py"
-        path.write_bytes(source)
-        strategy = in_words(read(path, world_size).strategy)
-    return Examined(strategy, program_of(source))
+    facts, program = look_at(source)
+    return Examined(in_words(strategy_of(facts).check_world(world_size)), program)
 
 
 def in_words(strategy: Strategy) -> str:

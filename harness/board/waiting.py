@@ -67,11 +67,44 @@ def queue_length(session: Session) -> int:
 
 
 def position_of(session: Session, submission: int) -> int | None:
-    """How many starts until this submission's turn: 1 is next; None where nothing of it waits."""
-    for waiting in _in_turn(session):
-        if waiting.submission == submission:
-            return waiting.position
-    return None
+    """How many starts until this submission's turn: 1 is next; None where nothing of it waits.
+
+    Authors take turns, always in the same order. So before the k-th of an author come at most k of each
+    author who is before them in that order, and k - 1 of each who is behind.
+    """
+    mine = session.execute(
+        select(Evaluation.id, Submission.author_id, Season.hparams_sha256)
+        .join(Submission, Submission.id == Evaluation.submission_id)
+        .join(Season, Season.id == Submission.season_id)
+        .where(Evaluation.submission_id == submission, Evaluation.state == EvaluationState.QUEUED)
+        .order_by(Evaluation.id)
+        .limit(1)
+    ).first()
+    if mine is None:
+        return None
+    lines = session.execute(
+        select(
+            Submission.author_id,
+            func.count(),
+            func.count().filter(Evaluation.id <= mine.id),
+        )
+        .join(Submission, Submission.id == Evaluation.submission_id)
+        .join(Author, Author.id == Submission.author_id)
+        .join(Season, Season.id == Submission.season_id)
+        .where(
+            Evaluation.state == EvaluationState.QUEUED,
+            Season.hparams_sha256 == mine.hparams_sha256,
+        )
+        .group_by(Submission.author_id, Author.last_started_at)
+        .order_by(Author.last_started_at, func.min(Evaluation.id))
+    ).all()
+    turn = next(upto for author, _, upto in lines if author == mine.author_id)
+    position, rounds = 0, turn
+    for author, count, _ in lines:
+        position += min(count, rounds)
+        if author == mine.author_id:
+            rounds = turn - 1  # whoever comes now is behind
+    return position
 
 
 def _queue_entries(session: Session, places: dict[int, int]) -> Iterator[QueueEntry]:

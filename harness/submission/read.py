@@ -74,11 +74,7 @@ def read(path: Path, world: int | None = None) -> Submission:
         JudgeError: INTERNAL: the machine could not parse it.
     """
     source = _read_bytes(path)
-    strategy, remarks = _inspect(_parse(source))
-    for remark in remarks:
-        if remark.kind is RemarkKind.PROBLEM:
-            raise SubmissionError(remark.code, remark.message)
-    assert strategy is not None  # else there was a problem
+    strategy = strategy_of(_parse(source))
     return Submission(
         name=one_line(path.name),
         path=path,
@@ -86,6 +82,19 @@ def read(path: Path, world: int | None = None) -> Submission:
         sha256=hashlib.sha256(source).hexdigest(),
         strategy=strategy if world is None else strategy.check_world(world),
     )
+
+
+def strategy_of(facts: Facts) -> Strategy:
+    """The declared strategy of a file that can be run, as far as its facts say so.
+
+    Raises SubmissionError with the code of the first problem.
+    """
+    strategy, remarks = _inspect(facts)
+    for remark in remarks:
+        if remark.kind is RemarkKind.PROBLEM:
+            raise SubmissionError(remark.code, remark.message)
+    assert strategy is not None  # else there was a problem
+    return strategy
 
 
 def check(path: Path, world: int, global_batch: int | None) -> list[Remark]:
@@ -102,6 +111,11 @@ def check(path: Path, world: int, global_batch: int | None) -> list[Remark]:
         source = _read_bytes(path)
     except SubmissionError as error:
         return [_problem(error)]
+    return check_bytes(source, world, global_batch)
+
+
+def check_bytes(source: bytes, world: int, global_batch: int | None) -> list[Remark]:
+    """`check` of bytes that somebody has read already, at most MAX_BYTES of them."""
     strategy, remarks = _inspect(_parse(source))
     remarks = [Remark(RemarkKind.OK, f"{len(source):,} bytes of at most {MAX_BYTES:,}"), *remarks]
     if strategy is None:
@@ -160,7 +174,11 @@ def _read_bytes(path: Path) -> bytes:
 
 def _parse(source: bytes) -> Facts:
     """Let a child with limits parse it; see `harness.submission.source_facts`."""
-    answer: Any = ask(source_facts.__name__, "main", source)
+    return facts_of(ask(source_facts.__name__, "main", source))
+
+
+def facts_of(answer: Any) -> Facts:
+    """What a child has answered, as `asdict` wrote it; or that it broke down."""
     if isinstance(answer, Broken):
         return source_facts.refused(f"Python's parser broke down over it ({answer.how})")
     return Facts(

@@ -2,8 +2,6 @@
 
 import base64
 import binascii
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -15,7 +13,7 @@ from harness.board.organise import author_of_key
 from harness.board.submit import NOTE_CHARACTERS, Handed, check_source, submit
 from harness.board.views import SeasonView, season_view, seasons_view
 from harness.errors import Code, InputError, SubmissionError, TrainjudgeError
-from harness.submission.read import MAX_BYTES, Remark, RemarkKind, check
+from harness.submission.read import MAX_BYTES, Remark, RemarkKind, check_bytes
 from harness.web.body import FORM_BYTES, UPLOAD_BYTES, Form, file_name, read_form
 from harness.web.looking import submission_values
 from harness.web.pages import Site, render, site
@@ -128,10 +126,7 @@ def remarks_on(source: bytes, season: SeasonView, global_batches: Any) -> list[R
         check_source(source)
     except SubmissionError as error:
         return [Remark(RemarkKind.PROBLEM, error.message, error.code)]
-    with tempfile.TemporaryDirectory(prefix="trainjudge-check-") as folder:
-        path = Path(folder) / NAMELESS
-        path.write_bytes(source)
-        return check(path, season.world_size, global_batches.get(season.hparams_sha256))
+    return check_bytes(source, season.world_size, global_batches.get(season.hparams_sha256))
 
 
 ROUTES: Final = [

@@ -141,9 +141,10 @@ def test_the_earlier_one_is_the_authors_own_and_another_file(store: Store) -> No
         ]  # fmt: skip
 
 
-def test_turns_are_told_as_they_are_taken(store: Store) -> None:
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_turns_are_told_as_they_are_taken(store: Store, seed: int) -> None:
     board_with(store, "alice", "bob", "carol", rule=ScoringRule(pairs=0, submissions_per_day=100))
-    dice = random.Random(11)
+    dice = random.Random(seed)
     for number in range(12):
         hand_in(store, dice.choice(["alice", "alice", "alice", "bob", "carol"]), number)
     for _ in range(3):
@@ -182,6 +183,7 @@ def test_two_benchmarks_are_two_lines(store: Store) -> None:
         submit(store, Handed("alice", "a.py", train_file(1), season=season))
     with store.read() as session:
         places = {entry.submission: entry.position for entry in queue_view(session)}
+        assert places == {number: position_of(session, number) for number in (1, 2, 3)}
     assert places == {1: 1, 3: 2, 2: 1}
 
 
