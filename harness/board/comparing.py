@@ -51,9 +51,11 @@ def claim(
 ) -> Claimed | None:
     """The first comparison that is owed in a season of this benchmark, or None."""
     with store.read() as session:
-        seasons = session.scalars(
-            select(Season.id).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
-        ).all()
+        known = session.scalars(
+            select(Season).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
+        )
+        # To rank one that needs no comparisons would be for nothing.
+        seasons = [season.id for season in known if season.scoring_rule.pairs]
     for season in seasons:
         for contender, leader in leaderboard.ranking(season, fresh=True).pending:
             claimed = _claim(store, worker, season, contender, leader)

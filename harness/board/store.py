@@ -165,12 +165,13 @@ def told_as_ours() -> Iterator[None]:
         ) from error
 
 
-def open_store(url: str, busy_seconds: float = BUSY_SECONDS) -> Store:
+def open_store(url: str, busy_seconds: float = BUSY_SECONDS, folder: Path | None = None) -> Store:
     """Open a store, made or migrated where that is due.
 
     Args:
         url: of the database.
         busy_seconds: how long to wait for another writer, and how long one may say nothing.
+        folder: of the board, for a backup before PostgreSQL is migrated; None: the default one.
 
     Raises:
         InputError: STORE_UNAVAILABLE: there is no database at that URL, or it cannot be reached;
@@ -189,7 +190,7 @@ def open_store(url: str, busy_seconds: float = BUSY_SECONDS) -> Store:
             f"the store {hidden(url)} cannot be opened: {_reason(error)}",
         ) from None
     with told_as_ours():
-        bring_up_to_date(engine, data_folder())
+        bring_up_to_date(engine, data_folder(folder))
     return Store(engine, busy_seconds)
 
 

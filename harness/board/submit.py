@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 
 from harness.board import events as ev
 from harness.board.copies import Program, look_at
@@ -192,13 +192,15 @@ def _check_open(season: Season, now: float) -> None:
 
 
 def _check_rate(writer: Writer, author: Author, season: Season) -> None:
-    """What was cancelled, and what we failed at, does not count; a rejection does."""
+    """What was cancelled before it began, and what we failed at, does not count; a rejection does."""
     limit = season.scoring_rule.submissions_per_day
+    began = exists().where(Evaluation.submission_id == Submission.id, Evaluation.starts > 0)
     lately = select(func.count(), func.min(Submission.at)).where(
         Submission.author_id == author.id,
         Submission.season_id == season.id,
         Submission.at > writer.now - DAY_SECONDS,
-        Submission.state.not_in([SubmissionState.CANCELLED, SubmissionState.FAILED]),
+        Submission.state != SubmissionState.FAILED,
+        or_(Submission.state != SubmissionState.CANCELLED, began),
         or_(Submission.verdict.is_(None), Submission.verdict != Verdict.ERROR),
     )
     count, first = writer.session.execute(lately).one()

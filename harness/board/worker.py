@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from harness.board.judge_process import JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
 from harness.board.pairs import Pair, Side
+from harness.board.patience import Patience
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
     LeaseLostError,
@@ -104,12 +106,12 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
     reported = 0.0
     try:
         while not stop.requested:
-            if worker.did_something():
+            if worker.patience.insist(lambda: stop.requested or worker.did_something()):
                 continue
             if job.once and not waits(store, worker.id, job.hparams_sha256):
                 break
             if time.monotonic() - reported > HEARTBEAT_SECONDS:
-                seen(store, worker.id, "waiting")
+                worker.patience.insist(lambda: seen(store, worker.id, "waiting"))
                 reported = time.monotonic()
             _sleep(IDLE_SECONDS, lambda: stop.requested)
     finally:
@@ -138,6 +140,7 @@ class Working:
     Attributes:
         id: how others know it.
         finished: evaluations that it brought to an end.
+        patience: with the store.
     """
 
     def __init__(self, store: Store, job: Job, stop: Stop, progress: OnProgress) -> None:
@@ -146,6 +149,9 @@ class Working:
         self._compares_from = 0.0
         self.id = this_worker()
         self.finished = 0
+        self.patience = Patience(
+            progress, lambda: _sleep(IDLE_SECONDS, lambda: stop.requested), lambda: stop.due
+        )
 
     def did_something(self) -> bool:
         """A comparison that is owed, else the next evaluation; False where neither waits.
@@ -183,8 +189,7 @@ class Working:
                 lambda said: renew(self._store, taken, said),
             )
             if judged.result is not None:
-                finish(self._store, taken, judged.result, time.monotonic() - started)
-                self.finished += 1
+                self._finish(taken, judged.result, time.monotonic() - started)
                 ended = f"{judged.result.verdict} ({judged.result.code})"
             else:
                 # Only a judge that broke down counts as a try: neither our end nor a wrong machine does.
@@ -198,6 +203,11 @@ class Working:
         if self._job.artefacts is not None:
             self._job.artefacts.prune()
         judged.check_machine()
+
+    def _finish(self, taken: Taken, result: EvaluationResult, seconds: float) -> None:
+        """It took minutes of a machine: write it down even if the store fails meanwhile."""
+        self.patience.insist(lambda: finish(self._store, taken, result, seconds))
+        self.finished += 1
 
     def _compare(self, claimed: comparing.Claimed, held: socket.socket) -> None:
         """A paired test, to its end or let go; our own failure puts further ones off for a while."""
@@ -250,7 +260,7 @@ class Working:
                 while judge.status is None and not self._stop.due:
                     said = judge.said()
                     if said != shown or time.monotonic() - renewed > HEARTBEAT_SECONDS:
-                        renew_lease(said)
+                        self.patience.insist(partial(renew_lease, said))
                         renewed, shown = time.monotonic(), said
                     _sleep(LOOK_SECONDS, lambda: self._stop.due or judge.status is not None)
                 judge.end()

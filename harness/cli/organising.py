@@ -214,11 +214,14 @@ def worker(
     snapshot: SnapshotOption = None,
     once: Annotated[bool, typer.Option(help="End where nothing waits.")] = False,
     keep_gib: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--keep-gib", min=0, help="Keep evaluations for `rejudge`, the newest of this size."
+            "--keep-gib",
+            min=0,
+            help="Keep evaluations for `rejudge`, the newest of this size; 0 removes what was kept. "
+            "Default: keep none, and leave what is there.",
         ),
-    ] = 0.0,
+    ] = None,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for the evaluation at hand after SIGTERM.")
     ] = 600.0,
@@ -244,7 +247,7 @@ def worker(
     options += ["--snapshot", str(snapshot)] if snapshot else []
     stop = Stop(grace)
     on_ending_signals(lambda number, frame: stop.request())
-    artefacts = Artefacts(kept_folder(data), int(keep_gib * 2**30))
+    artefacts = None if keep_gib is None else Artefacts(kept_folder(data), int(keep_gib * 2**30))
     with opened(data, store) as board, ProgressDisplay() as progress:
         # What cannot work fails here, and not with somebody's submission in hand.
         choose(sandbox, image=image, hparams_sha256=loaded.sha256)

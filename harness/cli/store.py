@@ -17,7 +17,8 @@ def opened(data: Path | None, url: str | None) -> Iterator["Store"]:
     """
     from harness.board.store import data_folder, open_store, store_url
 
-    store = open_store(store_url(data_folder(data), url))
+    folder = data_folder(data)
+    store = open_store(store_url(folder, url), folder=folder)
     try:
         yield store
     finally:

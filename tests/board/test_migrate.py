@@ -152,7 +152,8 @@ def test_an_older_store_is_backed_up_and_then_migrated(
     store.close()
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "MIGRATIONS", newer)
-        opened = open_store(url)
+        patch.delenv("TRAINJUDGE_DATA")  # the folder that was asked for comes first
+        opened = open_store(url, folder=data)
         with opened.read() as session:
             assert session.execute(text("SELECT name, motto FROM authors")).all() == [
                 ("ada", "none")

@@ -224,6 +224,16 @@ def test_what_we_failed_at_or_never_began_does_not_count(store: Store) -> None:
     assert refused(lambda: hand_in(store, "ada", 5)).code is Code.RATE_LIMITED
 
 
+def test_what_was_taken_back_while_it_ran_counts(store: Store) -> None:
+    """Else a machine could be kept busy for nothing, over and over."""
+    limited(store, "ada")
+    for number in (1, 2):
+        submission = hand_in(store, "ada", number)
+        assert take(store, ELSEWHERE, HPARAMS_SHA256) is not None
+        cancel(store, submission)
+    assert refused(lambda: hand_in(store, "ada", 3)).code is Code.RATE_LIMITED
+
+
 def test_another_season_has_a_limit_of_its_own(store: Store) -> None:
     limited(store, "ada")
     for number in (1, 2):

@@ -6,8 +6,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,15 +16,15 @@ import pytest
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
-from harness.board import judge_process, worker
+from harness.board import judge_process, patience, worker
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.queue import take, this_worker
 from harness.board.rule import ScoringRule
-from harness.board.store import Store
+from harness.board.store import Store, open_store
 from harness.board.submit import Handed, cancel, submit
 from harness.board.worker import Job, Stop, hold_machine, work
-from harness.errors import InputError
+from harness.errors import Code, InputError, JudgeError
 from harness.sandbox.removal import remove_tree
 from harness.timed.workspace import left_folders
 from tests.board.acting import job, works
@@ -48,6 +49,7 @@ class Place:
     folder: Path
     temporary: Path
     lock: str = field(default_factory=lambda: f"\0test-{uuid4()}")
+    say: Callable[[str], None] = lambda line: None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Place:
 
     def work(self, stop: Stop | None = None, once: bool = True) -> int:
         made = job(self.lock, self.options, once)
-        return work(self.store, made, stop or Stop(600), lambda line: None)
+        return work(self.store, made, stop or Stop(600), self.say)
 
     def free(self) -> bool:
         """Whether the machine can be timed on."""
@@ -97,11 +99,12 @@ def place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 class Beside:
     """A worker in a thread, to see what it does meanwhile."""
 
-    def __init__(self, place: Place, stop: Stop, once: bool = True) -> None:
+    def __init__(self, place: Place, stop: Stop, once: bool = True, fails: bool = False) -> None:
         self.finished: int | None = None
 
         def run() -> None:
-            self.finished = place.work(stop, once)
+            with suppress(*[JudgeError] if fails else []):
+                self.finished = place.work(stop, once)
 
         self.thread = threading.Thread(target=run)
         self.thread.start()
@@ -330,6 +333,70 @@ def test_a_worker_for_once_waits_for_a_machine_that_is_in_use(place: Place, raw:
     assert held is not None
     threading.Timer(0.5, held.close).start()
     assert place.work() == 1
+
+
+# --- a store that fails -------------------------------------------------------------------------
+
+
+@contextmanager
+def blocked(store: Store) -> Iterator[None]:
+    """Nobody else can write, for as long as this lasts."""
+    with store.write():
+        yield
+
+
+@pytest.fixture
+def impatient(place: Place, url: str) -> Iterator[Place]:
+    """The same place, seen by a worker to whom a store that is busy for a moment has failed."""
+    opened = open_store(url, busy_seconds=0.1)
+    yield replace(place, store=opened)
+    opened.close()
+
+
+def test_a_result_is_written_down_when_the_store_works_again(
+    place: Place, impatient: Place, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.hand_in("accepted", 1.0)
+    said: list[str] = []
+    monkeypatch.setattr(impatient, "say", said.append)
+    beside = Beside(impatient, Stop(600))
+    wait_until(place.marks)
+    with blocked(place.store):
+        wait_until(lambda: [event for event, *_ in place.marks()] == ["starts", "ends"])
+        wait_until(lambda: any("the worker waits for it" in line for line in said))
+        time.sleep(1)
+    assert beside.end() == 1
+    assert state(raw, 1) == ("judged", "accepted", "")
+    assert raw("SELECT starts FROM evaluations") == [(1,)]
+    assert sum("the worker waits for it" in line for line in said) == 1
+
+
+def test_a_store_that_never_works_again_ends_the_worker(
+    place: Place, impatient: Place, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.1)
+    place.hand_in("accepted")
+    with blocked(place.store), pytest.raises(JudgeError) as caught:
+        impatient.work()
+    assert caught.value.code is Code.STORE_FAILED
+    assert state(raw, 1)[0] == "queued"
+
+
+def test_asked_to_end_a_worker_does_not_wait_for_a_store(
+    place: Place, impatient: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.hand_in("accepted")
+    said: list[str] = []
+    monkeypatch.setattr(impatient, "say", said.append)
+    stop = Stop(600)
+    began = time.monotonic()
+    with blocked(place.store):
+        beside = Beside(impatient, stop, once=False, fails=True)
+        wait_until(lambda: said)
+        stop.request()
+        beside.thread.join(60)
+    assert time.monotonic() - began < 30
 
 
 # --- a real judge --------------------------------------------------------------------------------
