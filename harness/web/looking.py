@@ -26,7 +26,7 @@ from harness.result import EvaluationResult
 from harness.web import charts
 from harness.web.boards import BoardRow, Query, Show, Sort
 from harness.web.live import last_line
-from harness.web.pages import Site, render, site
+from harness.web.pages import Site, compile_pages, render, site
 from harness.web.source import coloured, cut, difference
 
 QUEUE_SHOWN: Final = 200
@@ -36,13 +36,28 @@ LIVE: Final = (EvaluationState.QUEUED, EvaluationState.RUNNING)
 def home(request: Request) -> Response:
     """The board of the season that runs; of several the newest."""
     here = site(request)
-    now = here.store.now()
     with here.store.read() as session:
         known = seasons_view(session)
+    chosen = _shown_first(here, known)
+    return render(request, "empty.html") if chosen is None else _board(request, here, chosen, known)
+
+
+def _shown_first(here: Site, known: tuple[SeasonView, ...]) -> SeasonView | None:
+    now = here.store.now()
     running = [season for season in known if season.runs(now)]
-    for chosen in [*running, *known][:1]:
-        return _board(request, here, chosen, known)
-    return render(request, "empty.html")
+    return next(iter([*running, *known]), None)
+
+
+def prepare(here: Site) -> None:
+    """What the first visitors would wait for: pages are compiled, the season on the first one is ranked."""
+    compile_pages()
+    coloured("import torch")
+    with here.store.read() as session:
+        known = seasons_view(session)
+    chosen = _shown_first(here, known)
+    if chosen is not None:
+        here.boards.page(chosen.id, Query())
+        here.boards.dots(chosen.id)
 
 
 def season(request: Request) -> Response:

@@ -83,6 +83,13 @@ def render(
     return HTMLResponse(text, status, {"Cache-Control": kept, **(headers or {})})
 
 
+def compile_pages() -> None:
+    """Now, and not when the first of each is asked for."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(

@@ -1,12 +1,16 @@
 """The server: uvicorn, told how to end while people watch."""
 
 import socket
+import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from harness.errors import TrainjudgeError
+from harness.web.looking import prepare
 from harness.web.pages import Site
 
 #: For answers that are on their way when the server is asked to end.
@@ -24,7 +28,15 @@ def run(app: FastAPI, listening: socket.socket) -> None:
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
+    # Beside serving, with a large season it takes seconds; whoever comes first waits for it at most.
+    threading.Thread(target=_prepare, args=(app.state.site,), daemon=True).start()
     Server(config, app.state.site).run(sockets=[listening])
+
+
+def _prepare(site: Site) -> None:
+    # A store that fails tells whoever asks for a page.
+    with suppress(TrainjudgeError):
+        prepare(site)
 
 
 class Server(uvicorn.Server):

@@ -15,6 +15,7 @@ from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
 from harness.errors import Code
 from harness.web.app import make_app
+from harness.web.looking import prepare
 from tests.board.examples import (
     ELSEWHERE,
     HPARAMS_SHA256,
@@ -40,6 +41,27 @@ def test_an_empty_store_says_what_to_do(empty: Store) -> None:
     assert "validator season new" in client.get("/").text
     assert client.get("/queue").status_code == 200
     assert "No season is open" in words(client.get("/submit").text)
+
+
+def test_what_the_first_visitor_would_wait_for_is_done_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(store, "alice", 1, 0.41)
+    app = make_app(store)
+    prepare(app.state.site)
+
+    def again(*_: object) -> None:
+        raise AssertionError("ranked again")
+
+    monkeypatch.setattr("harness.board.leaderboard.rank_season", again)
+    assert "41.00 %" in TestClient(app).get("/").text
+
+
+@pytest.mark.parametrize("seasons", [0, 1])
+def test_a_new_board_can_be_prepared(empty: Store, seasons: int) -> None:
+    if seasons:
+        board_with(empty, "alice")
+    prepare(make_app(empty).state.site)
 
 
 def test_the_board_marks_the_leader_and_shows_score_spread_and_runs(
