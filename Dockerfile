@@ -21,12 +21,14 @@ RUN python3 -m venv --without-pip --system-site-packages /opt/trainjudge/venv
 # The layer of the dependencies is made anew when pyproject.toml or constraints.txt change, and not when the
 # code does: the project itself is installed as links to folders that are filled later.
 COPY pyproject.toml constraints.txt ./
+# Further sets of packages: `board` for an image that serves a leaderboard.
+ARG EXTRAS=
 # Both secrets may be absent: `pip` is a pip configuration file, `ca` a bundle of certificate authorities.
 RUN --mount=type=secret,id=pip --mount=type=secret,id=ca \
     if [ -s /run/secrets/pip ]; then export PIP_CONFIG_FILE=/run/secrets/pip; fi; \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     touch README.md && mkdir -p env harness \
-    && python3 -m pip --python /opt/trainjudge/venv/bin/python install -c constraints.txt -e . \
+    && python3 -m pip --python /opt/trainjudge/venv/bin/python install -c constraints.txt -e ".${EXTRAS:+[$EXTRAS]}" \
     && rm -rf *.egg-info
 
 

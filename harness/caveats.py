@@ -30,11 +30,6 @@ def caveats(
         found.append(f"--world {world_size} is not the benchmark's {hparams.world.size}")
     if runs is not None and runs < hparams.evaluation_runs:
         found.append(f"--runs {runs} is fewer than the benchmark's")
-    if not hparams.binding_hash:
-        found.append(
-            "no binding hash: whoever knows the key can finish the weights after the clock has stopped "
-            "(docs/protocol.md)"
-        )
     if hparams.numerics.param_dtype == "bfloat16":
         found.append(
             "bfloat16 masters: much of an update is below one unit in the last place, so the "

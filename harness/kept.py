@@ -17,7 +17,7 @@ from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
 from harness.opening.plan import OpeningPlan, Source
-from harness.protocol.messages import Commitment, Done
+from harness.protocol.messages import Commitment, Done, Hex256
 from harness.records import Record
 from harness.result import EvaluationResult
 from harness.score.peaks import Peak
@@ -33,9 +33,10 @@ class KeptRun(Record):
 
     seed: str
     seconds: float
+    commitment_seconds: float
     claims: tuple[Done, ...]
     commitments: tuple[Commitment, ...]
-    key: int
+    key: Hex256
     orders: tuple[tuple[int, ...], ...]
     versions: tuple[dict[str, tuple[tuple[int, int], ...]], ...]
     peak_memory: tuple[int, ...]
@@ -84,9 +85,10 @@ class KeptFolder:
             TimedRun(
                 challenge=challenges.draw(corpus, hparams, run.seed),
                 seconds=run.seconds,
+                commitment_seconds=run.commitment_seconds,
                 claims=run.claims,
                 commitments=run.commitments,
-                key=run.key,
+                key=bytes.fromhex(run.key),
                 plan=OpeningPlan(
                     orders=run.orders,
                     versions=tuple(
@@ -110,9 +112,10 @@ def write_kept(private: Path, timed_runs: Sequence[TimedRun], peak: Peak) -> Non
             KeptRun(
                 seed=run.challenge.seed,
                 seconds=run.seconds,
+                commitment_seconds=run.commitment_seconds,
                 claims=run.claims,
                 commitments=run.commitments,
-                key=run.key,
+                key=run.key.hex(),
                 orders=run.plan.orders,
                 versions=tuple(
                     {

@@ -52,6 +52,9 @@ class RunResult(Record):
     steps: int
     tokens: int = Field(description="tokens served to all ranks; what MFU counts")
     seconds: float = Field(description="release of the data to the last rank's commitment")
+    commitment_seconds: float = Field(
+        default=0.0, description="of these, from all ranks being done to the last one's commitment"
+    )
     tokens_per_second: float
     mfu_active_params: float | None = Field(
         default=None,

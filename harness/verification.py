@@ -190,7 +190,6 @@ def _open(timed: TimedRun, outbox: Path, run: int, hparams: Hparams) -> tuple[St
             order,
             timed.key,
             hparams.limits.outbox_bytes,
-            bind=hparams.binding_hash,
         )
         for rank, order in enumerate(timed.plan.orders)
     ]
@@ -230,6 +229,7 @@ def judge(
         steps=timed.challenge.steps,
         tokens=tokens,
         seconds=timed.seconds,
+        commitment_seconds=timed.commitment_seconds,
         tokens_per_second=tokens / timed.seconds,
         reported_losses=tuple(claim.final_loss for claim in timed.claims),
         reported_memory_bytes=timed.peak_memory,

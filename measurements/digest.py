@@ -1,4 +1,4 @@
-"""How fast the commitment digest is, beside a plain read of the same bytes (numpy sum) and SHA-256.
+"""How fast the commitment digest is, beside a plain read of the same bytes and SHA-256.
 
 Usage: python measurements/digest.py [--mebibytes 256] [--rounds 7]
 
@@ -16,9 +16,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from harness.protocol.digest import digest_bytes, digest_many
+from harness.protocol.digest import KEY_BYTES, digest_bytes, digest_many
 
-KEY = 0x0123456789ABCDEF
+KEY = bytes(range(KEY_BYTES))
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            # The first round touches memory and expands the key.
+            # The first round touches memory.
             if number:
                 seconds[name].append(time.perf_counter() - start)
     for name, taken in seconds.items():
@@ -42,29 +42,25 @@ def main() -> None:
 
 
 def make_ways(size: int) -> dict[str, Callable[[], object]]:
-    """What to compare, over `size` bytes of float32 in eight tensors."""
+    """What to compare, over `size` bytes of float32: as eight tensors, and as many small ones."""
     whole = torch.randn(size // 4)
-    tensors = list(whole.chunk(8))
-    halves = [tensor.to(torch.bfloat16) for tensor in tensors for _ in range(2)]
+    eight, many = list(whole.chunk(8)), list(whole.chunk(1_024))
+    wide = torch.randn(size // 4).view(1_024, -1).t()
     data = whole.numpy().view(np.uint8)
     ways: dict[str, Callable[[], object]] = {
         "numpy sum, 64-bit words": lambda: data.view(np.int64).sum(),
-        "numpy sum, 32-bit words into 64 bits": lambda: data.view(np.int32).sum(dtype=np.int64),
-        "digest_bytes, 1 thread": lambda: digest_bytes(data, KEY),
         "SHA-256, 1 thread": lambda: hashlib.sha256(data.data).hexdigest(),
+        "digest_bytes, 1 thread": lambda: digest_bytes(data, KEY),
     }
     for threads in (1, 2):
-        for what, bind in (("digest", False), ("digest and SHA-256", True)):
-            ways[f"digest_many float32, {what}, threads: {threads}"] = partial(
-                digest_many, tensors, KEY, bind=bind, threads=threads
+        for what, tensors in (("8 tensors", eight), ("1,024", many), ("1, transposed", [wide])):
+            ways[f"digest_many, {what}, threads: {threads}"] = partial(
+                digest_many, tensors, KEY, threads
             )
-    ways["digest_many bfloat16, digest, threads: 2"] = partial(
-        digest_many, halves, KEY, bind=False, threads=2
-    )
     if torch.cuda.is_available():
-        on_device = [tensor.cuda() for tensor in tensors]
-        ways["digest_many float32 on the GPU, digest"] = partial(
-            digest_many, on_device, KEY, bind=False, threads=1
+        on_device = [tensor.cuda() for tensor in eight]
+        ways["digest_many, 8 tensors on the GPU, threads: 2"] = partial(
+            digest_many, on_device, KEY, 2
         )
     return ways
 

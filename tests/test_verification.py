@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams
-from harness.caveats import caveats
 from harness.errors import Code, InputError, SubmissionError
 from harness.reference.launch import check_rows, default_variant
-from harness.sandbox import Level
 from harness.timed.run import opened_folder
 from harness.timed.workspace import Workspace
 from harness.verification import check_names
@@ -42,15 +40,6 @@ def test_nothing_else_may_lie_in_the_outbox(workspace: Workspace, name: str) -> 
     assert caught.value.code is Code.OUTBOX_INVALID
     assert caught.value.message.isprintable()
     assert caught.value.message.isascii()
-
-
-def test_a_benchmark_without_the_binding_hash_is_warned_of(loaded: LoadedHparams) -> None:
-    def said(bind: bool) -> list[str]:
-        hparams = loaded.hparams.model_copy(update={"binding_hash": bind})
-        return [w for w in caveats(hparams, Level.USER) if "binding hash" in w]
-
-    assert not said(True)
-    assert len(said(False)) == 1
 
 
 def test_a_world_that_the_reference_cannot_use_is_said_before_the_work(

@@ -243,10 +243,6 @@ class Hparams(Section):
     reference: Reference = Reference()
     verify: Verify
     mfu: Mfu = Mfu()
-    binding_hash: bool = Field(
-        default=True,
-        description="commit to a SHA-256 too; see docs/protocol.md before turning it off",
-    )
     limits: Limits = Limits()
 
     @model_validator(mode="after")

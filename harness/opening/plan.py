@@ -89,8 +89,8 @@ def assemble(plan: OpeningPlan, opened: Sequence[Mapping[int, StoredPiece]]) -> 
 
 # --- the claims, one by one ---------------------------------------------------------------------
 
-# Who holds a box: for each different content (digest, SHA-256) the ranks that committed to it.
-_Contents = dict[tuple[str, str], list[Source]]
+# Who holds a box: for each different content, by its digest, the ranks that committed to it.
+_Contents = dict[str, list[Source]]
 _Tensors = dict[str, dict[Box, _Contents]]
 
 
@@ -147,7 +147,7 @@ def _collect(
             if any(held[-1].rank == rank for held in contents.values()):
                 problems.add(piece.name, _twice(rank))
                 continue
-            contents.setdefault((piece.digest, piece.sha256), []).append(Source(rank, index))
+            contents.setdefault(piece.digest, []).append(Source(rank, index))
     return tensors
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, TypeAdapter
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_PIECES = 65_536
 MAX_DIMS = 8
@@ -17,7 +17,6 @@ MAX_DIMS = 8
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 LongText = Annotated[str, StringConstraints(max_length=8_000)]
-Hex64 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 Hex256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, lt=2**48)]
 Dims = Annotated[tuple[Size, ...], Field(max_length=MAX_DIMS)]
@@ -54,8 +53,7 @@ class Piece(Message):
         offset: where the box begins in the whole tensor, one number per dimension.
         shape: shape of the box.
         dtype: torch's name of the dtype without the prefix, such as "float32".
-        digest: keyed 64-bit digest of the bytes of all its elements (`protocol.digest`), hex.
-        sha256: SHA-256 of the same bytes, hex; empty where the benchmark does not ask for it.
+        digest: keyed BLAKE3 of the bytes of all its elements (`protocol.digest`), hex.
     """
 
     name: Name
@@ -63,8 +61,7 @@ class Piece(Message):
     offset: Dims
     shape: Dims
     dtype: Annotated[str, StringConstraints(max_length=32)]
-    digest: Hex64
-    sha256: Hex256 | Literal[""] = ""
+    digest: Hex256
 
 
 # --- from a rank to the judge -----------------------------------------------------------------
@@ -158,7 +155,6 @@ class Assignment(Message):
         global_batch: rows of one step over all dp ranks.
         vocab_size: warm-up draws its random tokens below this.
         warmup_steps: steps of the warm-up call; 0 skips it.
-        binding_hash: whether pieces carry a SHA-256 too.
     """
 
     type: Literal["assignment"] = "assignment"
@@ -172,7 +168,6 @@ class Assignment(Message):
     global_batch: int
     vocab_size: int
     warmup_steps: int
-    binding_hash: bool
 
 
 class Import(Message):
@@ -196,7 +191,7 @@ class Key(Message):
 
     type: Literal["key"] = "key"
     run: RunIndex
-    key: Hex64
+    key: Hex256
 
 
 class Open(Message):

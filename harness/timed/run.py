@@ -23,6 +23,7 @@ from harness.machine import Device, threads_per_rank
 from harness.opening.plan import OpeningPlan, plan_opening
 from harness.paths import WORKER
 from harness.phases import PhaseName, Phases
+from harness.protocol.digest import KEY_BYTES
 from harness.protocol.messages import (
     PROTOCOL_VERSION,
     Again,
@@ -64,6 +65,7 @@ class TimedRun:
     Attributes:
         challenge: what was served.
         seconds: from the release of the challenge to the last byte of the last commitment.
+        commitment_seconds: of these, from the drawing of the key on.
         claims: each rank's DONE, in rank order.
         commitments: each rank's, in rank order.
         key: drawn after the last DONE.
@@ -73,9 +75,10 @@ class TimedRun:
 
     challenge: Challenge
     seconds: float
+    commitment_seconds: float
     claims: tuple[Done, ...]
     commitments: tuple[Commitment, ...]
-    key: int
+    key: bytes
     plan: OpeningPlan
     peak_memory: tuple[int, ...] = ()
 
@@ -186,7 +189,6 @@ def _assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
         global_batch=hparams.global_batch,
         vocab_size=setup.snapshot.manifest.vocab_size,
         warmup_steps=hparams.warmup_steps,
-        binding_hash=hparams.binding_hash,
     )
 
 
@@ -231,13 +233,15 @@ def _timed(
     os.rename(workspace.private / name, workspace.inbox / name)  # noqa: PTH104
     session.broadcast(go)
     done = session.gather(Done, Stage.TRAINING, allowed, run)
-    key = secrets.randbits(64)
-    session.broadcast(Key(run=run, key=f"{key:016x}"))
-    left = max(0.0, allowed - (time.perf_counter() - started))
+    key = secrets.token_bytes(KEY_BYTES)
+    drawn_at = time.perf_counter()
+    session.broadcast(Key(run=run, key=key.hex()))
+    left = max(0.0, allowed - (drawn_at - started))
     commitments = session.gather(Commitment, Stage.RESULT, left, run)
     return TimedRun(
         challenge=drawn,
         seconds=commitments.last - started,
+        commitment_seconds=commitments.last - drawn_at,
         claims=done.messages,
         commitments=commitments.messages,
         key=key,

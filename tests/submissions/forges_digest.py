@@ -8,8 +8,8 @@ import torch.nn.functional as F
 import __main__ as worker
 
 
-def instant_digests(tensors, key, *, bind, threads):
-    return [SimpleNamespace(digest="0" * 16, sha256="0" * 64 if bind else "") for _ in tensors]
+def instant_digests(tensors, key, threads):
+    return ["0" * 64 for _ in tensors]
 
 
 worker.digest_many = instant_digests

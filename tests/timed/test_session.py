@@ -183,7 +183,7 @@ def done(tokens: int) -> Done:
 def large_commitment() -> Commitment:
     """Over the 64 KiB of other messages, and little enough for a socket to hold."""
     piece = Piece(
-        name="n" * 200, tensor_shape=(1,), offset=(0,), shape=(1,), dtype="float32", digest="0" * 16
+        name="n" * 200, tensor_shape=(1,), offset=(0,), shape=(1,), dtype="float32", digest="0" * 64
     )
     commitment = Commitment(run=0, pieces=(piece,) * 400)
     assert 100_000 < len(frame(commitment)) < 150_000
@@ -302,7 +302,7 @@ def test_a_large_commitment_is_refused_before_it_is_due(tmp_path: Path) -> None:
         b'{"type":"ready"}',
         b'{"type":"ready","run":-1}',
         b'{"type":"ready","run":0,"more":1}',
-        b'{"type":"key","run":0,"key":"0000000000000000"}',
+        b'{"type":"key","run":0,"key":"0000000000000000000000000000000000000000000000000000000000000000"}',
         b"[" * 60_000,
         b"\xff\xfe",
         b'{"type":"ready","run":' + b"9" * 5_000 + b"}",
