@@ -48,6 +48,7 @@ from harness.protocol.messages import (
     Progress,
     Ready,
     Stage,
+    written,
 )
 from harness.protocol.opening import write_opened
 from harness.protocol.text import encodable
@@ -233,7 +234,11 @@ def evaluate(
     with stage(Stage.RESULT):
         result = read_result(returned, shapes)
         me.link.send(
-            Done(run=go.run, final_loss=result.final_loss, total_tokens=result.total_tokens)
+            Done(
+                run=go.run,
+                final_loss=written(result.final_loss),
+                total_tokens=result.total_tokens,
+            )
         )
         key = me.expect(Key)
         me.link.send(commit(me, result, go.run, bytes.fromhex(key.key)))

@@ -8,8 +8,9 @@ document lies at its root.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 
 from harness.benchmark import challenge as challenges
@@ -17,13 +18,14 @@ from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
 from harness.opening.plan import OpeningPlan, Source
-from harness.protocol.messages import Commitment, Done, Hex256
+from harness.protocol.messages import Commitment, Done, Message
 from harness.records import Record
 from harness.result import EvaluationResult
 from harness.score.peaks import Peak
 from harness.score.peaks import Source as PeakSource
 from harness.timed.run import TRAIN_FILE, TimedRun
 
+M = TypeVar("M", bound=Message)
 RUNS: Final = "runs.json"
 RESULT: Final = "result.json"
 
@@ -34,9 +36,9 @@ class KeptRun(Record):
     seed: str
     seconds: float
     commitment_seconds: float
-    claims: tuple[Done, ...]
-    commitments: tuple[Commitment, ...]
-    key: Hex256
+    claims: tuple[str, ...]  # the messages as they were sent, as are commitments
+    commitments: tuple[str, ...]
+    key: str
     orders: tuple[tuple[int, ...], ...]
     versions: tuple[dict[str, tuple[tuple[int, int], ...]], ...]
     peak_memory: tuple[int, ...]
@@ -86,8 +88,8 @@ class KeptFolder:
                 challenge=challenges.draw(corpus, hparams, run.seed),
                 seconds=run.seconds,
                 commitment_seconds=run.commitment_seconds,
-                claims=run.claims,
-                commitments=run.commitments,
+                claims=tuple(_read(Done, each) for each in run.claims),
+                commitments=tuple(_read(Commitment, each) for each in run.commitments),
                 key=bytes.fromhex(run.key),
                 plan=OpeningPlan(
                     orders=run.orders,
@@ -105,6 +107,14 @@ class KeptFolder:
         ]
 
 
+def _write(message: Message) -> str:
+    return msgspec.json.encode(message).decode()
+
+
+def _read(kind: type[M], message: str) -> M:
+    return msgspec.json.decode(message, type=kind)
+
+
 def write_kept(private: Path, timed_runs: Sequence[TimedRun], peak: Peak) -> None:
     """Into the judge's own folder of an evaluation that will be kept."""
     kept = KeptRuns(
@@ -113,8 +123,8 @@ def write_kept(private: Path, timed_runs: Sequence[TimedRun], peak: Peak) -> Non
                 seed=run.challenge.seed,
                 seconds=run.seconds,
                 commitment_seconds=run.commitment_seconds,
-                claims=run.claims,
-                commitments=run.commitments,
+                claims=tuple(_write(each) for each in run.claims),
+                commitments=tuple(_write(each) for each in run.commitments),
                 key=run.key.hex(),
                 orders=run.plan.orders,
                 versions=tuple(

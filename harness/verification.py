@@ -231,7 +231,7 @@ def judge(
         seconds=timed.seconds,
         commitment_seconds=timed.commitment_seconds,
         tokens_per_second=tokens / timed.seconds,
-        reported_losses=tuple(claim.final_loss for claim in timed.claims),
+        reported_losses=tuple(claim.loss for claim in timed.claims),
         reported_memory_bytes=timed.peak_memory,
         reference_loss=float(truth.reference.losses[-1].mean()),
         step_weights=attributions[0].weights,

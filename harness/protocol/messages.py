@@ -4,23 +4,33 @@ Every field is bounded: the judge validates what it receives with these models a
 beyond their form. A rank's messages are claims to be checked, never facts.
 """
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from math import isfinite
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, TypeAdapter
+import msgspec
+from msgspec import Meta
 
 PROTOCOL_VERSION = 2
 
 MAX_PIECES = 65_536
 MAX_DIMS = 8
+#: Of a piece in JSON, beside its name: three lists of MAX_DIMS numbers, the digest, the words.
+PIECE_BYTES = 640
+#: Pieces of one tensor that a rank may commit to beside one for each of its first dimension: what is cut
+#: out of a flat range takes two for each dimension.
+SPARE_PIECES = 64
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-Text = Annotated[str, StringConstraints(max_length=2_000)]
-LongText = Annotated[str, StringConstraints(max_length=8_000)]
-Hex256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Size = Annotated[int, Field(ge=0, lt=2**48)]
-Dims = Annotated[tuple[Size, ...], Field(max_length=MAX_DIMS)]
-RunIndex = Annotated[int, Field(ge=0, lt=1_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Text = Annotated[str, Meta(max_length=2_000)]
+LongText = Annotated[str, Meta(max_length=8_000)]
+Hex256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Size = Annotated[int, Meta(ge=0, lt=2**48)]
+Dims = Annotated[tuple[Size, ...], Meta(max_length=MAX_DIMS)]
+RunIndex = Annotated[int, Meta(ge=0, lt=1_000)]
+#: JSON has no other way to say it.
+NonFinite = Literal["nan", "inf", "-inf"]
 
 
 class Stage(StrEnum):
@@ -35,16 +45,21 @@ class Stage(StrEnum):
     OPENING = "opening"
 
 
-class Message(BaseModel):
-    """Base: immutable, nothing unknown, no coercion; NaN and infinity travel as themselves."""
+class MalformedError(ValueError):
+    """What was sent is no message; the text says why, and may quote the sender."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants"
-    )
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Immutable, nothing unknown, no coercion. Reading stops at the first mistake, whatever follows it."""
+
+
+class Message(Strict, frozen=True, tag=str.lower):
+    """Base of all that is sent; "type" in JSON is the class's name."""
+
     max_bytes: ClassVar[int] = 64 * 1024
 
 
-class Piece(Message):
+class Piece(Strict, frozen=True):
     """A box of one tensor of the final state that this rank holds.
 
     Attributes:
@@ -60,76 +75,90 @@ class Piece(Message):
     tensor_shape: Dims
     offset: Dims
     shape: Dims
-    dtype: Annotated[str, StringConstraints(max_length=32)]
+    dtype: Annotated[str, Meta(max_length=32)]
     digest: Hex256
 
 
 # --- from a rank to the judge -----------------------------------------------------------------
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First words on a rank's socket."""
 
-    type: Literal["hello"] = "hello"
     protocol: int
-    rank: Annotated[int, Field(ge=0, lt=65_536)]
-    world_size: Annotated[int, Field(ge=1, le=65_536)]
-    torch: Annotated[str, StringConstraints(max_length=64)]
-    transformers: Annotated[str, StringConstraints(max_length=64)]
-    device: Annotated[str, StringConstraints(max_length=128)]
+    rank: Annotated[int, Meta(ge=0, lt=65_536)]
+    world_size: Annotated[int, Meta(ge=1, le=65_536)]
+    torch: Annotated[str, Meta(max_length=64)]
+    transformers: Annotated[str, Meta(max_length=64)]
+    device: Annotated[str, Meta(max_length=128)]
 
 
-class Loaded(Message):
+class Loaded(Message, frozen=True):
     """Model built and process group up; nothing of the submission has been read yet."""
 
-    type: Literal["loaded"] = "loaded"
 
-
-class Progress(Message):
+class Progress(Message, frozen=True):
     """Off the clock only: which stage begins. Shown to the person who waits, used for nothing."""
 
-    type: Literal["progress"] = "progress"
     stage: Stage
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """Set up and waiting for the challenge of run `run`."""
 
-    type: Literal["ready"] = "ready"
     run: RunIndex
 
 
-class Done(Message):
-    """`inner_steps` returned."""
+class Done(Message, frozen=True):
+    """`inner_steps` returned. `final_loss` is as `written` has it; read it as `loss`."""
 
-    type: Literal["done"] = "done"
     run: RunIndex
-    final_loss: float | None
-    total_tokens: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None
+    final_loss: float | NonFinite | None
+    total_tokens: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
+
+    @property
+    def loss(self) -> float | None:
+        """Nats per token, as this rank claims; NaN and infinities as themselves."""
+        return None if self.final_loss is None else float(self.final_loss)
 
 
-class Commitment(Message):
+def written(loss: float | None) -> float | NonFinite | None:
+    """A loss as it is sent."""
+    if loss is None or isfinite(loss):
+        return loss
+    return "nan" if loss != loss else "inf" if loss > 0 else "-inf"
+
+
+class Commitment(Message, frozen=True):
     """Digests of everything that this rank holds of the final state. Stops the clock."""
 
-    type: Literal["commitment"] = "commitment"
     max_bytes: ClassVar[int] = 48 * 1024 * 1024
     run: RunIndex
-    # FailFast: a long list of nonsense must not become as many errors.
-    pieces: Annotated[tuple[Piece, ...], Field(max_length=MAX_PIECES), FailFast()]
+    pieces: Annotated[tuple[Piece, ...], Meta(max_length=MAX_PIECES)]
 
 
-class Opened(Message):
+def commitment_bytes(shapes: Mapping[str, Sequence[int]]) -> int:
+    """How long a rank's commitment to a state of these tensors may be.
+
+    Args:
+        shapes: of all tensors, by name.
+    """
+    pieces = sum(SPARE_PIECES + (shape[0] if shape else 0) for shape in shapes.values())
+    longest = max((len(msgspec.json.encode(name)) for name in shapes), default=0)
+    needed = min(pieces, MAX_PIECES) * (PIECE_BYTES + longest)
+    return min(max(needed, Message.max_bytes), Commitment.max_bytes)
+
+
+class Opened(Message, frozen=True):
     """The pieces that the judge asked for lie in this rank's folder of the outbox."""
 
-    type: Literal["opened"] = "opened"
-    peak_memory_bytes: Annotated[int, Field(ge=0, lt=2**63)]
+    peak_memory_bytes: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     run: RunIndex
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """This rank cannot go on. `stage` is a hint for the author, never a claim that we accept."""
 
-    type: Literal["failed"] = "failed"
     stage: Stage
     message: Text
     detail: LongText = ""
@@ -141,7 +170,7 @@ FromRank = Hello | Loaded | Progress | Ready | Done | Commitment | Opened | Fail
 # --- from the judge to a rank -----------------------------------------------------------------
 
 
-class Assignment(Message):
+class Assignment(Message, frozen=True):
     """What a rank needs to know before the submission is read. Paths are as the sandbox sees them.
 
     Attributes:
@@ -157,7 +186,6 @@ class Assignment(Message):
         warmup_steps: steps of the warm-up call; 0 skips it.
     """
 
-    type: Literal["assignment"] = "assignment"
     model_dir: Text
     inbox: Text
     outbox: Text
@@ -170,63 +198,67 @@ class Assignment(Message):
     warmup_steps: int
 
 
-class Import(Message):
+class Import(Message, frozen=True):
     """The train file lies in the inbox: import it, set up, warm up, say READY."""
 
-    type: Literal["import"] = "import"
     file: Name
 
 
-class Go(Message):
+class Go(Message, frozen=True):
     """The clock runs. The challenge file holds `tokens`, int32 [steps, global_batch, sequence]."""
 
-    type: Literal["go"] = "go"
     run: RunIndex
     steps: int
     challenge: Name
 
 
-class Key(Message):
+class Key(Message, frozen=True):
     """All ranks are DONE: commit with this key, drawn just now."""
 
-    type: Literal["key"] = "key"
     run: RunIndex
     key: Hex256
 
 
-class Open(Message):
+class Open(Message, frozen=True):
     """The clock has stopped. Write the pieces with these indices of your commitment."""
 
-    type: Literal["open"] = "open"
     max_bytes: ClassVar[int] = 1024 * 1024
     run: RunIndex
-    pieces: Annotated[tuple[int, ...], Field(max_length=MAX_PIECES)]
+    pieces: Annotated[tuple[int, ...], Meta(max_length=MAX_PIECES)]
 
 
-class Again(Message):
+class Again(Message, frozen=True):
     """Reload the initial weights, set up again, and say READY for run `run`."""
 
-    type: Literal["again"] = "again"
     run: RunIndex
 
 
-class Bye(Message):
+class Bye(Message, frozen=True):
     """Nothing more to do; the sandbox ends now."""
-
-    type: Literal["bye"] = "bye"
 
 
 FromJudge = Assignment | Import | Go | Key | Open | Again | Bye
 
-_FROM_RANK: TypeAdapter[FromRank] = TypeAdapter(Annotated[FromRank, Field(discriminator="type")])
-_FROM_JUDGE: TypeAdapter[FromJudge] = TypeAdapter(Annotated[FromJudge, Field(discriminator="type")])
+_FROM_RANK: msgspec.json.Decoder[FromRank] = msgspec.json.Decoder(FromRank)
+_FROM_JUDGE: msgspec.json.Decoder[FromJudge] = msgspec.json.Decoder(FromJudge)
+
+Found = TypeVar("Found")
 
 
 def parse_from_rank(body: bytes) -> FromRank:
-    """Validate one frame's body from a rank. Raises pydantic.ValidationError."""
-    return _FROM_RANK.validate_json(body)
+    """Validate one frame's body from a rank. Raises MalformedError."""
+    return _parse(_FROM_RANK, body)
 
 
 def parse_from_judge(body: bytes) -> FromJudge:
-    """Validate one frame's body from the judge. Raises pydantic.ValidationError."""
-    return _FROM_JUDGE.validate_json(body)
+    """Validate one frame's body from the judge. Raises MalformedError."""
+    return _parse(_FROM_JUDGE, body)
+
+
+def _parse(decoder: "msgspec.json.Decoder[Found]", body: bytes) -> Found:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedError(str(error)) from None
+    except RecursionError:
+        raise MalformedError("nested too deeply") from None

@@ -3,6 +3,8 @@
 import socket
 import struct
 
+import msgspec
+
 from harness.protocol.messages import FromJudge, Message, parse_from_judge
 
 _LENGTH = struct.Struct(">I")
@@ -11,7 +13,7 @@ MAX_FRAME = 64 * 1024 * 1024
 
 def frame(message: Message) -> bytes:
     """The bytes that carry `message`. Raises ValueError if it is over its type's limit."""
-    body = message.model_dump_json().encode()
+    body = msgspec.json.encode(message)
     if len(body) > message.max_bytes:
         raise ValueError(f"{type(message).__name__} of {len(body)} bytes is over its limit")
     return _LENGTH.pack(len(body)) + body

@@ -40,6 +40,7 @@ from harness.protocol.messages import (
     Opened,
     Ready,
     Stage,
+    commitment_bytes,
 )
 from harness.sandbox import Job, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
@@ -228,6 +229,8 @@ def _timed(
     drawn.write(workspace.private / name)
     go = Go(run=run, steps=drawn.steps, challenge=name)
     allowed = setup.hparams.limits.run_seconds
+    layout = setup.snapshot.layout
+    most = commitment_bytes({name: spec.shape for name, spec in layout.items()})
 
     started = time.perf_counter()
     os.rename(workspace.private / name, workspace.inbox / name)  # noqa: PTH104
@@ -237,7 +240,7 @@ def _timed(
     drawn_at = time.perf_counter()
     session.broadcast(Key(run=run, key=key.hex()))
     left = max(0.0, allowed - (drawn_at - started))
-    commitments = session.gather(Commitment, Stage.RESULT, left, run)
+    commitments = session.gather(Commitment, Stage.RESULT, left, run, most)
     return TimedRun(
         challenge=drawn,
         seconds=commitments.last - started,
@@ -245,5 +248,5 @@ def _timed(
         claims=done.messages,
         commitments=commitments.messages,
         key=key,
-        plan=plan_opening(commitments.messages, setup.snapshot.layout),
+        plan=plan_opening(commitments.messages, layout),
     )

@@ -18,14 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from pydantic import ValidationError
-
 from harness.errors import Code, InputError, JudgeError, SubmissionError, TrainjudgeError
 from harness.protocol.messages import (
-    Commitment,
     Failed,
     FromJudge,
     FromRank,
+    MalformedError,
     Message,
     Progress,
     Ready,
@@ -43,9 +41,7 @@ GRACE_SECONDS = 1.0
 SEND_SECONDS = 30.0
 # A rank chooses what it says of itself. Of that, a person is shown so much.
 PROGRESS_SHOWN = 8
-NAME_SHOWN = 80
 SENTENCE_SHOWN = 200
-PROBLEMS_LISTED = 100
 
 STAGE_CODES = {
     Stage.LOADING: Code.WORKER_FAILED,
@@ -156,7 +152,12 @@ class Session:
         self.send([message] * len(self._links))
 
     def gather(
-        self, kind: type[M], stage: Stage, seconds: float, run: int | None = None
+        self,
+        kind: type[M],
+        stage: Stage,
+        seconds: float,
+        run: int | None = None,
+        max_bytes: int | None = None,
     ) -> Gathered[M]:
         """Wait until every rank has sent one `kind`.
 
@@ -165,12 +166,14 @@ class Session:
             stage: what the ranks are doing meanwhile, for the error.
             seconds: wall time that they have.
             run: which run the messages must be of, for the kinds that say so.
+            max_bytes: of one message; None: what its kind may have at most.
 
         Raises:
             SubmissionError: from the hand-over on, for anything that goes wrong.
             JudgeError: before it.
         """
         deadline = time.monotonic() + seconds
+        limit = max(kind.max_bytes if max_bytes is None else max_bytes, Failed.max_bytes)
         messages: dict[int, M] = {}
         times: dict[int, float] = {}
         announced = 0
@@ -181,7 +184,7 @@ class Session:
                     Code.TIMED_OUT,
                     f"{stage}: {_ranks(late)} did not finish within {seconds:g} seconds",
                 )
-            for link, message in self._receive(kind, deadline):
+            for link, message in self._receive(limit, deadline):
                 if isinstance(message, Progress):
                     if link.rank == 0 and kind is Ready and announced < PROGRESS_SHOWN:
                         announced += 1
@@ -202,7 +205,7 @@ class Session:
         ranks = range(len(self._links))
         return Gathered(tuple(messages[r] for r in ranks), tuple(times[r] for r in ranks))
 
-    def _receive(self, kind: type[Message], deadline: float) -> list[tuple[_Link, FromRank]]:
+    def _receive(self, limit: int, deadline: float) -> list[tuple[_Link, FromRank]]:
         """Whatever whole messages have arrived by the next event; raises when a rank is lost."""
         received: list[tuple[_Link, FromRank]] = []
         lost = False
@@ -211,19 +214,19 @@ class Session:
             if link is None:
                 lost = True
             else:
-                received += [(link, message) for message in self._attend(link, kind)]
+                received += [(link, message) for message in self._attend(link, limit)]
                 lost = lost or link.hung_up or link.failure is not None
         if lost:
             raise self._first_cause()
         return received
 
-    def _attend(self, link: _Link, kind: type[Message]) -> list[FromRank]:
+    def _attend(self, link: _Link, limit: int) -> list[FromRank]:
         """Whatever made a rank's socket readable: its connection, or bytes of its next messages."""
         if link.connection is None:
             self._accept(link)
             return []
         self._read(link)
-        return self._parse(link, kind)
+        return self._parse(link, limit)
 
     def _accept(self, link: _Link) -> None:
         """Take the one connection that a rank's socket is for, and close the door behind it."""
@@ -251,9 +254,8 @@ class Session:
             link.hung_up = True
             self._selector.unregister(link.connection)
 
-    def _parse(self, link: _Link, kind: type[Message]) -> list[FromRank]:
+    def _parse(self, link: _Link, limit: int) -> list[FromRank]:
         """The whole messages in the link's buffer; a Failed is kept on the link instead."""
-        limit = max(kind.max_bytes, Failed.max_bytes)
         messages: list[FromRank] = []
         try:
             while (body := link.buffer.pop(limit)) is not None:
@@ -262,9 +264,10 @@ class Session:
                     link.failure = message
                 else:
                     messages.append(message)
-        except ValidationError as error:
+        except MalformedError as error:
+            said = excerpt(str(error), SENTENCE_SHOWN)  # field names are the rank's own words
             raise self._blame(
-                Code.BAD_MESSAGE, f"rank {link.rank} sent a malformed message ({_problem(error)})"
+                Code.BAD_MESSAGE, f"rank {link.rank} sent a malformed message ({said})"
             ) from None
         except ValueError as error:
             raise self._blame(Code.BAD_MESSAGE, f"rank {link.rank} sent {error}") from None
@@ -278,16 +281,22 @@ class Session:
         """
         until = time.monotonic() + GRACE_SECONDS
         dead = [link.rank for link in self._links if link.hung_up and link.failure is None]
+        nonsense: list[TrainjudgeError] = []
         while self._limit() is None and time.monotonic() < until:
             for key, _ in self._selector.select(0.05):
                 link: _Link | None = key.data
                 if link is None:
                     self._selector.unregister(key.fileobj)  # it stays readable: do not spin on it
-                else:
+                    continue
+                try:
                     # Whatever a rank sends now is too late to be judged, but its Failed is wanted.
-                    self._attend(link, Commitment)
-                    if link.hung_up and link.failure is None:
-                        dead.append(link.rank)
+                    self._attend(link, Failed.max_bytes)
+                except TrainjudgeError as error:
+                    # Such as what it still sends of a commitment: of this rank no more is heard.
+                    nonsense.append(error)
+                    self._selector.unregister(key.fileobj)
+                if link.hung_up and link.failure is None:
+                    dead.append(link.rank)
         if (ending := self._limit()) is not None:
             return self._blame(LIMIT_CODES[ending.reason], ending.detail)
         if dead:
@@ -296,6 +305,8 @@ class Session:
                 Code.RANK_EXITED, f"rank {dead[0]} ended or was killed before its work was done"
             )
         failed = [link for link in self._links if link.failure is not None]
+        if not failed and nonsense:
+            return nonsense[0]
         if not failed:
             return self._blame(Code.RANK_EXITED, "all ranks ended before their work was done")
         first = min(failed, key=lambda link: link.arrived)
@@ -339,17 +350,6 @@ def peer_user(connection: socket.socket) -> int:
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size)
     _, user, _ = credentials.unpack(raw)
     return int(user)
-
-
-def _problem(error: ValidationError) -> str:
-    """The first problem. Field names, and the type that a message claims, are the rank's own words."""
-    if (
-        error.error_count() > PROBLEMS_LISTED
-    ):  # each listed one costs memory, and there can be millions
-        return f"{error.error_count()} problems"
-    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    where = ".".join(excerpt(str(part), NAME_SHOWN) for part in first["loc"])
-    return f"{where or 'body'}: {excerpt(first['msg'], SENTENCE_SHOWN)}"
 
 
 def _ranks(ranks: Sequence[int]) -> str:

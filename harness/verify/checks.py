@@ -125,13 +125,13 @@ def judge_losses(
     rows = np.asarray(row_losses, np.float64).reshape(strategy.dp_size, -1).mean(axis=1)
     overall = float(rows.mean())
     worst, found = 0.0, []
-    reported = [rank for rank, claim in enumerate(claims) if claim.final_loss is not None]
+    reported = [rank for rank, claim in enumerate(claims) if claim.loss is not None]
     if not reported or (0 not in reported and strategy.pp_size == 1):
         message = "rank 0 reports no final_loss" if reported else "no rank reports a final_loss"
         message += ": return the loss of the last step"
         worst, found = math.inf, [rejects(Code.LOSS_MISMATCH, "loss", message, None, allowed)]
     for rank in reported:
-        loss = float(claims[rank].final_loss or 0.0)
+        loss = claims[rank].loss or 0.0
         own = float(rows[strategy.dp_rank(rank)])
         difference = min(abs(loss - own), abs(loss - overall))
         difference = difference if math.isfinite(loss) else math.inf

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,7 +36,7 @@ def piece(name: str, box: Box | None = None, content: int = 0, **changes: object
         "dtype": spec.dtype,
         "digest": f"{content:064x}",
     }
-    return Piece.model_validate(honest | changes)
+    return msgspec.convert(honest | changes, Piece)
 
 
 def commitment(*pieces: Piece) -> Commitment:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -115,8 +116,8 @@ def test_a_changed_bit_breaks_the_commitment(tmp_path: Path, index: int) -> None
 def test_a_claimed_digest_is_computed_again(folder: Path) -> None:
     honest = commit()
     pieces = list(honest.pieces)
-    pieces[1] = pieces[1].model_copy(update={"digest": "0123456789abcdef" * 4})
-    claimed = honest.model_copy(update={"pieces": tuple(pieces)})
+    pieces[1] = msgspec.structs.replace(pieces[1], digest="0123456789abcdef" * 4)
+    claimed = msgspec.structs.replace(honest, pieces=tuple(pieces))
     with pytest.raises(SubmissionError) as caught:
         read_opened(folder, claimed, [0, 1, 2], KEY, LIMIT)
     assert caught.value.code == Code.COMMITMENT_BROKEN

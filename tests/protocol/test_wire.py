@@ -7,16 +7,23 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from pydantic import ValidationError
 
-from harness.protocol.messages import Bye, Go, Import, Message, Ready, parse_from_rank
+from harness.protocol.messages import (
+    Bye,
+    Go,
+    Import,
+    MalformedError,
+    Message,
+    Ready,
+    parse_from_rank,
+)
 from harness.protocol.wire import FrameBuffer, RankSocket, frame
 
 
-class Small(Message):
-    """A message of 10 bytes and a text: {"text":""} has 11."""
+class Small(Message, frozen=True):
+    """A message of 26 bytes and a text."""
 
-    max_bytes: ClassVar[int] = 20
+    max_bytes: ClassVar[int] = 35
     text: str
 
 
@@ -28,12 +35,15 @@ def test_a_frame_is_a_big_endian_length_and_json() -> None:
 
 
 def test_the_length_counts_bytes_not_characters() -> None:
-    assert frame(Small(text="éé")) == b'\x00\x00\x00\x0f{"text":"' + "éé".encode() + b'"}'
+    assert (
+        frame(Small(text="éé"))
+        == b'\x00\x00\x00\x1e{"type":"small","text":"' + "éé".encode() + b'"}'
+    )
 
 
 def test_a_message_at_its_limit_is_framed_and_one_byte_more_is_not() -> None:
-    assert frame(Small(text="x" * 9)) == b'\x00\x00\x00\x14{"text":"xxxxxxxxx"}'
-    with pytest.raises(ValueError, match="Small of 21 bytes"):
+    assert frame(Small(text="x" * 9)) == b'\x00\x00\x00\x23{"type":"small","text":"xxxxxxxxx"}'
+    with pytest.raises(ValueError, match="Small of 36 bytes"):
         frame(Small(text="x" * 10))
 
 
@@ -175,5 +185,5 @@ def test_a_rank_refuses_more_than_64_mib(judge: Judge) -> None:
 
 def test_a_rank_refuses_what_no_judge_says(judge: Judge) -> None:
     judge.link.sendall(frame(Ready(run=0)))
-    with pytest.raises(ValidationError):
+    with pytest.raises(MalformedError):
         judge.rank.receive()
