@@ -104,7 +104,7 @@ def main() -> None:
             protocol=PROTOCOL_VERSION,
             rank=rank,
             world_size=world_size,
-            torch=torch.__version__,
+            torch=str(torch.__version__),  # a class of its own
             transformers=transformers.__version__,
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         )
@@ -267,8 +267,8 @@ def commit(me: Rank, result: LocalResult, run: int, key: bytes) -> Commitment:
         pieces=tuple(
             Piece(
                 name=box.name,
-                tensor_shape=box.tensor_shape,
-                offset=box.offset,
+                tensor_shape=tuple(box.tensor_shape),
+                offset=tuple(box.offset),
                 shape=tuple(box.tensor.shape),
                 dtype=str(box.tensor.dtype).removeprefix("torch."),
                 digest=digest,

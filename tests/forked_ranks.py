@@ -196,7 +196,12 @@ def lead(order: dict[str, Any], alive: int, log: int) -> NoReturn:
 
 def become(order: dict[str, Any], rank: int, port: int) -> NoReturn:
     """Run the module as `python -m` would; train files know it as `__main__`."""
-    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["world"], "MASTER_PORT": port}
+    ranks = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        **dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), order["world"]),
+        "MASTER_PORT": port,
+    }
     os.environ.clear()
     os.environ |= {**order["environment"], "MASTER_ADDR": "127.0.0.1"}
     os.environ |= {name: str(value) for name, value in ranks.items()}
