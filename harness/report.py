@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.errors import Verdict
 from harness.phases import PhaseName
+from harness.protocol.text import one_line
 
 if TYPE_CHECKING:
     from harness.benchmark.hparams import Calibration, Tolerances
@@ -100,11 +101,17 @@ def render(result: "EvaluationResult") -> RenderableType:
     parts += _findings(result)
     parts += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
     if result.detail:
-        parts += [Text(), Text("\n".join(result.detail.splitlines()[-DETAIL_LINES:]), style="dim")]
+        parts += [Text(), Text(_quotation(result.detail), style="dim")]
     parts += [Text(), Text(_footer(result), style="dim")]
     return Panel(
         Group(*parts), border_style=colour, title=result.benchmark.name, title_align="left"
     )
+
+
+def _quotation(detail: str) -> str:
+    """Its last lines, marked as somebody else's words: they may look like a verdict of ours."""
+    lines = [line for line in detail.splitlines() if line.strip()]
+    return "\n".join(f"> {line}" for line in lines[-DETAIL_LINES:])
 
 
 def _headline(result: "EvaluationResult") -> str:
@@ -236,5 +243,5 @@ def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
         console.print(f"{marks[remark.kind]} {escape(remark.message)}", highlight=False)
     problems = sum(remark.kind is RemarkKind.PROBLEM for remark in remarks)
     summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
-    console.print(f"{file.name}: {summary}", markup=False, highlight=False)
+    console.print(f"{one_line(file.name)}: {summary}", markup=False, highlight=False)
     return 1 if problems else 0

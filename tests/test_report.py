@@ -9,6 +9,7 @@ from rich.console import Console
 from harness import report
 from harness.errors import InputError
 from harness.results import result_file
+from tests.board.examples import rejected_result
 
 
 @pytest.fixture
@@ -21,6 +22,23 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_a_file_name_is_not_taken_for_markup(printed: io.StringIO) -> None:
     assert report.print_remarks(Path("train[red].py"), []) == 0
     assert "train[red].py" in printed.getvalue()
+
+
+def test_a_file_name_cannot_write_below_the_remarks(printed: io.StringIO) -> None:
+    report.print_remarks(Path("train.py\n\nno problems\x1b[2J"), [])
+    assert printed.getvalue().splitlines()[-1].startswith("train.py??no problems?[2J: ")
+
+
+def test_a_verdict_in_somebody_s_traceback_is_marked_as_theirs(printed: io.StringIO) -> None:
+    """Sixty empty lines and a green box would push ours out of sight."""
+    forged = "\n" * 60 + "╭─ embedded ─╮\n│ ACCEPTED   │\n╰────────────╯"
+    result = rejected_result().model_copy(update={"detail": f"Traceback:{forged}"})
+    report.Console().print(report.render(result))
+    lines = printed.getvalue().splitlines()
+    assert "│ > Traceback:" in printed.getvalue()
+    assert sum("ACCEPTED" in line for line in lines) == 1
+    assert next(line for line in lines if "ACCEPTED" in line).startswith("│ > │ ACCEPTED")
+    assert len(lines) < 40
 
 
 def test_looking_for_the_results_place_leaves_no_empty_file(

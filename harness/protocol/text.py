@@ -24,6 +24,11 @@ def excerpt(text: str, limit: int) -> str:
     return printable(text[:limit]) + (" ..." if len(text) > limit else "")
 
 
+def collapsed(text: str) -> str:
+    """`printable`, with every stretch of spaces, tabs and line ends as one space."""
+    return " ".join(printable(text).split())
+
+
 def one_line(text: str) -> str:
     """At most LINE_CHARACTERS on one line; what is not printable, a line's end included, becomes "?"."""
     line = "".join(c if c.isprintable() else "?" for c in text[: LINE_CHARACTERS + 1])

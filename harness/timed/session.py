@@ -30,7 +30,7 @@ from harness.protocol.messages import (
     Stage,
     parse_from_rank,
 )
-from harness.protocol.text import excerpt, printable
+from harness.protocol.text import collapsed, excerpt, printable
 from harness.protocol.wire import FrameBuffer, frame
 from harness.sandbox import Ending, EndReason, Running
 
@@ -313,7 +313,7 @@ class Session:
         assert first.failure is not None
         return self._blame(
             STAGE_CODES[first.failure.stage],
-            f"rank {first.rank}: {printable(first.failure.message)}",
+            f"rank {first.rank}: {collapsed(first.failure.message)}",
             printable(first.failure.detail),
         )
 

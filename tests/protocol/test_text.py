@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.protocol.text import encodable, excerpt, one_line, printable, quoted
+from harness.protocol.text import collapsed, encodable, excerpt, one_line, printable, quoted
 
 BAD = "\N{REPLACEMENT CHARACTER}"
 
@@ -31,6 +31,10 @@ def test_what_moves_a_terminal_is_replaced(data: bytes | str, shown: str) -> Non
 )
 def test_an_excerpt_says_that_it_was_cut(text: str, limit: int, shown: str) -> None:
     assert excerpt(text, limit) == shown
+
+
+def test_what_is_collapsed_is_one_line_of_words() -> None:
+    assert collapsed(" a\n\n\tb\r\n c\x1b[2J\u2028d\n") == f"a b c{BAD}[2J{BAD}d"
 
 
 def test_one_line_is_one_line_of_200_characters() -> None:

@@ -832,6 +832,12 @@ def test_200_characters_of_a_sentence_that_quotes_a_rank_are_shown(
     assert found is not None and len(found[1]) == 200
 
 
+def test_an_exceptions_message_is_one_line(tmp_path: Path) -> None:
+    rude = Failed(stage=Stage.SETUP, message="no" + "\n" * 60 + "ACCEPTED", detail="")
+    with ranks(tmp_path, rude) as (judge, _):
+        assert refusal(judge).message == "rank 0: no ACCEPTED"
+
+
 def test_an_exceptions_text_cannot_write_to_the_terminal(tmp_path: Path) -> None:
     rude = Failed(stage=Stage.SETUP, message="\x1b[2Jgone", detail="a\nb\x1b]0;title\x07\u202e")
     with ranks(tmp_path, rude) as (judge, _):
