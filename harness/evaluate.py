@@ -17,6 +17,7 @@ from harness.caveats import caveats
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
 from harness.kept import write_kept
+from harness.opening.files import check_files
 from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import printable
@@ -125,6 +126,8 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
         device=device,
         runs=options.runs or hparams.evaluation_runs,
     )
+    shapes = {name: spec.shape for name, spec in partial.snapshot.layout.items()}
+    check_files(shapes, partial.snapshot.state_bytes, world_size, setup.runs)
     check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
     with Workspace(options.keep) as workspace:
         timed_runs = run_submission(setup, workspace, phases, partial.log)

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError, SubmissionError
+from harness.opening.files import files_allowed
 from harness.opening.plan import assemble
 from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
@@ -157,7 +158,10 @@ def open_committed(
     Raises SubmissionError: the outbox is not what was committed to.
     """
     check_names(timed_runs, outbox)
-    return [_open(timed, outbox, run, hparams) for run, timed in enumerate(timed_runs)]
+    # All runs' files stay mapped: they are looked at again beside the reference.
+    ranks = max((len(timed.plan.orders) for timed in timed_runs), default=1)
+    max_files = files_allowed(ranks, len(timed_runs))
+    return [_open(timed, outbox, run, hparams, max_files) for run, timed in enumerate(timed_runs)]
 
 
 def check_names(timed_runs: Sequence[TimedRun], outbox: Path) -> None:
@@ -182,7 +186,9 @@ def check_names(timed_runs: Sequence[TimedRun], outbox: Path) -> None:
             )
 
 
-def _open(timed: TimedRun, outbox: Path, run: int, hparams: Hparams) -> tuple[State, ...]:
+def _open(
+    timed: TimedRun, outbox: Path, run: int, hparams: Hparams, max_files: int
+) -> tuple[State, ...]:
     pieces = [
         read_opened(
             opened_folder(outbox, run, rank),
@@ -190,6 +196,7 @@ def _open(timed: TimedRun, outbox: Path, run: int, hparams: Hparams) -> tuple[St
             order,
             timed.key,
             hparams.limits.outbox_bytes,
+            max_files,
         )
         for rank, order in enumerate(timed.plan.orders)
     ]

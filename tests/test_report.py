@@ -33,7 +33,7 @@ def test_a_verdict_in_somebody_s_traceback_is_marked_as_theirs(printed: io.Strin
     """Sixty empty lines and a green box would push ours out of sight."""
     forged = "\n" * 60 + "╭─ embedded ─╮\n│ ACCEPTED   │\n╰────────────╯"
     result = rejected_result().model_copy(update={"detail": f"Traceback:{forged}"})
-    report.Console().print(report.render(result))
+    Console(file=printed, width=100).print(report.render(result))
     lines = printed.getvalue().splitlines()
     assert "│ > Traceback:" in printed.getvalue()
     assert sum("ACCEPTED" in line for line in lines) == 1

@@ -5,7 +5,6 @@ Call this only after the sandbox is gone: nothing may change the outbox while it
 
 import os
 import re
-import resource
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +15,10 @@ from harness.protocol.digest import digest_bytes
 from harness.protocol.messages import Commitment, Piece
 from harness.protocol.text import quoted
 from harness.tensors.boxes import Box, StoredPiece
-from harness.tensors.shards import ShardEntry, ShardError, read_shard
+from harness.tensors.shards import OUR_FAULT, ShardEntry, ShardError, read_shard
 
 _FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 _SHOWN = 5
-# Every mapped file takes a descriptor and a mapping of the judge's. A 30B model in per-expert names
-# is opened in 256.
-MAX_FILES = 1024
 
 # What identifies a box of a rank: name, offset, shape.
 _Place = tuple[str, tuple[int, ...], tuple[int, ...]]
@@ -34,6 +30,7 @@ def read_opened(
     indices: Sequence[int],
     key: bytes,
     max_bytes: int,
+    max_files: int,
     threads: int = 2,
 ) -> dict[int, StoredPiece]:
     """Read the pieces that one rank was asked to open, and verify that they are the committed ones.
@@ -44,6 +41,7 @@ def read_opened(
         indices: the pieces of `commitment` that it had to open.
         key: of the digests, drawn by the judge after all ranks were done.
         max_bytes: of all files in `folder` together.
+        max_files: in `folder`, as `files.files_allowed` has it.
         threads: how many pieces are hashed at the same time.
 
     Returns:
@@ -56,8 +54,7 @@ def read_opened(
         OSError: this machine's fault, such as no descriptors or memory left.
     """
     rank = folder.name
-    _allow_many_files()
-    entries = _entries(folder, max_bytes, rank)
+    entries = _entries(folder, max_bytes, max_files, rank)
     wanted = {_place(commitment.pieces[index]): index for index in indices}
     found: dict[int, StoredPiece] = {}
     for entry in entries:
@@ -85,26 +82,26 @@ def _place(piece: Piece) -> _Place:
     return piece.name, piece.offset, piece.shape
 
 
-def _allow_many_files() -> None:
-    """Every mapped file holds a descriptor, and a state in per-expert names has hundreds of files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 # --- the folder ---------------------------------------------------------------------------------
 
 
-def _entries(folder: Path, max_bytes: int, rank: str) -> list[ShardEntry]:
-    """All tensors of all files of the folder. Everything is relative to its descriptor."""
+def _entries(folder: Path, max_bytes: int, max_files: int, rank: str) -> list[ShardEntry]:
+    """All tensors of all files of the folder, which is as the sandbox has left it: also unreadable."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return _read_entries(folder, max_bytes, max_files, rank)
     except OSError as error:
-        raise _invalid(rank, f"no folder of this rank: {error.strerror}") from None
+        if error.errno in OUR_FAULT:
+            raise
+        raise _invalid(rank, f"no folder of this rank that can be read: {error.strerror}") from None
+
+
+def _read_entries(folder: Path, max_bytes: int, max_files: int, rank: str) -> list[ShardEntry]:
+    """Everything is relative to the folder's descriptor."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         entries: list[ShardEntry] = []
         left = max_bytes
-        for name in _files(descriptor, rank):
+        for name in _files(descriptor, max_files, rank):
             try:
                 entries += read_shard(name, left, folder=descriptor)
             except ShardError as error:
@@ -115,7 +112,7 @@ def _entries(folder: Path, max_bytes: int, rank: str) -> list[ShardEntry]:
         os.close(descriptor)
 
 
-def _files(descriptor: int, rank: str) -> list[str]:
+def _files(descriptor: int, max_files: int, rank: str) -> list[str]:
     """Names of the files, sorted; anything that `write_opened` doesn't write is refused."""
     names: list[str] = []
     unexpected: list[str] = []
@@ -124,8 +121,8 @@ def _files(descriptor: int, rank: str) -> list[str]:
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISREG(mode) and _FILE.fullmatch(entry.name):
                 names.append(entry.name)
-                if len(names) > MAX_FILES:
-                    raise _invalid(rank, f"more than {MAX_FILES} files")
+                if len(names) > max_files:
+                    raise _invalid(rank, f"more than {max_files} files")
                 continue
             unexpected.append(f"{quoted(entry.name)} ({_kind(mode)})")
             if len(unexpected) > _SHOWN:

@@ -30,7 +30,8 @@ MAX_HEADER_BYTES = 16 * 2**20
 MAX_NAME = 256
 MAX_EXTENT = 2**48
 _LENGTH = struct.Struct("<Q")
-_OUR_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
+#: Of what can go wrong with a file: certainly this machine's fault, whoever wrote it.
+OUR_FAULT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO)
 
 # safetensors' name of a dtype: torch's name and bytes an element.
 DTYPES: Mapping[str, tuple[str, int]] = {
@@ -131,7 +132,7 @@ def _map_file(path: Path | str, max_bytes: int, folder: int | None) -> npt.NDArr
     except ValueError:
         raise ShardError("its name is no file name") from None
     except OSError as error:
-        if error.errno in _OUR_FAULT:
+        if error.errno in OUR_FAULT:
             raise
         raise ShardError(f"it cannot be opened: {error.strerror}") from None
     try:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from harness.errors import Code, SubmissionError
 from harness.opening import read as outbox
+from harness.opening.files import files_allowed
 from harness.opening.read import read_opened
 from harness.protocol.digest import KEY_BYTES, digest_bytes, digest_many
 from harness.protocol.messages import Commitment, Piece
@@ -26,6 +27,7 @@ from harness.tensors.boxes import Box, StoredPiece
 
 KEY = bytes(range(KEY_BYTES))
 LIMIT = 1 << 20
+FILES = 1024
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, max_bytes: int = LIMIT) -> dict[int, StoredPiece]:
-    return read_opened(folder, commit(), [0, 1, 2], KEY, max_bytes)
+    return read_opened(folder, commit(), [0, 1, 2], KEY, max_bytes, FILES)
 
 
 def refused(folder: Path, **options: Any) -> SubmissionError:
@@ -96,9 +98,9 @@ def test_an_honest_opening_is_read_back(folder: Path) -> None:
 def test_only_what_was_ordered_may_be_there(tmp_path: Path) -> None:
     folder = tmp_path / "run0-rank3"
     write_opened(folder, STATE[:2], shard=4)
-    assert sorted(read_opened(folder, commit(), [0, 1], KEY, LIMIT)) == [0, 1]
+    assert sorted(read_opened(folder, commit(), [0, 1], KEY, LIMIT, FILES)) == [0, 1]
     with pytest.raises(SubmissionError, match="not asked for"):
-        read_opened(folder, commit(), [0], KEY, LIMIT)
+        read_opened(folder, commit(), [0], KEY, LIMIT, FILES)
     assert "'a' committed to, but not opened" in refused(folder).message
 
 
@@ -119,14 +121,14 @@ def test_a_claimed_digest_is_computed_again(folder: Path) -> None:
     pieces[1] = msgspec.structs.replace(pieces[1], digest="0123456789abcdef" * 4)
     claimed = msgspec.structs.replace(honest, pieces=tuple(pieces))
     with pytest.raises(SubmissionError) as caught:
-        read_opened(folder, claimed, [0, 1, 2], KEY, LIMIT)
+        read_opened(folder, claimed, [0, 1, 2], KEY, LIMIT, FILES)
     assert caught.value.code == Code.COMMITMENT_BROKEN
     assert "clock stopped: 'b' differ" in caught.value.message
 
 
 def test_a_digest_under_another_key_breaks_the_commitment(folder: Path) -> None:
     with pytest.raises(SubmissionError) as caught:
-        read_opened(folder, commit(), [0, 1, 2], bytes(KEY_BYTES), LIMIT)
+        read_opened(folder, commit(), [0, 1, 2], bytes(KEY_BYTES), LIMIT, FILES)
     assert caught.value.code == Code.COMMITMENT_BROKEN
     assert "'a', 'b', 'a' differ" in caught.value.message
 
@@ -142,14 +144,14 @@ def test_what_has_changed_is_named_in_the_order_of_the_commitment(tmp_path: Path
     folder = tmp_path / "run0-rank3"
     write_opened(folder, [*changed, *committed[6:]], shard=4)
     with pytest.raises(SubmissionError) as caught:
-        read_opened(folder, commit(committed), range(8), KEY, LIMIT)
+        read_opened(folder, commit(committed), range(8), KEY, LIMIT, FILES)
     listed = ", ".join(f"'{name}'" for name in names[:5])
     assert f"clock stopped: {listed} and 1 more differ." in caught.value.message
 
 
 @pytest.mark.parametrize("threads", [1, 4])
 def test_the_number_of_threads_changes_nothing(folder: Path, threads: int) -> None:
-    pieces = read_opened(folder, commit(), [2, 0, 1], KEY, LIMIT, threads=threads)
+    pieces = read_opened(folder, commit(), [2, 0, 1], KEY, LIMIT, FILES, threads=threads)
     assert [pieces[index].data.size for index in range(3)] == [48, 10, 32]
 
 
@@ -195,7 +197,7 @@ def test_five_of_the_boxes_that_were_not_opened_are_named(tmp_path: Path) -> Non
         (6, "run0-rank3: 'n0', 'n1', 'n2', 'n3', 'n4' and 1 more committed to, but not opened"),
     ):
         with pytest.raises(SubmissionError) as caught:
-            read_opened(folder, commit(held), range(count), KEY, LIMIT)
+            read_opened(folder, commit(held), range(count), KEY, LIMIT, FILES)
         assert caught.value.code == Code.OUTBOX_INVALID
         assert said in caught.value.message
 
@@ -203,7 +205,7 @@ def test_five_of_the_boxes_that_were_not_opened_are_named(tmp_path: Path) -> Non
 def test_nothing_ordered_is_nothing_opened(tmp_path: Path) -> None:
     folder = tmp_path / "run0-rank3"
     folder.mkdir()
-    assert read_opened(folder, commit(), [], KEY, LIMIT) == {}
+    assert read_opened(folder, commit(), [], KEY, LIMIT, FILES) == {}
 
 
 def test_more_files_than_descriptors_by_default_can_be_read(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_more_files_than_descriptors_by_default_can_be_read(tmp_path: Path) -> N
     used = len(list(Path("/proc/self/fd").iterdir()))
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 10, hard))
-        pieces = read_opened(folder, commit(held), range(20), KEY, LIMIT)
+        pieces = read_opened(folder, commit(held), range(20), KEY, LIMIT, files_allowed(2, 3))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(pieces) == 20
@@ -368,6 +370,41 @@ def test_a_file_whose_size_has_changed_is_refused(folder: Path, change: int) -> 
     assert "bytes of data" in error.message
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, so that modes count")
+@pytest.mark.parametrize("mode", [0o000, 0o111, 0o444, 0o644])
+def test_a_folder_that_a_rank_has_closed_is_its_own_fault(folder: Path, mode: int) -> None:
+    """A judge that is an ordinary user may not look into it, and must not break down over that."""
+    folder.chmod(mode)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65_534)
+            read(folder)
+        except SubmissionError as error:
+            os.write(writing, f"{error.code}: {error.message}".encode())
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as said:
+        assert said.read().startswith("outbox_invalid: run0-rank3: no folder of this rank that can")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_what_is_certainly_ours_is_not_held_against_a_rank(
+    folder: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read(folder)
+
+
 def test_a_broken_disk_is_not_the_submissions_fault(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +453,6 @@ def test_thousands_of_files_are_refused_before_the_first_is_opened(tmp_path: Pat
     folder.mkdir()
     for number in range(1_024):
         (folder / file_name(9, number, 99_999)).write_bytes(b"\2\0\0\0\0\0\0\0{}")
-    assert read_opened(folder, commit(), [], KEY, LIMIT) == {}
+    assert read_opened(folder, commit(), [], KEY, LIMIT, FILES) == {}
     (folder / file_name(9, 1_024, 99_999)).touch()
     assert "more than 1024 files" in refused(folder).message
