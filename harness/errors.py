@@ -108,6 +108,11 @@ class Code(StrEnum):
         Side.SUBMISSION,
         "the sandbox wrote more into the outbox than the limit",
     )
+    NOT_ENDED = (
+        "not_ended",
+        Side.SUBMISSION,
+        "processes of the sandbox could not be ended in time",
+    )
     BAD_MESSAGE = (
         "bad_message",
         Side.SUBMISSION,

@@ -21,7 +21,7 @@ from harness.board.tables import (
     Season,
     Submission,
 )
-from harness.errors import Verdict
+from harness.errors import Code, Verdict
 from harness.protocol.text import printable
 from harness.result import EvaluationResult
 
@@ -90,6 +90,14 @@ def _consequences(
 ) -> None:
     """An error is tried again; what was rejected before, or is too good to be true, an organiser sees."""
     submission = submission_of(writer.session, taken.submission)
+    if result.code is Code.NOT_ENDED:
+        writer.append(
+            ev.AlarmRaised(
+                submission=submission.id,
+                text=f"what it started on {taken.worker.name.split()[0]} could not be ended: look at that "
+                "machine before anything else is timed there",
+            )
+        )
     if result.verdict is Verdict.ERROR:
         _again_or_abandon(writer, taken, rule, result.message)
     elif result.verdict is Verdict.ACCEPTED:

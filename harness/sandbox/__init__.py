@@ -10,7 +10,7 @@ package, so it stays within the standard library.
 from harness.sandbox.code import code_folder, torchrun_argv
 from harness.sandbox.job import Availability, Ending, EndReason, Job, Level
 from harness.sandbox.probe import choose, probe
-from harness.sandbox.running import Running, Sandbox
+from harness.sandbox.running import NotEndedError, Running, Sandbox
 
 __all__ = [
     "Availability",
@@ -18,6 +18,7 @@ __all__ = [
     "Ending",
     "Job",
     "Level",
+    "NotEndedError",
     "Running",
     "Sandbox",
     "choose",

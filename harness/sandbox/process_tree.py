@@ -10,11 +10,13 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 PR_SET_CHILD_SUBREAPER = 36
 KIB = 1024
+# A rank with tens of gibibytes takes a tenth of a second.
+WEIGH_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,6 @@ class Process:
     threads: int
     start: int
     state: str
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the tree holds. `tasks` counts processes and threads; `memory` is in bytes."""
-
-    tasks: int
-    memory: int
 
 
 def become_subreaper() -> None:
@@ -74,41 +68,40 @@ def descendants() -> list[Process]:
     return found
 
 
-def measure(processes: Iterable[Process], memory_limit: int) -> Usage:
-    """Tasks, and anonymous plus shared memory.
+def tasks_of(processes: Iterable[Process]) -> int:
+    """Processes and threads."""
+    return sum(process.threads for process in processes if process.state not in "ZX")
+
+
+def memory_of(
+    processes: Iterable[Process], limit: int, memory_files: int, stop: Callable[[], bool]
+) -> int:
+    """Bytes of anonymous and shared memory.
 
     The cheap sum (resident pages of each process) counts a page once for each process that maps it.
-    Only if it is over `memory_limit` (bytes) are the proportional sizes read, which count a page
-    once in all but walk the page tables.
+    Only if it is over the limit are the proportional sizes read, which count a page once in all but
+    walk the page tables; who spreads so much over so many that this takes too long has the cheap sum.
+
+    Args:
+        processes: of the sandbox.
+        limit: bytes.
+        memory_files: bytes in memory files that they hold open.
+        stop: whether the judge wants the sandbox to end, so that nothing of this matters any more.
     """
     alive = [process for process in processes if process.state not in "ZX"]
-    tasks = sum(process.threads for process in alive)
-    anonymous_files = memory_files(alive)
-    memory = sum(_resident(process.pid) for process in alive) + anonymous_files
-    if memory > memory_limit:
-        anonymous, shared = 0, 0
-        for process in alive:
-            sizes = _proportional(process.pid)
-            anonymous += sizes[0]
-            shared += sizes[1]
-        # A mapped memory file is in both sums, so the larger stands for both.
-        memory = anonymous + max(shared, anonymous_files)
-    return Usage(tasks=tasks, memory=memory)
-
-
-def memory_files(processes: Iterable[Process]) -> int:
-    """Bytes in memory files (memfd) that the processes hold open: unmapped, no resident size has them."""
-    sizes: dict[tuple[int, int], int] = {}
-    for process in processes:
-        folder = f"/proc/{process.pid}/fd"
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                with contextlib.suppress(OSError):
-                    path = f"{folder}/{name}"
-                    if os.readlink(path).startswith("/memfd:"):
-                        status = os.stat(path)
-                        sizes[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(sizes.values())
+    cheap = sum(_resident(process.pid) for process in alive) + memory_files
+    if cheap <= limit:
+        return cheap
+    until = time.monotonic() + WEIGH_SECONDS
+    anonymous, shared = 0, 0
+    for process in alive:
+        if stop() or time.monotonic() > until:
+            return cheap
+        sizes = _proportional(process.pid)
+        anonymous += sizes[0]
+        shared += sizes[1]
+    # A mapped memory file is in both sums, so the larger stands for both.
+    return anonymous + max(shared, memory_files)
 
 
 def _resident(pid: int) -> int:

@@ -17,9 +17,16 @@ from harness.sandbox.docker import engine as docker_engine
 from harness.sandbox.docker.engine import Image
 from harness.sandbox.environment import clean_environment, enter_argv, package_folders
 from harness.sandbox.job import Ending, EndReason, Job, Level
-from harness.sandbox.supervisor import KILL_SECONDS, Plan
+from harness.sandbox.supervisor import FAILED, KILL_SECONDS, LEFT, Plan
 from harness.sandbox.watch import Log
 from harness.standalone import standalone_argv
+
+
+class NotEndedError(JudgeError):
+    """It cannot be shown that nothing of the sandbox is left: nothing that it wrote may be read."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.INTERNAL, message)
 
 
 class Running:
@@ -54,6 +61,9 @@ class Running:
     ) -> None:
         try:
             self.stop()
+        except NotEndedError:
+            if error is None:  # else that is what has to be told
+                raise
         finally:
             self._kept = self._log.read()
             os.close(self._log.file)
@@ -72,12 +82,14 @@ class Running:
     def stop(self) -> Ending:
         """Kill everything and return when nothing is left; the first reason, if it had ended before.
 
-        Raises JudgeError when a process could not be killed or the supervisor was.
+        Raises:
+            NotEndedError: a process could not be killed, or the supervisor was.
+            JudgeError: the supervisor failed.
         """
         if self._ending is None:
             self._hang_up()
-            if not _readable(self._fileno, KILL_SECONDS + 10):
-                raise JudgeError(Code.INTERNAL, "the sandbox's supervisor does not answer")
+            if self._failure is None and not _readable(self._fileno, KILL_SECONDS + 10):
+                self._failure = NotEndedError("the sandbox's supervisor does not answer")
             self._ending = self._conclude()
         return self._ending
 
@@ -102,17 +114,17 @@ class Running:
         self._hang_up()
         self._supervisor.wait()
         if not text:
-            raise JudgeError(
-                Code.INTERNAL,
-                "the sandbox's supervisor was killed; processes of the sandbox may be left",
+            raise NotEndedError(
+                "the sandbox's supervisor was killed; processes of the sandbox may be left"
             )
         report = json.loads(text)
         if report["left"]:
-            raise JudgeError(
-                Code.INTERNAL,
-                f"processes {report['left']} of the sandbox cannot be killed; they hang in the kernel",
+            raise NotEndedError(
+                f"processes {report['left']} of the sandbox cannot be killed; they hang in the kernel"
             )
-        if report["reason"] == "failed":
+        if report["reason"] == LEFT:
+            raise NotEndedError(report["detail"])
+        if report["reason"] == FAILED:
             raise JudgeError(Code.INTERNAL, f"the sandbox's supervisor failed: {report['detail']}")
         return Ending(EndReason(report["reason"]), report["exit_status"], report["detail"])
 

@@ -8,24 +8,27 @@ stdout takes the ending (JSON) once nothing of the sandbox is left; a memory fil
 import contextlib
 import json
 import os
+import select
 import selectors
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.sandbox.job import EndReason
+from harness.sandbox.open_files import OpenFiles, StopLookingError, TooManyDescriptorsError
 from harness.sandbox.process_tree import (
     become_subreaper,
     descendants,
     end_all,
-    measure,
+    memory_of,
+    tasks_of,
 )
 from harness.sandbox.removal import remove_tree
 from harness.sandbox.user import take_back
-from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes, nameless_bytes
+from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
 
 POLL_SECONDS = 0.1
 LONGEST_POLL_SECONDS = 1.0
@@ -38,6 +41,11 @@ PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
 PORTIONS = 64
 WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
+# Above the ranks, where that is allowed: who is to enforce limits must not wait for whom it limits.
+NICENESS = -10
+
+#: Reason, exit status, and a sentence.
+End = tuple[EndReason, int | None, str]
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,16 @@ class Plan:
     log_bytes: int
 
 
+FAILED, LEFT = "failed", "left"
+
+
 @dataclass(frozen=True)
 class Report:
     """The ending as it goes to the judge.
 
     Attributes:
-        reason: an EndReason, or "failed" when the supervisor itself did.
+        reason: an EndReason, FAILED when the supervisor itself did, or LEFT: of the sandbox something
+            is left that is no process of ours.
         left: processes that could not be ended.
     """
 
@@ -98,7 +110,7 @@ def supervise() -> None:
         reason, status, detail = supervision.run()
         report = Report(str(reason), status, detail, [])
     except Exception as error:
-        report = Report("failed", None, f"{type(error).__name__}: {error}", [])
+        report = Report(FAILED, None, f"{type(error).__name__}: {error}", [])
     left = end_all(plan.user, KILL_SECONDS)
     if supervision is not None:
         supervision.drain()
@@ -130,7 +142,7 @@ class _Supervision:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._next_maps = 0.0
+        self._look = Look(plan.outbox)
         self._log = Log(plan.log, plan.log_bytes)
         self._command = subprocess.Popen(
             plan.argv,
@@ -142,11 +154,13 @@ class _Supervision:
         )
         for descriptor in plan.descriptors:
             os.close(descriptor)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # only now: the command would inherit it
         assert self._command.stdout is not None
         self._output = self._command.stdout.fileno()
         os.set_blocking(self._output, False)
 
-    def run(self) -> tuple[EndReason, int | None, str]:
+    def run(self) -> End:
         """Wait for the first of: the command's exit, the judge's word, a limit."""
         exited = os.pidfd_open(self._command.pid)
         selector = selectors.DefaultSelector()
@@ -163,18 +177,23 @@ class _Supervision:
             if exited in ready:
                 return self._exit()
             if began >= next_poll:
-                if (limit := self._over_limit()) is not None:
+                limit = None
+                with contextlib.suppress(
+                    StopLookingError
+                ):  # the judge's word is read at the next turn
+                    limit = self._over_limit()
+                if limit is not None:
                     return limit
                 _reap_orphans(self._command.pid)
                 cost = time.monotonic() - began
                 wait = min(max(POLL_SECONDS, cost / POLL_SHARE), LONGEST_POLL_SECONDS)
                 next_poll = began + wait
 
-    def _exit(self) -> tuple[EndReason, int | None, str]:
+    def _exit(self) -> End:
         status = self._command.wait()
         self.drain()
         # A limit that was passed in the last moment is a limit passed.
-        over = self._over_outbox()
+        over = self._over_folders()
         if over is not None:
             return over
         if status < 0:
@@ -193,53 +212,75 @@ class _Supervision:
             self._log.append(data)
         return True
 
-    def _over_limit(self) -> tuple[EndReason, int | None, str] | None:
+    def _over_limit(self) -> End | None:
+        """What is known at once comes first: tasks and memory, then what has to be walked through."""
         plan = self._plan
         processes = descendants()
-        usage = measure(processes, plan.memory_bytes)
-        tasks = usage.tasks - plan.own_tasks
+        tasks = tasks_of(processes) - plan.own_tasks
         if tasks > plan.processes:
             return (
                 EndReason.PROCESSES,
                 None,
                 f"{tasks} processes and threads where {plan.processes} are allowed",
             )
-        if usage.memory > plan.memory_bytes:
-            return (
-                EndReason.MEMORY,
-                None,
-                f"{mib(usage.memory)} of memory where {mib(plan.memory_bytes)} are allowed",
-            )
-        return self._over_outbox([process.pid for process in processes])
+        files = self._look.files
+        for look_again in (False, True):
+            if look_again and (over := self._look.over(p.pid for p in processes)) is not None:
+                return over
+            memory = memory_of(processes, plan.memory_bytes, files.memory_bytes, stop_was_said)
+            if memory > plan.memory_bytes and not stop_was_said():
+                return (
+                    EndReason.MEMORY,
+                    None,
+                    f"{mib(memory)} of memory where {mib(plan.memory_bytes)} are allowed",
+                )
+        return self._over_folders()
 
-    def _over_outbox(self, pids: Sequence[int] = ()) -> tuple[EndReason, int | None, str] | None:
+    def _over_folders(self) -> End | None:
         plan = self._plan
-        mapped = time.monotonic() >= self._next_maps
-        if mapped:
-            self._next_maps = time.monotonic() + MAPS_SECONDS
         return over_size(
-            "the outbox", plan.outbox, plan.outbox_bytes, pids, mapped=mapped
+            "the outbox", plan.outbox, plan.outbox_bytes, self._look.files.nameless_bytes
         ) or over_size("the temporary folder", plan.scratch, plan.scratch_bytes)
 
 
-def over_size(
-    name: str,
-    folder: str | None,
-    allowed: int,
-    pids: Sequence[int] = (),
-    *,
-    mapped: bool = False,
-) -> tuple[EndReason, int | None, str] | None:
+class Look:
+    """What the processes hold open, looked at again and again.
+
+    Args:
+        outbox: its file system is where files without a name are counted.
+    """
+
+    def __init__(self, outbox: str | None) -> None:
+        self._next_maps = 0.0
+        self.files = OpenFiles(outbox, stop_was_said)
+
+    def over(self, pids: Iterable[int]) -> End | None:
+        """Look; the end of a sandbox that holds too many files open. Raises StopLookingError."""
+        mapped = time.monotonic() >= self._next_maps
+        if mapped:
+            self._next_maps = time.monotonic() + MAPS_SECONDS
+        try:
+            self.files.look(pids, mapped=mapped)
+        except TooManyDescriptorsError as error:
+            return EndReason.PROCESSES, None, str(error)
+        return None
+
+
+def stop_was_said() -> bool:
+    """Whether the judge has closed the lifeline, or said a word."""
+    return bool(select.select([0], [], [], 0)[0])
+
+
+def over_size(name: str, folder: str | None, allowed: int, nameless: int = 0) -> End | None:
     """The end of a sandbox whose `folder` holds more than `allowed` bytes, or None.
 
     Args:
-        pids: processes whose files without a name are counted too (`watch.nameless_bytes`).
-        mapped: of these, the mapped ones too.
+        nameless: bytes on its file system in files without a name.
     """
     if folder is None:
         return None
     try:
-        size = folder_bytes(folder) + nameless_bytes(pids, folder, mapped=mapped)
+        size = folder_bytes(folder) + nameless
     except TooManyEntriesError as error:
         return EndReason.OUTBOX, None, f"{name} has {error}"
     if size > allowed:

@@ -1,10 +1,7 @@
 """What a sandbox writes: the bytes in a folder, and its log. Both are limited, neither is trusted."""
 
-import contextlib
 import os
 import struct
-from collections.abc import Iterable
-from stat import S_ISREG
 from typing import Self
 
 from harness.protocol.text import printable
@@ -66,57 +63,6 @@ def _folder_bytes(folder: int, depth: int, counted: list[int]) -> int:
     finally:
         os.close(folder)
     return total
-
-
-def nameless_bytes(pids: Iterable[int], folder: str, *, mapped: bool) -> int:
-    """Bytes that processes keep on the file system of `folder` in files without a name there.
-
-    A program can write a file, unlink it and hold it open or mapped: no look at the folder shows it. What
-    is on its way through a socket, and held by nobody, is not seen here either.
-
-    Args:
-        pids: the processes.
-        mapped: look for mapped files too. That reads all mappings, some milliseconds for a rank of torch.
-    """
-    try:
-        device = os.stat(folder).st_dev
-    except OSError:
-        return 0
-    sizes: dict[int, int] = {}
-    for pid in pids:
-        for path in (*_open_files(pid), *(_mapped_files(pid, device) if mapped else ())):
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                if status.st_nlink == 0 and status.st_dev == device and S_ISREG(status.st_mode):
-                    sizes[status.st_ino] = max(status.st_blocks * 512, status.st_size)
-    return sum(sizes.values())
-
-
-def _open_files(pid: int) -> list[str]:
-    """Paths below /proc of a process's open files that have no name any more."""
-    folder = f"/proc/{pid}/fd"
-    found = []
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            with contextlib.suppress(OSError):
-                if os.readlink(f"{folder}/{name}").endswith(" (deleted)"):
-                    found.append(f"{folder}/{name}")
-    return found
-
-
-def _mapped_files(pid: int, device: int) -> list[str]:
-    """The same of its mapped files; only a judge with the right to look there sees them.
-
-    Format of a line (proc(5)): `address perms offset major:minor inode path`.
-    """
-    wanted = f"{os.major(device):02x}:{os.minor(device):02x}".encode()
-    found = []
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as lines:
-        for line in lines:
-            if line.endswith(b" (deleted)\n") and line.split(maxsplit=4)[3] == wanted:
-                first, _, last = line.split(maxsplit=1)[0].decode().partition("-")
-                found.append(f"/proc/{pid}/map_files/{int(first, 16):x}-{int(last, 16):x}")
-    return found
 
 
 class Log:

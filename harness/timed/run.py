@@ -7,8 +7,8 @@ clock readings, claims to be checked later, and commitments that bind the files 
 import os
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +42,7 @@ from harness.protocol.messages import (
     Stage,
     commitment_bytes,
 )
-from harness.sandbox import Job, Sandbox, code_folder, torchrun_argv
+from harness.sandbox import Job, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
 from harness.timed.session import Session
 from harness.timed.workspace import Workspace
@@ -124,23 +124,54 @@ def run_submission(
     with (
         Session(workspace.sockets, world_size, show) as session,
         setup.sandbox.start(_job(setup, workspace)) as running,
+        _ended_after(running, session, phases, log),
     ):
+        session.watch(running)
+        hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+        _check_ranks(hellos.messages)
+        phases.enter(PhaseName.LOAD)
+        session.broadcast(_assignment(setup, workspace))
+        session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
+        timed_runs = _runs(session, setup, workspace, phases)
+        # All is committed to and opened: a rank that dies now has failed nothing.
+        with suppress(SubmissionError):
+            session.broadcast(Bye())
+    return timed_runs
+
+
+@contextmanager
+def _ended_after(
+    running: Running, session: Session, phases: Phases, log: list[str]
+) -> Iterator[None]:
+    """End the sandbox, whatever happened inside.
+
+    Raises SubmissionError(NOT_ENDED) if that cannot be done from the hand-over on; but what the
+    submission has done before comes first, however slowly it ends.
+    """
+    failed: SubmissionError | None = None
+    try:
         try:
-            session.watch(running)
-            hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
-            _check_ranks(hellos.messages)
-            phases.enter(PhaseName.LOAD)
-            session.broadcast(_assignment(setup, workspace))
-            session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
-            timed_runs = _runs(session, setup, workspace, phases)
-            # All is committed to and opened: a rank that dies now has failed nothing.
-            with suppress(SubmissionError):
-                session.broadcast(Bye())
+            yield
+        except SubmissionError as error:
+            failed = error
         finally:
             phases.enter(PhaseName.STOP)
-            running.stop()
-            log.append(running.log())
-    return timed_runs
+            try:
+                running.stop()
+            finally:
+                log.append(running.log())
+    except JudgeError as stuck:
+        log.append(f"the judge: {stuck.message}")
+        if failed is None:
+            if not isinstance(stuck, NotEndedError) or not session.handed_over:
+                raise
+            failed = SubmissionError(
+                Code.NOT_ENDED,
+                f"{stuck.message}: nothing that it wrote can be read. End every process before "
+                "inner_steps returns",
+            )
+    if failed is not None:
+        raise failed
 
 
 def _check_ranks(hellos: Sequence[Hello]) -> None:

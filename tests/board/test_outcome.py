@@ -119,6 +119,15 @@ def alarms(raw: Raw) -> list[str]:
     return [body for (body,) in raw("SELECT body FROM events WHERE kind = 'alarm_raised'")]
 
 
+def test_what_could_not_be_ended_is_an_alarm(store: Store, raw: Raw) -> None:
+    """Something of it may still keep that machine busy."""
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, rejected_result(code=Code.NOT_ENDED))
+    (alarm,) = alarms(raw)
+    assert "could not be ended: look at that machine" in alarm
+
+
 @pytest.mark.parametrize(
     ("mfu", "alarmed"), [(0.99, False), (1.0, False), (1.01, True), (math.nan, True)]
 )

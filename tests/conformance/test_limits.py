@@ -1,5 +1,6 @@
 """Programs that fork, hoard, flood and fill are ended, and those that stay within limits are not."""
 
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.escapes.decoys import processes_with
-from harness.sandbox import Ending, EndReason, Level
+from harness.sandbox import Ending, EndReason, Level, Sandbox
 from tests.conformance.launches import Spied
 from tests.conformance.promises import Promise, kept_by, promised
-from tests.sandbox_programs import MIB, make_job, run
+from tests.sandbox_programs import MIB, make_job, run, wait_for
 
 pytest_plugins = ("tests.sandbox_levels",)
 
@@ -68,6 +69,42 @@ for _ in range(40):
     ending, _ = run(level, make_job(folder, program, processes=32))
     assert ending.reason is EndReason.PROCESSES
     assert "32 are allowed" in ending.detail
+
+
+# Descriptors: what holds very many of them must not keep the supervisor from its work.
+
+HOARD = """
+import os, resource, sys, time
+allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
+file = os.memfd_create("x")
+def hold():
+    for _ in range(min(allowed, 8_000) - 20):
+        os.dup(file)
+for _ in range(60):
+    if os.fork() == 0:
+        hold()
+        time.sleep(600)
+open(sys.argv[1] + "/ready", "w").close()
+time.sleep(600)
+"""
+
+
+def test_hundreds_of_thousands_of_descriptors_end_the_sandbox(level: Level, folder: Path) -> None:
+    began = time.monotonic()
+    ending, log = run(level, make_job(folder, HOARD, str(folder / "outbox"), processes=100))
+    assert ending.reason is EndReason.PROCESSES, log
+    assert ending.detail == "more than 65536 open files in all processes together"
+    assert time.monotonic() - began < 20
+
+
+def test_a_sandbox_is_stopped_at_once_whatever_it_holds_open(level: Level, folder: Path) -> None:
+    job = make_job(folder, HOARD, str(folder / "outbox"), processes=100)
+    with Sandbox(level).start(job) as running:
+        wait_for(folder / "outbox" / "ready")
+        began = time.monotonic()
+        running.stop()
+        assert time.monotonic() - began < 10
 
 
 # Memory.

@@ -1,6 +1,5 @@
-"""What the supervisor measures: the bytes of a folder, files without a name, and the log that it keeps."""
+"""What the supervisor measures: the bytes of a folder, and the log that it keeps."""
 
-import mmap
 import os
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes, nameless_bytes
+from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
 from tests.project import ROOT
 
 KIB, MIB = 2**10, 2**20
@@ -112,28 +111,3 @@ def test_a_folder_that_is_nested_too_deep_is_not_measured_to_its_end(tmp_path: P
     tmp_path.joinpath(*"abcdefghijklmnopq").mkdir(parents=True)  # 17 folders
     with pytest.raises(TooManyEntriesError, match="deeper than 16"):
         folder_bytes(str(tmp_path))
-
-
-def test_files_without_a_name_are_counted_where_they_take_room(tmp_path: Path) -> None:
-    named = (tmp_path / "named").open("wb")
-    nameless = (tmp_path / "nameless").open("w+b")
-    for file in (named, nameless):
-        file.write(bytes(5000))
-        file.flush()
-    elsewhere = os.memfd_create("elsewhere")
-    os.write(elsewhere, bytes(5000))
-
-    def counted(mapped: bool = False) -> int:
-        return nameless_bytes([os.getpid()], str(tmp_path), mapped=mapped)
-
-    before = counted()
-    (tmp_path / "nameless").unlink()
-    size = os.fstat(nameless.fileno()).st_blocks * 512
-    assert counted() - before == size >= 5000
-    held = mmap.mmap(nameless.fileno(), 4096)
-    os.close(elsewhere)
-    for file in (named, nameless):
-        file.close()
-    assert counted() - before == size  # Python's mmap keeps a descriptor of its own
-    held.close()
-    assert counted() == before

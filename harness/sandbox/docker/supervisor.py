@@ -11,7 +11,7 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from docker import APIClient
@@ -21,12 +21,17 @@ from requests.exceptions import RequestException
 from harness.sandbox.cgroup import ControlGroup
 from harness.sandbox.docker.container import OWN_TASKS, DockerPlan
 from harness.sandbox.job import EndReason
+from harness.sandbox.open_files import StopLookingError
 from harness.sandbox.supervisor import (
+    FAILED,
     KILL_SECONDS,
+    LEFT,
     LONGEST_POLL_SECONDS,
-    MAPS_SECONDS,
+    NICENESS,
     POLL_SECONDS,
     POLL_SHARE,
+    End,
+    Look,
     Report,
     first_line,
     mib,
@@ -43,8 +48,6 @@ LOG_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.2
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
 
-End = tuple[EndReason, int | None, str]
-
 
 def supervise() -> None:
     """Entry point: one plan, one container, one report."""
@@ -59,10 +62,10 @@ def supervise() -> None:
         reason, status, detail = supervision.run()
         report = Report(str(reason), status, detail, [])
     except Exception as error:
-        report = Report("failed", None, _words(error), [])
+        report = Report(FAILED, None, _words(error), [])
     left = supervision.remove(KILL_SECONDS)
     if left is not None:
-        report = Report("failed", None, left, [])
+        report = Report(LEFT, None, left, [])
     take_back(plan.writable)
     send(report)
 
@@ -83,7 +86,7 @@ class _Supervision:
         self._id: str | None = None
         self._group: ControlGroup | None = None
         self._reader: threading.Thread | None = None
-        self._next_maps = 0.0
+        self._look = Look(plan.outbox)
         # A thread writes a byte when the container has ended, or nothing more can be known of it.
         self._ended, self._tell = os.pipe()
 
@@ -104,6 +107,8 @@ class _Supervision:
         state = client.inspect_container(self._id)["State"]
         self._group = ControlGroup.of(state["Pid"], self._id) if state["Pid"] else None
         _thread(self._wait)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
     def _read(self, output: Any) -> None:
         with contextlib.suppress(*ENGINE_ERRORS):
@@ -128,7 +133,12 @@ class _Supervision:
                 if self._ended in ready:
                     return self._exit()
                 began = time.monotonic()
-                if (limit := self._over_limit()) is not None:
+                limit = None
+                with contextlib.suppress(
+                    StopLookingError
+                ):  # the judge's word is read at the next turn
+                    limit = self._over_limit()
+                if limit is not None:
                     return limit
                 cost = time.monotonic() - began
                 wait = min(max(POLL_SECONDS, cost / POLL_SHARE), LONGEST_POLL_SECONDS)
@@ -159,18 +169,18 @@ class _Supervision:
                 return EndReason.PROCESSES, None, detail
             if self._group.killed_for_memory():
                 return self._over_memory()
-        return self._over_outbox(self._group.processes() if self._group is not None else [])
+            if (over := self._look.over(self._group.processes())) is not None:
+                return over
+        return self._over_outbox()
 
     def _over_memory(self) -> End:
         allowed = mib(self._plan.memory_bytes)
         return EndReason.MEMORY, None, f"memory ran out where {allowed} are allowed"
 
-    def _over_outbox(self, pids: Sequence[int] = ()) -> End | None:
-        mapped = time.monotonic() >= self._next_maps
-        if mapped:
-            self._next_maps = time.monotonic() + MAPS_SECONDS
+    def _over_outbox(self) -> End | None:
         plan = self._plan
-        return over_size("the outbox", plan.outbox, plan.outbox_bytes, pids, mapped=mapped)
+        nameless = self._look.files.nameless_bytes
+        return over_size("the outbox", plan.outbox, plan.outbox_bytes, nameless)
 
     def remove(self, seconds: float) -> str | None:
         """Kill and remove the container; why that failed, or None when nothing of it is left."""

@@ -1,0 +1,89 @@
+"""How a sandbox ends decides nothing about what the submission did before, and is never a free retry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import pytest
+
+from harness.errors import Code, JudgeError, SubmissionError
+from harness.phases import Phases
+from harness.sandbox import Ending, EndReason, NotEndedError, Running
+from harness.timed.run import _ended_after
+from harness.timed.session import Session
+
+MINE = SubmissionError(Code.TRAINING_FAILED, "mine")
+STUCK = NotEndedError("processes [7] of the sandbox cannot be killed")
+OURS = JudgeError(Code.INTERNAL, "the supervisor failed")
+
+
+class FakeRunning:
+    def __init__(self, failure: JudgeError | None) -> None:
+        self.failure = failure
+        self.stopped = 0
+
+    def stop(self) -> Ending:
+        self.stopped += 1
+        if self.failure is not None:
+            raise self.failure
+        return Ending(EndReason.STOPPED, None, "")
+
+    def log(self) -> str:
+        return "what it printed"
+
+
+class FakeSession:
+    def __init__(self, handed_over: bool) -> None:
+        self.handed_over = handed_over
+
+
+@contextmanager
+def ending(
+    failure: JudgeError | None = None, *, handed_over: bool = True
+) -> Iterator[tuple[FakeRunning, list[str]]]:
+    running, log = FakeRunning(failure), list[str]()
+    phases = Phases(lambda name, detail: None)
+    session = cast(Session, FakeSession(handed_over))
+    with _ended_after(cast(Running, running), session, phases, log):
+        yield running, log
+
+
+def test_a_sandbox_is_ended_once_and_its_log_kept() -> None:
+    with ending() as (running, log):
+        assert running.stopped == 0
+    assert running.stopped == 1
+    assert log == ["what it printed"]
+
+
+@pytest.mark.parametrize("failure", [None, STUCK, OURS])
+def test_what_the_submission_did_is_told_however_its_sandbox_ends(
+    failure: JudgeError | None,
+) -> None:
+    with pytest.raises(SubmissionError) as caught, ending(failure) as (running, log):
+        raise MINE
+    assert caught.value is MINE
+    assert running.stopped == 1
+    assert log[0] == "what it printed"
+    assert log[1:] == ([] if failure is None else [f"the judge: {failure.message}"])
+
+
+def test_a_sandbox_that_does_not_end_is_the_submissions_failure_from_the_hand_over_on() -> None:
+    with pytest.raises(SubmissionError, match="cannot be killed") as caught, ending(STUCK):
+        pass
+    assert caught.value.code is Code.NOT_ENDED
+
+
+def test_before_the_hand_over_it_is_ours() -> None:
+    with pytest.raises(NotEndedError), ending(STUCK, handed_over=False):
+        pass
+
+
+def test_a_supervisor_that_fails_is_ours() -> None:
+    with pytest.raises(JudgeError, match="supervisor failed"), ending(OURS):
+        pass
+
+
+def test_our_own_failure_stays_ours_and_the_sandbox_is_ended_all_the_same() -> None:
+    with pytest.raises(KeyboardInterrupt), ending() as (running, _):
+        raise KeyboardInterrupt
+    assert running.stopped == 1
