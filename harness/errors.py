@@ -189,6 +189,11 @@ class Code(StrEnum):
 
     # Ours, or of the machine.
     STORE_FAILED = "store_failed", Side.JUDGE, "the store of the leaderboard failed"
+    MACHINE_BUSY = (
+        "machine_busy",
+        Side.JUDGE,
+        "a stage took too long, and other programs had much of the machine meanwhile",
+    )
     WORKER_FAILED = "worker_failed", Side.JUDGE, "a rank failed before the submission was loaded"
     REFERENCE_FAILED = "reference_failed", Side.JUDGE, "the trusted reference failed"
     DOWNLOAD_FAILED = "download_failed", Side.JUDGE, "the hub could not be reached"

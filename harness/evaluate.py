@@ -16,6 +16,7 @@ from harness.benchmark.snapshot import Snapshot
 from harness.caveats import caveats
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
+from harness.host.timing import machine_held
 from harness.kept import write_kept
 from harness.opening.files import check_files
 from harness.partial_result import PartialResult
@@ -26,9 +27,13 @@ from harness.result import EvaluationResult
 from harness.sandbox import Sandbox
 from harness.score.medians import score
 from harness.submission.read import read
+from harness.timed.others import NOTED_SHARE
 from harness.timed.run import TimedSetup, run_submission
 from harness.timed.workspace import Workspace, check_room
 from harness.verification import verify
+
+#: Shown while another evaluation has the machine.
+WAITING = "another evaluation is being timed on this machine; waiting for its end"
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,6 @@ def evaluate(
 
 def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
     """All rooms in order; fills the partial result."""
-    from harness.benchmark.model_config import load_config
-    from harness.host.peak import peak_of
-    from harness.score.flops import count_parameters
-
     hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
     phases.enter(PhaseName.PREPARE)
     partial.submission = submission = read(file, world_size)
@@ -111,12 +112,6 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     check_rows(hparams, default_variant(hparams, world_size))
     device = machine.pick_device(hparams.world.device, world_size)
     partial.machine = machine.describe(device, world_size)
-    # A CPU's peak is measured, so before anything else keeps the machine busy.
-    peak = peak_of(partial.machine, hparams, world_size)
-    if peak.source == "measured":
-        partial.warnings.append(
-            "MFU is against a peak measured on this CPU: compare it on this machine only"
-        )
     setup = TimedSetup(
         submission=submission,
         hparams=hparams,
@@ -129,8 +124,33 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     shapes = {name: spec.shape for name, spec in partial.snapshot.layout.items()}
     check_files(shapes, partial.snapshot.state_bytes, world_size, setup.runs)
     check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
+    # The reference keeps all cores busy too, so the machine is held to the end.
+    with machine_held(lambda: phases.enter(PhaseName.PREPARE, WAITING)):
+        _run_and_verify(setup, partial, options)
+
+
+def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options) -> None:
+    """All that needs the machine for itself."""
+    from harness.benchmark.model_config import load_config
+    from harness.host.peak import peak_of
+    from harness.score.flops import count_parameters
+
+    hparams, phases, world_size = setup.hparams, partial.phases, setup.world_size
+    # A CPU's peak is measured, so before anything else keeps the machine busy.
+    assert partial.machine is not None
+    peak = peak_of(partial.machine, hparams, world_size)
+    if peak.source == "measured":
+        partial.warnings.append(
+            "MFU is against a peak measured on this CPU: compare it on this machine only"
+        )
+    others: list[float] = []
     with Workspace(options.keep) as workspace:
-        timed_runs = run_submission(setup, workspace, phases, partial.log)
+        timed_runs = run_submission(setup, workspace, phases, partial.log, others)
+        if others[-1:] > [NOTED_SHARE]:
+            partial.warnings.append(
+                f"other programs had {others[-1]:.0%} of this machine's cores meanwhile: the times, and "
+                "with them the MFU, are worse than they could be"
+            )
         if options.keep is not None:
             write_kept(workspace.private, timed_runs, peak)
         partial.runs = verify(setup, timed_runs, workspace, phases)

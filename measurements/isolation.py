@@ -72,7 +72,7 @@ def launch(case: Case, level: Level) -> Launch:
 
     with Workspace() as workspace:
         began = time.perf_counter()
-        timed_runs = run_submission(setup, workspace, Phases(note), [])
+        timed_runs = run_submission(setup, workspace, Phases(note), [], [])
     return Launch(
         start_up=ready[0] - began,
         tokens_per_second=median(

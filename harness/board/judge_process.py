@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from harness.host.timing import HELD
 from harness.protocol.text import printable
 from harness.result import EvaluationResult
 from harness.sandbox.judge_process import this_process
@@ -54,7 +55,7 @@ class JudgeProcess:
     Args:
         order: what to judge.
         folder: empty, gone after the evaluation.
-        inherited: descriptors that stay open as long as the judge lives.
+        inherited: descriptors that stay open as long as the judge lives; one of them holds the machine.
     """
 
     def __init__(self, order: Order, folder: Path, inherited: Sequence[socket.socket]) -> None:
@@ -73,7 +74,7 @@ class JudgeProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env={**os.environ, "COLUMNS": "200"},
+                env={**os.environ, "COLUMNS": "200", HELD: "1"},
                 pass_fds=[each.fileno() for each in inherited],
                 # A signal from the terminal is for the worker, which then decides.
                 start_new_session=True,

@@ -36,6 +36,7 @@ from harness.board.queue import (
 )
 from harness.board.store import Store
 from harness.errors import Code, InputError, JudgeError
+from harness.host.timing import MACHINE_LOCK, hold_machine
 from harness.phases import OnProgress
 from harness.protocol.text import one_line
 from harness.result import EvaluationResult
@@ -44,7 +45,6 @@ IDLE_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 0.25
 #: After a comparison that failed by our fault; it stays owed.
 COMPARE_AGAIN_SECONDS: Final = 600.0
-MACHINE_LOCK: Final = "\0trainjudge-timing"
 JUDGE: Final = (sys.executable, "-m", "harness.cli", "run")
 
 
@@ -117,21 +117,6 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
     finally:
         gone(store, worker.id)
     return worker.finished
-
-
-def hold_machine(lock: str = MACHINE_LOCK) -> socket.socket | None:
-    """The right to time on this machine; None where somebody has it.
-
-    It is the name of a socket, which nobody can have twice and no crash leaves behind. The judge
-    inherits it: if the worker is killed, the name is free only when that judge has ended too.
-    """
-    held = socket.socket(socket.AF_UNIX)
-    try:
-        held.bind(lock)
-    except OSError:
-        held.close()
-        return None
-    return held
 
 
 class Working:

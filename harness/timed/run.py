@@ -42,8 +42,9 @@ from harness.protocol.messages import (
     Stage,
     commitment_bytes,
 )
-from harness.sandbox import Job, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
+from harness.sandbox import Job, Level, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
+from harness.timed.others import EXCUSED_SHARE, Reading, others_share
 from harness.timed.session import Session
 from harness.timed.workspace import Workspace
 
@@ -103,17 +104,40 @@ class TimedSetup:
 
 
 def run_submission(
-    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str]
+    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str], others: list[float]
 ) -> list[TimedRun]:
     """Run the submission; when this returns or raises, no process of the sandbox is left.
 
     Args:
         log: gets what the sandbox printed, whatever happens.
+        others: gets what other programs had of the machine's cores meanwhile, 0 to 1.
 
     Raises:
         SubmissionError: the submission failed.
-        JudgeError: the sandbox failed before the submission was handed over.
+        JudgeError: the sandbox failed before the submission was handed over, or others kept the machine
+            so busy that a stage took too long.
     """
+    try:
+        return _run(setup, workspace, phases, log, others)
+    except SubmissionError as error:
+        isolated = setup.sandbox.level in (Level.DOCKER, Level.BUBBLEWRAP)
+        raise (excuse(error, others) if isolated else None) or error from None
+
+
+def excuse(error: SubmissionError, others: Sequence[float]) -> JudgeError | None:
+    """What took too long while others had much of the machine's cores is ours; None for all else."""
+    if error.code is not Code.TIMED_OUT or not others or others[-1] <= EXCUSED_SHARE:
+        return None
+    return JudgeError(
+        Code.MACHINE_BUSY,
+        f"{error.message}; but other programs had {others[-1]:.0%} of this machine's cores meanwhile: "
+        "end them, and try again",
+    )
+
+
+def _run(
+    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str], others: list[float]
+) -> list[TimedRun]:
     hparams, world_size = setup.hparams, setup.world_size
     phases.enter(PhaseName.LAUNCH)
 
@@ -124,7 +148,7 @@ def run_submission(
     with (
         Session(workspace.sockets, world_size, show) as session,
         setup.sandbox.start(_job(setup, workspace)) as running,
-        _ended_after(running, session, phases, log),
+        _ended_after(running, session, phases, log, others),
     ):
         session.watch(running)
         hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
@@ -141,7 +165,7 @@ def run_submission(
 
 @contextmanager
 def _ended_after(
-    running: Running, session: Session, phases: Phases, log: list[str]
+    running: Running, session: Session, phases: Phases, log: list[str], others: list[float]
 ) -> Iterator[None]:
     """End the sandbox, whatever happened inside.
 
@@ -149,6 +173,7 @@ def _ended_after(
     submission has done before comes first, however slowly it ends.
     """
     failed: SubmissionError | None = None
+    before = Reading.now()
     try:
         try:
             yield
@@ -158,6 +183,7 @@ def _ended_after(
             phases.enter(PhaseName.STOP)
             try:
                 running.stop()
+                others.append(others_share(before, Reading.now()))
             finally:
                 log.append(running.log())
     except JudgeError as stuck:

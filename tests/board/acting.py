@@ -13,7 +13,8 @@ from harness.board.outcome import finish
 from harness.board.queue import WorkerId, take, this_worker
 from harness.board.store import open_store
 from harness.board.submit import Examined, Handed, submit
-from harness.board.worker import Job, Stop, hold_machine, work
+from harness.board.worker import Job, Stop, work
+from harness.host.timing import hold_machine
 from tests.board.examples import HPARAMS_SHA256, accepted_result
 from tests.board.processes import together
 

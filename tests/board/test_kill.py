@@ -14,7 +14,7 @@ from harness.board.maintenance import check
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import examine
-from harness.board.worker import hold_machine
+from harness.host.timing import hold_machine
 from tests.board.acting import hurries, submits
 from tests.board.conftest import Raw
 from tests.board.examples import accepted_result, board_with, train_file

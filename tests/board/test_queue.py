@@ -26,7 +26,7 @@ from harness.board.queue import (
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
-from harness.board.worker import hold_machine
+from harness.host.timing import hold_machine
 from tests.board.acting import holds_machine, judges_all, takes_and_says_no_more
 from tests.board.conftest import Raw
 from tests.board.examples import (

@@ -23,8 +23,9 @@ from harness.board.queue import take, this_worker
 from harness.board.rule import ScoringRule
 from harness.board.store import Store, open_store
 from harness.board.submit import Handed, cancel, submit
-from harness.board.worker import Job, Stop, hold_machine, work
+from harness.board.worker import Job, Stop, work
 from harness.errors import Code, InputError, JudgeError
+from harness.host.timing import hold_machine
 from harness.sandbox.removal import remove_tree
 from harness.timed.workspace import left_folders
 from tests.board.acting import job, works

@@ -9,7 +9,8 @@ import pytest
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.phases import Phases
 from harness.sandbox import Ending, EndReason, NotEndedError, Running
-from harness.timed.run import _ended_after
+from harness.timed import run
+from harness.timed.run import _ended_after, excuse
 from harness.timed.session import Session
 
 MINE = SubmissionError(Code.TRAINING_FAILED, "mine")
@@ -39,12 +40,16 @@ class FakeSession:
 
 @contextmanager
 def ending(
-    failure: JudgeError | None = None, *, handed_over: bool = True
+    failure: JudgeError | None = None,
+    *,
+    handed_over: bool = True,
+    others: list[float] | None = None,
 ) -> Iterator[tuple[FakeRunning, list[str]]]:
     running, log = FakeRunning(failure), list[str]()
     phases = Phases(lambda name, detail: None)
     session = cast(Session, FakeSession(handed_over))
-    with _ended_after(cast(Running, running), session, phases, log):
+    shares = [] if others is None else others
+    with _ended_after(cast(Running, running), session, phases, log, shares):
         yield running, log
 
 
@@ -81,6 +86,37 @@ def test_before_the_hand_over_it_is_ours() -> None:
 def test_a_supervisor_that_fails_is_ours() -> None:
     with pytest.raises(JudgeError, match="supervisor failed"), ending(OURS):
         pass
+
+
+LATE = SubmissionError(Code.TIMED_OUT, "training: rank 1 did not finish within 60 seconds")
+
+
+@pytest.mark.parametrize(
+    ("error", "others", "ours"),
+    [
+        (LATE, [0.26], True),
+        (LATE, [0.25], False),
+        (LATE, [0.0], False),
+        (LATE, [], False),
+        (MINE, [0.9], False),
+    ],
+)
+def test_what_took_too_long_while_others_had_the_machine_is_ours(
+    error: SubmissionError, others: list[float], ours: bool
+) -> None:
+    found = excuse(error, others)
+    assert (found is not None) == ours
+    if found is not None:
+        assert found.code is Code.MACHINE_BUSY
+        assert LATE.message in found.message and "26%" in found.message
+
+
+def test_what_others_had_is_told_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "others_share", lambda before, after: 0.9)
+    others: list[float] = []
+    with pytest.raises(SubmissionError), ending(others=others):
+        raise MINE
+    assert others == [0.9]
 
 
 def test_our_own_failure_stays_ours_and_the_sandbox_is_ended_all_the_same() -> None:
