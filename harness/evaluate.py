@@ -32,6 +32,7 @@ from harness.timed.run import TimedSetup, run_submission
 from harness.timed.workspace import Workspace, check_room
 from harness.verification import verify
 
+MEASURED = "MFU is against a peak measured on this CPU: compare it on this machine only"
 #: Shown while another evaluation has the machine.
 WAITING = "another evaluation is being timed on this machine; waiting for its end"
 
@@ -132,6 +133,7 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
 def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options) -> None:
     """All that needs the machine for itself."""
     from harness.benchmark.model_config import load_config
+    from harness.host.known_peak import settled
     from harness.host.peak import peak_of
     from harness.score.flops import count_parameters
 
@@ -139,10 +141,6 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
     # A CPU's peak is measured, so before anything else keeps the machine busy.
     assert partial.machine is not None
     peak = peak_of(partial.machine, hparams, world_size)
-    if peak.source == "measured":
-        partial.warnings.append(
-            "MFU is against a peak measured on this CPU: compare it on this machine only"
-        )
     others: list[float] = []
     with Workspace(options.keep) as workspace:
         timed_runs = run_submission(setup, workspace, phases, partial.log, others)
@@ -151,6 +149,9 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
                 f"other programs had {others[-1]:.0%} of this machine's cores meanwhile: the times, and "
                 "with them the MFU, are worse than they could be"
             )
+        if peak.source == "measured":
+            peak, doubts = settled(peak, peak_of(partial.machine, hparams, world_size))
+            partial.warnings += [MEASURED, *doubts]
         if options.keep is not None:
             write_kept(workspace.private, timed_runs, peak)
         partial.runs = verify(setup, timed_runs, workspace, phases)
@@ -158,3 +159,7 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
         phases.enter(PhaseName.SCORE)
         parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))
         partial.score, partial.runs = score(partial.runs, hparams, parameters, peak, world_size)
+        if partial.score.mfu > 1:
+            partial.warnings.append(
+                f"an MFU of {partial.score.mfu:.0%} cannot be: the peak is too low, or the clock was wrong"
+            )

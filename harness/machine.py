@@ -32,6 +32,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def reachable_cores() -> int:
+    """CPU cores that a process started here can have: one may widen its affinity up to its cpuset."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    except OSError:
+        return len(before)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def threads_per_rank(world_size: int) -> int:
     """CPU threads that each rank is given: the cores are shared out, at least one each."""
     return max(1, cores() // world_size)

@@ -3,6 +3,7 @@
 `env/` and `harness/` lie side by side, in a checkout, in an installation and in the image alike.
 """
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -21,3 +22,13 @@ IMAGE_ENTRY: Final = "harness.image.entry"
 IMAGE_BUILD: Final = "harness.image"
 REFERENCE_LOOP: Final = "harness.reference.loop"
 WORKER: Final = "env.worker"
+
+
+def data_folder(wanted: Path | None = None) -> Path:
+    """Where what outlasts an evaluation is kept: `wanted`, $TRAINJUDGE_DATA, or the user's data folder."""
+    if wanted is not None:
+        return wanted
+    if named := os.environ.get("TRAINJUDGE_DATA"):
+        return Path(named)
+    share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(share) / "trainjudge"

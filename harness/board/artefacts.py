@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.board.store import data_folder
 from harness.errors import Code, InputError
+from harness.paths import data_folder
 
 
 def kept_folder(data: Path | None = None) -> Path:

@@ -23,9 +23,11 @@ def fixed_peak(hparams: Hparams, world_size: int) -> float:
     A season's peak is fixed when it opens: a measurement before each evaluation would move ranks.
     Raises InputError(BAD_ARGUMENT or UNKNOWN_PEAK).
     """
+    from harness.host.known_peak import settled
     from harness.host.peak import peak_of
 
-    return peak_of(_this_machine(hparams, world_size), hparams, world_size).tflops
+    peak = peak_of(_this_machine(hparams, world_size), hparams, world_size)
+    return settled(peak, peak)[0].tflops if peak.source == "measured" else peak.tflops
 
 
 def headline_mfus(result: EvaluationResult, peak_tflops: float | None) -> tuple[float, ...]:

@@ -23,6 +23,7 @@ from harness.board.events import Event, Stamped
 from harness.board.project import apply
 from harness.board.tables import Base, EventRow
 from harness.errors import Code, InputError, JudgeError
+from harness.paths import data_folder
 
 DATABASE_FILE: Final = "board.sqlite"
 #: Who waits longer than this for another writer has found a defect, not a busy moment.
@@ -31,16 +32,6 @@ BUSY_SECONDS: Final = 60
 POOL: Final = 40
 #: Of PostgreSQL's advisory lock; any number will do that nobody else takes.
 WRITER_LOCK: Final = 0x7472_6A75
-
-
-def data_folder(wanted: Path | None = None) -> Path:
-    """Where a board keeps what it has: `wanted`, $TRAINJUDGE_DATA, or the user's data folder."""
-    if wanted is not None:
-        return wanted
-    if named := os.environ.get("TRAINJUDGE_DATA"):
-        return Path(named)
-    share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(share) / "trainjudge"
 
 
 def store_url(folder: Path, wanted: str | None = None) -> str:

@@ -15,7 +15,8 @@ def opened(data: Path | None, url: str | None) -> Iterator["Store"]:
 
     Raises InputError(STORE_UNAVAILABLE or STORE_NEWER).
     """
-    from harness.board.store import data_folder, open_store, store_url
+    from harness.board.store import open_store, store_url
+    from harness.paths import data_folder
 
     folder = data_folder(data)
     store = open_store(store_url(folder, url), folder=folder)

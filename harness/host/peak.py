@@ -1,31 +1,45 @@
-"""The peak of the devices here: as hparams say, measured for a CPU, from the vendors' table for a GPU."""
+"""The peak of the devices here: as hparams say, measured for a CPU, from the vendors' table for a GPU.
 
-import statistics
+A CPU's peak is that of all cores that ranks can reach, shared out: whoever has three of seven cores idle
+has not used them. Noise only makes a product slower, so the fastest of them tells what the cores can do.
+"""
+
 import time
+from collections.abc import Sequence
+from typing import Final, Literal
 
 from harness.benchmark.hparams import Hparams
-from harness.machine import Machine, threads_per_rank
+from harness.machine import Machine, cores, reachable_cores
 from harness.score.peaks import Peak, listed_peak
 
-GEMM_SIZE = 1024
-MEASURE_SECONDS = 0.5
-MIN_GEMMS = 5
+Dtype = Literal["float32", "bfloat16"]
+
+MEASURE_SECONDS: Final = 0.5
+MIN_PRODUCTS: Final = 5
+#: Up to so many cores, products of that size keep them all busy.
+SIZES: Final = ((4, 1_024), (16, 2_048), (1_000_000, 4_096))
 
 
-def find_peak(device_name: str, override: float | None = None, threads: int | None = None) -> Peak:
+def find_peak(
+    device_name: str,
+    override: float | None = None,
+    world_size: int = 1,
+    dtypes: Sequence[Dtype] = ("float32",),
+) -> Peak:
     """The peak of one device.
 
     Args:
         device_name: as torch.cuda.get_device_name() says, or "cpu".
         override: `mfu.peak_tflops` of hparams, TFLOP/s; it goes before everything.
-        threads: CPU only: threads of one rank; None: as many as torch uses.
+        world_size: CPU only: ranks that share the cores.
+        dtypes: CPU only: in which matrix products may be computed; the fastest counts.
 
     Raises InputError(UNKNOWN_PEAK) for a GPU that is not in the table.
     """
     if override is not None:
         return Peak(override, "hparams", device_name)
     if device_name == "cpu":
-        return measure_cpu_peak(threads)
+        return measure_cpu_peak(world_size, dtypes)
     return listed_peak(device_name)
 
 
@@ -34,47 +48,51 @@ def peak_of(found: Machine, hparams: Hparams, world_size: int) -> Peak:
 
     Raises InputError(UNKNOWN_PEAK) for a GPU that is not in the table.
     """
+    bfloat16 = hparams.numerics.compute_dtype == "bfloat16"
     return find_peak(
         found.devices[0] if found.device == "cuda" else "cpu",
         hparams.mfu.peak_tflops,
-        threads_per_rank(world_size),
+        world_size,
+        ("float32", "bfloat16") if bfloat16 else ("float32",),
     )
 
 
-def measure_cpu_peak(threads: int | None = None) -> Peak:
-    """Median speed of square fp32 matrix products, with the threads of one rank, in half a second.
+def measure_cpu_peak(world_size: int = 1, dtypes: Sequence[Dtype] = ("float32",)) -> Peak:
+    """The share of each rank in the speed of the fastest square matrix product on all usable cores.
 
-    Measured while the other ranks' cores idle, so it is what a rank could have at best: ranks that
-    share caches, memory and clock rates get less of it each, and the MFU shows that.
+    Cores that this process may not use, but ranks can reach by asking for them, count as fast as its own.
 
     Args:
-        threads: as in `find_peak`. torch's own setting is put back.
+        world_size, dtypes: as in `find_peak`. torch's own settings are put back.
     """
     import torch
 
+    own, reachable = cores(), reachable_cores()
     before = torch.get_num_threads()
-    used = before if threads is None else threads
-    torch.set_num_threads(used)
+    torch.set_num_threads(own)
     try:
-        seconds = statistics.median(_time_gemms())
+        seconds, size = min(_fastest_product(dtype, own) for dtype in dtypes)
     finally:
         torch.set_num_threads(before)
-    tflops = 2 * GEMM_SIZE**3 / seconds / 1e12
-    return Peak(tflops, "measured", f"cpu, {used} thread{'s' if used > 1 else ''}")
+    tflops = 2 * size**3 / seconds / 1e12 * reachable / own / world_size
+    shared = f" for {world_size} ranks" if world_size > 1 else ""
+    count = f"{reachable} core{'s' if reachable > 1 else ''}"
+    return Peak(tflops, "measured", f"cpu, {count}{shared}, {' or '.join(dtypes)}")
 
 
-def _time_gemms() -> list[float]:
-    """Seconds of each product, after one that does not count."""
+def _fastest_product(dtype: Dtype, threads: int) -> tuple[float, int]:
+    """Seconds of the fastest product, and its size; one that does not count goes first."""
     import torch
 
+    size = next(size for most, size in SIZES if threads <= most)
     with torch.no_grad():
-        left = torch.rand(GEMM_SIZE, GEMM_SIZE)
-        right = torch.rand(GEMM_SIZE, GEMM_SIZE)
+        left = torch.rand(size, size).to(getattr(torch, dtype))
+        right = left.t().contiguous()
         out = torch.mm(left, right)
         times: list[float] = []
         until = time.perf_counter() + MEASURE_SECONDS
-        while len(times) < MIN_GEMMS or time.perf_counter() < until:
+        while len(times) < MIN_PRODUCTS or time.perf_counter() < until:
             start = time.perf_counter()
             torch.mm(left, right, out=out)
             times.append(time.perf_counter() - start)
-    return times
+    return min(times), size

@@ -15,9 +15,10 @@ from harness.board.backup import back_up
 from harness.board.maintenance import check
 from harness.board.organise import add_author
 from harness.board.rule import ScoringRule
-from harness.board.store import Store, data_folder, make_engine, open_store, store_url
+from harness.board.store import Store, make_engine, open_store, store_url
 from harness.board.tables import Author, Source
 from harness.errors import Code, InputError, JudgeError
+from harness.paths import data_folder
 from tests.board import postgres
 from tests.board.conftest import Raw
 from tests.board.examples import board_with, hand_in, judge_next, rejected_result

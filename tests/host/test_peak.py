@@ -1,12 +1,18 @@
 """Peaks: a device gets its own figure or an error, never a relative's."""
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from harness import machine
+from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
+from harness.host import known_peak
 from harness.host import peak as peaks
+from harness.host.known_peak import settled
 from harness.host.peak import find_peak, measure_cpu_peak
 from harness.score.peaks import Peak
 
@@ -91,93 +97,138 @@ class Clock:
     def __init__(self, step: float) -> None:
         self.now = 1_000.0
         self.step = step
+        self.looks = 0
 
     def perf_counter(self) -> float:
+        self.looks += 1
         self.now += self.step
         return self.now
 
 
 @pytest.fixture
 def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "GEMM_SIZE", 8)
-
-
-def timed(monkeypatch: pytest.MonkeyPatch, step: float) -> list[float]:
-    monkeypatch.setattr(peaks, "time", Clock(step))
-    return peaks._time_gemms()
-
-
-def watch_threads(monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> list[int]:
-    """Let products take these times; the list that comes back will hold torch's threads meanwhile."""
-    used: list[int] = []
-
-    def times() -> list[float]:
-        used.append(torch.get_num_threads())
-        return seconds
-
-    monkeypatch.setattr(peaks, "_time_gemms", times)
-    return used
-
-
-def test_a_slow_machine_is_measured_by_five_products(
-    monkeypatch: pytest.MonkeyPatch, small_products: None
-) -> None:
-    assert timed(monkeypatch, step=10.0) == [10.0] * 5
-
-
-def test_a_fast_machine_is_measured_for_half_a_second(
-    monkeypatch: pytest.MonkeyPatch, small_products: None
-) -> None:
-    """1/64 s a look at the clock, 32 looks in half a second, two or three for each product."""
-    times = timed(monkeypatch, step=1 / 64)
-    assert times == [1 / 64] * len(times)
-    assert 10 <= len(times) <= 16
+    monkeypatch.setattr(peaks, "SIZES", ((1_000_000, 8),))
 
 
 @pytest.mark.parametrize(
-    ("threads", "device"), [(1, "cpu, 1 thread"), (2, "cpu, 2 threads"), (3, "cpu, 3 threads")]
+    ("step", "least", "most"),
+    [(10.0, 12, 12), (0.5, 12, 12), (1 / 64, 32, 35)],
+    ids=["slow", "as long as it takes", "fast: half a second"],
 )
-def test_a_cpu_s_peak_is_the_median_product_with_the_threads_of_one_rank(
-    monkeypatch: pytest.MonkeyPatch, threads: int, device: str
+def test_a_cpu_is_measured_for_half_a_second_and_by_five_products_at_least(
+    monkeypatch: pytest.MonkeyPatch, small_products: None, step: float, least: int, most: int
 ) -> None:
-    """2 · 1024^3 FLOPs in 2 ms are 1.07 TFLOP/s, whatever one product that was disturbed took."""
-    used = watch_threads(monkeypatch, [0.001, 0.5, 0.002])
-    before = torch.get_num_threads()
-    peak = find_peak("cpu", threads=threads)
-    assert peak.tflops == pytest.approx(1.073741824, rel=1e-12)
-    assert (peak.source, peak.device) == ("measured", device)
-    assert (used, torch.get_num_threads()) == ([threads], before)
+    """Twice for each product it looks at the clock; once before all, and from the fifth on before each."""
+    clock = Clock(step)
+    monkeypatch.setattr(peaks, "time", clock)
+    assert peaks._fastest_product("float32", 1) == (step, 8)
+    assert least <= clock.looks <= most
 
 
-def test_a_cpu_is_measured_with_as_many_threads_as_torch_uses_if_nobody_says(
+@pytest.mark.parametrize(
+    ("threads", "size"),
+    [(1, 1_024), (4, 1_024), (5, 2_048), (16, 2_048), (17, 4_096), (999, 4_096)],
+)
+def test_more_cores_get_larger_products(
+    monkeypatch: pytest.MonkeyPatch, threads: int, size: int
+) -> None:
+    made: list[tuple[int, ...]] = []
+
+    def small(*shape: int) -> torch.Tensor:
+        made.append(shape)
+        return torch.zeros(2, 2)
+
+    monkeypatch.setattr(torch, "rand", small)
+    assert peaks._fastest_product("float32", threads)[1] == size
+    assert made == [(size, size)]
+
+
+class Products:
+    """Let products take these times, by dtype; remembers torch's threads meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        self.threads: list[int] = []
+        self.seconds = seconds
+        monkeypatch.setattr(peaks, "_fastest_product", self)
+
+    def __call__(self, dtype: str, threads: int) -> tuple[float, int]:
+        self.threads += [threads, torch.get_num_threads()]
+        return self.seconds[dtype], 1_024
+
+
+@pytest.mark.parametrize(
+    ("own", "reachable", "world_size", "share", "device"),
+    [
+        (1, 1, 1, 1.0, "cpu, 1 core, float32"),
+        (2, 2, 2, 0.5, "cpu, 2 cores for 2 ranks, float32"),
+        (7, 7, 4, 0.25, "cpu, 7 cores for 4 ranks, float32"),
+        (4, 8, 2, 1.0, "cpu, 8 cores for 2 ranks, float32"),
+    ],
+)
+def test_a_rank_s_peak_is_its_share_of_all_cores_that_ranks_can_reach(
     monkeypatch: pytest.MonkeyPatch,
+    own: int,
+    reachable: int,
+    world_size: int,
+    share: float,
+    device: str,
 ) -> None:
-    used = watch_threads(monkeypatch, [1.0])
+    """2 · 1024^3 FLOPs in 2 ms are 1.07 TFLOP/s."""
+    monkeypatch.setattr(peaks, "cores", lambda: own)
+    monkeypatch.setattr(peaks, "reachable_cores", lambda: reachable)
+    products = Products(monkeypatch, float32=0.002)
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        assert measure_cpu_peak().device == "cpu, 2 threads"
-        assert (used, torch.get_num_threads()) == ([2], 2)
-    finally:
-        torch.set_num_threads(before)
+    peak = find_peak("cpu", world_size=world_size)
+    assert peak.tflops == pytest.approx(1.073741824 * share, rel=1e-12)
+    assert (peak.source, peak.device) == ("measured", device)
+    assert (products.threads, torch.get_num_threads()) == ([own, own], before)
+
+
+@pytest.mark.parametrize(("bfloat16", "fastest"), [(0.0005, 0.0005), (0.02, 0.002)])
+def test_where_two_dtypes_are_allowed_the_faster_one_counts(
+    monkeypatch: pytest.MonkeyPatch, bfloat16: float, fastest: float
+) -> None:
+    """AMX and AVX512-BF16 make bfloat16 several times as fast; without them it is slower."""
+    Products(monkeypatch, float32=0.002, bfloat16=bfloat16)
+    peak = find_peak("cpu", dtypes=("float32", "bfloat16"))
+    assert peak.tflops == pytest.approx(2 * 1_024**3 / fastest / 1e12, rel=1e-12)
+    assert peak.device.endswith(", float32 or bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("compute_dtype", "dtypes"), [("float32", "float32"), ("bfloat16", "float32 or bfloat16")]
+)
+def test_a_benchmark_s_compute_dtype_decides_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch, loaded: LoadedHparams, compute_dtype: str, dtypes: str
+) -> None:
+    Products(monkeypatch, float32=0.002, bfloat16=0.002)
+    hparams = loaded.hparams
+    numerics = hparams.numerics.model_copy(update={"compute_dtype": compute_dtype})
+    mfu = hparams.mfu.model_copy(update={"peak_tflops": None})
+    asked = hparams.model_copy(update={"numerics": numerics, "mfu": mfu})
+    peak = peaks.peak_of(machine.describe("cpu", 2), asked, 2)
+    assert peak.device.endswith(f" for 2 ranks, {dtypes}") or peak.device.endswith(dtypes)
 
 
 def test_torch_is_left_as_it_was_when_the_measurement_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail() -> list[float]:
+    def fail(*_: object) -> tuple[float, int]:
         raise MemoryError
 
-    monkeypatch.setattr(peaks, "_time_gemms", fail)
-    before = torch.get_num_threads()
+    before: int = torch.get_num_threads()
+    monkeypatch.setattr(peaks, "_fastest_product", fail)
+    monkeypatch.setattr(peaks, "cores", lambda: before + 1)
     with pytest.raises(MemoryError):
-        measure_cpu_peak(before + 1)
+        measure_cpu_peak()
     assert torch.get_num_threads() == before
 
 
 def test_a_measured_peak_is_near_what_a_product_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peaks, "MEASURE_SECONDS", 0.05)
-    peak = measure_cpu_peak(1)
+    monkeypatch.setattr(peaks, "cores", lambda: 1)
+    monkeypatch.setattr(peaks, "reachable_cores", lambda: 1)
+    peak = measure_cpu_peak()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -190,3 +241,62 @@ def test_a_measured_peak_is_near_what_a_product_takes(monkeypatch: pytest.Monkey
         torch.set_num_threads(before)
     # Very wide, for a machine that is busy with other things; a unit wrong by 1000 shows.
     assert own / 30 < peak.tflops < own * 30
+
+
+# --- what was measured before ------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TRAINJUDGE_DATA", str(tmp_path))
+    return tmp_path
+
+
+def measured(tflops: float, device: str = "cpu, 2 cores, float32") -> Peak:
+    return Peak(tflops, "measured", device)
+
+
+def test_the_largest_of_both_counts_and_is_remembered(folder: Path) -> None:
+    assert settled(measured(0.50), measured(0.52)) == (measured(0.52), [])
+    # A slow moment later on.
+    peak, (doubt,) = settled(measured(0.26), measured(0.26))
+    assert peak == measured(0.52)
+    assert re.fullmatch(r"the CPU's peak is 0.52 .* on \d{4}-\d\d-\d\d; today it was 0.26", doubt)
+    assert settled(measured(0.60), measured(0.60)) == (measured(0.60), [])
+    assert settled(measured(0.58), measured(0.58)) == (measured(0.60), [])
+
+
+@pytest.mark.parametrize(("before", "after", "doubted"), [(0.95, 1.0, False), (1.0, 0.94, True)])
+def test_two_measurements_that_differ_by_more_than_a_twentieth_are_doubted(
+    folder: Path, before: float, after: float, doubted: bool
+) -> None:
+    peak, doubts = settled(measured(before), measured(after))
+    assert peak == measured(1.0)
+    assert bool(doubts) == doubted
+    assert not doubts or "was 1 TFLOP/s a device before the runs and 0.94 after" in doubts[0]
+
+
+def test_other_cores_dtypes_and_processors_are_other_machines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled(measured(9.0), measured(9.0))
+    for device in ("cpu, 4 cores, float32", "cpu, 2 cores, float32 or bfloat16"):
+        assert settled(measured(1.0, device), measured(1.0, device))[0].tflops == 1.0
+    monkeypatch.setattr(known_peak, "CPUINFO", folder / "nothing")
+    assert settled(measured(1.0), measured(1.0))[0].tflops == 1.0
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"x": {"tflops": "much"}}'])
+def test_a_file_that_cannot_be_understood_is_made_anew(folder: Path, content: bytes) -> None:
+    (folder / known_peak.FILE).write_bytes(content)
+    settled(measured(2.0), measured(2.0))
+    assert settled(measured(1.0), measured(1.0))[0].tflops == 2.0
+
+
+def test_where_nothing_can_be_remembered_the_measurement_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRAINJUDGE_DATA", str(tmp_path / "file" / "below"))
+    assert settled(measured(2.0), measured(2.0))[0].tflops == 2.0
+    assert settled(measured(1.0), measured(1.0))[0].tflops == 1.0
