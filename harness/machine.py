@@ -3,7 +3,8 @@
 import os
 import platform
 from importlib.metadata import version
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from harness.errors import Code, InputError
 from harness.records import Record
 
 Device = Literal["cpu", "cuda"]
+DEVICES: Final = Path("/dev")
 
 
 class Machine(Record):
@@ -42,6 +44,11 @@ def reachable_cores() -> int:
         return len(before)
     finally:
         os.sched_setaffinity(0, before)
+
+
+def gpu_files() -> int:
+    """NVIDIA devices of this machine, also those that this process was told not to use."""
+    return len([path for path in DEVICES.glob("nvidia*") if path.name[6:].isdecimal()])
 
 
 def threads_per_rank(world_size: int) -> int:

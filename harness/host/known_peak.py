@@ -1,4 +1,4 @@
-"""The fastest that this machine was ever seen: a peak measured in a slow moment flatters the MFU."""
+"""The fastest that this machine was ever seen: a peak of a slow moment flatters the MFU."""
 
 import os
 import time
