@@ -8,7 +8,7 @@ HPARAMS ?= hparams.json
 # For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
 BUILD_OPTIONS ?=
 
-.PHONY: run board image test test-all mutants lint install install-test clean
+.PHONY: run board image test test-all attack mutants lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
@@ -25,6 +25,10 @@ test: install-test lint
 
 test-all: install-test lint
 	$(BIN)/pytest
+
+# All attacks and honest files of the corpus, and a table of what came of them.
+attack: install-test
+	$(BIN)/pytest -m corpus
 
 # Small edits of the judge that the tests have to notice; below 95 % it fails.
 mutants: install-test

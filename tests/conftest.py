@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
+from tests.corpus import Outcomes, show
 from tests.project import ROOT, Edit
 
 
@@ -20,8 +22,23 @@ def judge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINJUDGE_HOME", str(home))
+        patch.setenv("TRAINJUDGE_DATA", str(home / "data"))
         patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         yield home
+
+
+OUTCOMES = pytest.StashKey[Outcomes]()
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> Outcomes:
+    """What came of the files of the corpus; shown in the end."""
+    return request.config.stash.setdefault(OUTCOMES, Outcomes())
+
+
+def pytest_terminal_summary(config: pytest.Config) -> None:
+    if OUTCOMES in config.stash:
+        show(config.stash[OUTCOMES], Console(width=160))
 
 
 @pytest.fixture(scope="session")
