@@ -196,7 +196,11 @@ def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
             raise ArgumentError("neither sqlite nor postgresql")
         if parsed.get_backend_name() == "postgresql":
             postgresql = parsed.set(drivername="postgresql+psycopg")
-            return create_engine(postgresql, pool_pre_ping=True, pool_size=POOL)
+            # Of a database without an encoding the driver would hand out bytes.
+            encoding = {"client_encoding": "utf8"}
+            return create_engine(
+                postgresql, pool_pre_ping=True, pool_size=POOL, connect_args=encoding
+            )
         if parsed.database:
             Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": busy_seconds}, pool_size=POOL)

@@ -164,6 +164,19 @@ def test_a_writer_that_does_not_end_is_not_waited_for_for_ever(store: Store, url
     impatient.close()
 
 
+def test_a_postgresql_database_without_an_encoding_can_be_used(server: postgres.Server) -> None:
+    """As one has that was set up where no locale is: its texts would arrive as bytes."""
+    server.run("CREATE DATABASE plain TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
+    store = open_store(server.url("plain"))
+    try:
+        add_author(store, "ada")
+        with store.read() as session:
+            assert session.scalars(select(Author.name)).all() == ["ada"]
+    finally:
+        store.close()
+        server.drop("plain")
+
+
 def test_a_writer_whose_machine_stopped_does_not_stop_the_board(server: postgres.Server) -> None:
     url = server.create("stopped")
     store, stopped = open_store(url), open_store(url, busy_seconds=1)
