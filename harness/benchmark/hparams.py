@@ -20,6 +20,8 @@ MAX_FILE_BYTES = 4 * 2**20
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=2**46)]
+#: A rank that has imported torch and transformers, and nothing more.
+RANK_BYTES = 256 * 2**20
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -202,7 +204,8 @@ class Mfu(Section):
     )
     peak_tflops: float | None = Field(
         default=None,
-        gt=0,
+        ge=1e-6,
+        le=1e6,
         description="dense TFLOP/s of one device; null: table, or measured on CPU",
     )
 
@@ -210,7 +213,9 @@ class Mfu(Section):
 class Limits(Section):
     """What the sandbox allows. Wall times are the judge's; sizes are of the whole sandbox."""
 
-    startup_seconds: Seconds = Field(default=300, description="launch and model loading")
+    startup_seconds: float = Field(
+        default=300, ge=10, le=86_400, description="launch and model loading"
+    )
     setup_seconds: Seconds = Field(
         default=300, description="import, setup() and warm-up, each time"
     )
@@ -220,8 +225,8 @@ class Limits(Section):
     processes: int = Field(default=512, ge=16, le=65_536, description="processes and threads")
     outbox_bytes: Bytes = Field(default=4 * 2**30, description="bytes in the outbox of all ranks")
     tmp_bytes: Bytes = Field(default=2**30, description="size of /tmp and of /dev/shm, each")
-    log_bytes: Bytes = Field(
-        default=2**20, description="kept of stdout and stderr; the rest is cut"
+    log_bytes: int = Field(
+        default=2**20, gt=0, le=2**30, description="kept of stdout and stderr; the rest is cut"
     )
 
 
@@ -252,6 +257,16 @@ class Hparams(Section):
             raise ValueError(
                 f"the reference cannot deal global_batch {self.global_batch} evenly to {ranks} ranks "
                 f"in {self.reference.micro_batches} micro-batches"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_have_room(self) -> Self:
+        needed = self.world.size * RANK_BYTES
+        if self.limits.memory_bytes < needed:
+            raise ValueError(
+                f"limits.memory_bytes is {self.limits.memory_bytes:,}, and {self.world.size} rank(s) of "
+                f"torch need {needed:,} before there is a model"
             )
         return self
 

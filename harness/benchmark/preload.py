@@ -5,9 +5,10 @@ preload leaves nothing that looks like a snapshot.
 """
 
 import fcntl
+import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -35,6 +36,7 @@ from harness.benchmark.snapshot import (
 from harness.errors import Code, InputError, JudgeError
 from harness.files import make_readable
 from harness.phases import OnProgress, silent
+from harness.tensors.boxes import TensorSpec
 
 
 def preload(
@@ -222,6 +224,7 @@ def _write_model(
     empty = initial_state.empty_model(config, dtype)
     layout = initial_state.describe_layout(empty)
     write_layout(building / LAYOUT, layout)
+    _check_fits(layout, building, dtype.itemsize)
     if inputs.checkpoint:
         progress(f"converting {len(inputs.checkpoint)} files of weights")
         initial_state.write_converted(empty, inputs.checkpoint, layout, building / STATE, progress)
@@ -236,6 +239,27 @@ def _write_model(
             f"{loaded.path}: model: the config has no eos_token_id, which ends a document",
         )
     return int(config.vocab_size), end
+
+
+def _check_fits(layout: Mapping[str, TensorSpec], building: Path, item_bytes: int) -> None:
+    """Raises InputError: the weights are too large for this disk, or one tensor for this memory."""
+    import psutil
+
+    sizes = {name: math.prod(spec.shape) * item_bytes for name, spec in layout.items()}
+    free, memory = shutil.disk_usage(building).free, psutil.virtual_memory().total
+    largest = max(sizes, key=lambda name: sizes[name])
+    if sum(sizes.values()) > free:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"the model's weights have {sum(sizes.values()) / 2**30:,.1f} GiB, and {building.parent} has "
+            f"{free / 2**30:,.1f} left: set TRAINJUDGE_HOME to a larger disk, or take a smaller model",
+        )
+    if sizes[largest] > memory:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"{largest} alone has {sizes[largest] / 2**30:,.1f} GiB, and this machine "
+            f"{memory / 2**30:,.1f} of memory",
+        )
 
 
 def _write_corpus(

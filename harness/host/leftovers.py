@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from harness.errors import InputError
 from harness.sandbox.docker.leftovers import remove_containers
 from harness.sandbox.removal import remove_tree
+from harness.sandbox.scratch import left_scratch
 from harness.timed.workspace import left_folders
 
 
@@ -37,7 +38,7 @@ def clean_up(every: bool = False) -> Cleaned:
     except InputError as error:
         no_engine = error.message
     # After the containers, which may still write into them.
-    for folder in left_folders():
+    for folder in (*left_folders(), *left_scratch()):
         remove_tree(folder)
         (kept if folder.exists() else removed).append(str(folder))
     return Cleaned(tuple(removed), tuple(kept), no_engine)

@@ -5,7 +5,6 @@ import os
 import select
 import shutil
 import subprocess
-import tempfile
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -17,6 +16,7 @@ from harness.sandbox.docker import engine as docker_engine
 from harness.sandbox.docker.engine import Image
 from harness.sandbox.environment import clean_environment, enter_argv, package_folders
 from harness.sandbox.job import Ending, EndReason, Job, Level
+from harness.sandbox.scratch import make_scratch
 from harness.sandbox.supervisor import FAILED, KILL_SECONDS, LEFT, Plan
 from harness.sandbox.watch import Log
 from harness.standalone import standalone_argv
@@ -159,7 +159,7 @@ class Sandbox:
             taken = user.allocate_user()
         number = None if taken is None else taken.number
         own_tmp = self.level in (Level.DOCKER, Level.BUBBLEWRAP)
-        scratch = None if own_tmp else _scratch_folder(number)
+        scratch = None if own_tmp else make_scratch(number)
         try:
             if number is not None:
                 user.hand_over(job, number)
@@ -201,14 +201,6 @@ def _check_paths(job: Job) -> None:
     for path in (job.code, *job.read_only, *job.writable):
         if not path.is_absolute() or not path.exists():
             raise JudgeError(Code.INTERNAL, f"{path} is to be seen in a sandbox but is not there")
-
-
-def _scratch_folder(number: int | None) -> str:
-    """A private folder for temporary files, where the sandbox has no /tmp of its own."""
-    folder = tempfile.mkdtemp(prefix="trainjudge-tmp-")
-    if number is not None:
-        os.chown(folder, number, number)
-    return folder
 
 
 def _launch(

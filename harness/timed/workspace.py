@@ -16,6 +16,7 @@ from harness.sandbox.removal import remove_tree
 PREFIX = "trainjudge-"
 # In `private`: the judge whose folder it is.
 JUDGE = "judge"
+MARK_CHARACTERS = 200
 
 
 def check_room(needed: int) -> None:
@@ -104,12 +105,21 @@ def left_folders() -> list[Path]:
             status = root.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 continue
-            judge = (root / "private" / JUDGE).read_text()
+            judge = _judge_of(root)
         except (OSError, UnicodeDecodeError):
             continue
         if judge_lives(judge) is False:
             found.append(root)
     return found
+
+
+def _judge_of(root: Path) -> str:
+    """What its judge wrote of itself; something else may have been put in its place."""
+    descriptor = os.open(
+        root / "private" / JUDGE, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    )
+    with os.fdopen(descriptor, encoding="ascii") as file:
+        return file.read(MARK_CHARACTERS) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
 
 
 def _check_free(keep: Path) -> None:

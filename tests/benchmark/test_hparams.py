@@ -50,6 +50,34 @@ def test_the_production_profile_is_the_one_of_the_design() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"limits.memory_bytes": 2 * 256 * 2**20 - 1}, "2 rank(s) of torch need 536,870,912"),
+        ({"limits.startup_seconds": 9.9}, "limits.startup_seconds: Input should be greater"),
+        ({"limits.log_bytes": 2**30 + 1}, "limits.log_bytes: Input should be less"),
+        ({"mfu": {"peak_tflops": 1e-320}}, "mfu.peak_tflops: Input should be greater"),
+        ({"mfu": {"peak_tflops": 1e7}}, "mfu.peak_tflops: Input should be less"),
+    ],
+)
+def test_a_limit_under_which_nothing_could_run_is_told_before_anything_does(
+    edited: Edit, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    (line,) = problems_of(edited, tmp_path, changes)
+    assert said in line
+
+
+def test_the_least_that_limits_may_be_is_taken(edited: Edit) -> None:
+    edited(
+        {
+            "limits.memory_bytes": 2 * 256 * 2**20,
+            "limits.startup_seconds": 10,
+            "limits.log_bytes": 2**30,
+            "mfu": {"peak_tflops": 1e-6},
+        }
+    )
+
+
+@pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({"nmae": "x"}, ["nmae: there is no such key"]),

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,24 @@ def test_a_failed_preload_leaves_no_snapshot(edited: Edit, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"data\.sha256"):
         preload(edited({"data.sha256": "0" * 64}), target)
     assert [p.name for p in target.parent.iterdir()] == [".s.lock"]
+
+
+def test_a_model_that_no_disk_holds_is_told_before_a_weight_is_drawn(
+    edited: Edit, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"weights have 6[\d,]+\.\d GiB, and .* left: set TRAINJUDGE_HOME"
+    ):
+        preload(edited({"model.config.hidden_size": 10**9}), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_tensor_that_no_memory_holds_is_told_too(
+    loaded: LoadedHparams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1_000))
+    with pytest.raises(InputError, match=r"alone has 0\.0 GiB, and this machine 0\.0 of"):
+        preload(loaded, tmp_path / "s")
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,23 @@ def test_a_folder_is_left_over_once_its_judge_was_killed(temporary: Path) -> Non
         assert left_folders() == []
 
 
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "long"])
+def test_what_stands_in_the_place_of_a_judge_s_mark_holds_nobody_up(
+    temporary: Path, kind: str
+) -> None:
+    mark = temporary / "trainjudge-x" / "private" / JUDGE
+    mark.parent.mkdir(parents=True)
+    if kind == "fifo":
+        os.mkfifo(mark)
+    elif kind == "link":
+        mark.symlink_to("/dev/zero")
+    elif kind == "folder":
+        mark.mkdir()
+    else:
+        mark.write_text("x" * 2**20)
+    assert left_folders() == []
+
+
 def test_the_folder_of_a_judge_that_was_killed_is_cleaned_up(temporary: Path) -> None:
     judge = subprocess.Popen(
         [sys.executable, "-c", "from harness.timed.workspace import Workspace as W; W(); input()"],
