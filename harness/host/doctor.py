@@ -18,6 +18,8 @@ from harness.machine import cores, gpu_driver
 from harness.records import Record
 from harness.sandbox import Level, probe
 from harness.sandbox.docker.leftovers import sandbox_containers
+from harness.sandbox.own_group import OwnGroup, left_groups
+from harness.sandbox.scratch import left_scratch
 from harness.timed.workspace import left_folders
 
 GIB = 2**30
@@ -59,6 +61,10 @@ class DoctorReport(Record):
     memory_total: int
     memory_free: int = Field(description="available without swapping, as the kernel estimates")
     shared_memory_free: int | None = Field(description="of /dev/shm; null: there is none")
+    kernel_holds_limits: str = Field(
+        description="of memory and tasks, at levels bubblewrap, user and none: by control groups of this "
+        "version; empty: they are polled alone"
+    )
     devices: tuple[Device, ...]
     sandboxes: tuple[SandboxLevel, ...] = Field(description="best first; auto takes the first")
     left_containers: tuple[LeftContainer, ...] = Field(description="`validator clean` removes them")
@@ -84,14 +90,23 @@ def examine() -> DoctorReport:
         memory_total=memory.total,
         memory_free=memory.available,
         shared_memory_free=_free(Path("/dev/shm")),
+        kernel_holds_limits=_kernel_holds_limits(),
         devices=(*_gpus(), _cpu(memory.total)),
         sandboxes=tuple(
             SandboxLevel(level=each.level, available=each.available, reason=each.reason)
             for each in probe(_benchmark())
         ),
         left_containers=_left_containers(),
-        left_folders=tuple(left_folders()),
+        left_folders=(*left_folders(), *left_scratch(), *left_groups()),
     )
+
+
+def _kernel_holds_limits() -> str:
+    group = OwnGroup.make(2**30, 100)
+    if group is None:
+        return ""
+    group.remove()
+    return f"control groups, version {group.version}"
 
 
 def _benchmark() -> str:
@@ -178,6 +193,7 @@ def render(report: DoctorReport) -> RenderableType:
     machine.add_row("memory", f"{_gib(report.memory_free)} free of {_gib(report.memory_total)}")
     if report.shared_memory_free is not None:
         machine.add_row("/dev/shm", f"{_gib(report.shared_memory_free)} free")
+    machine.add_row("limits", report.kernel_holds_limits or "polled; level docker's by its engine")
     tables = [machine, _devices(report), _sandboxes(report)]
     if report.left_containers or report.left_folders:
         tables.append(_left(report))

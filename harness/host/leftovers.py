@@ -1,9 +1,11 @@
 """What judges that were killed left behind: containers and work folders. `validator clean`."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from harness.errors import InputError
 from harness.sandbox.docker.leftovers import remove_containers
+from harness.sandbox.own_group import left_groups
 from harness.sandbox.removal import remove_tree
 from harness.sandbox.scratch import left_scratch
 from harness.timed.workspace import left_folders
@@ -40,5 +42,9 @@ def clean_up(every: bool = False) -> Cleaned:
     # After the containers, which may still write into them.
     for folder in (*left_folders(), *left_scratch()):
         remove_tree(folder)
+        (kept if folder.exists() else removed).append(str(folder))
+    for folder in left_groups():
+        with suppress(OSError):
+            folder.rmdir()
         (kept if folder.exists() else removed).append(str(folder))
     return Cleaned(tuple(removed), tuple(kept), no_engine)

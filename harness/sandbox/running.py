@@ -221,6 +221,8 @@ def _launch(
         descriptors=list(command.descriptors),
         own_tasks=bubblewrap.OWN_TASKS if bubbled else 0,
         memory_bytes=limits.memory_bytes,
+        # Files in /tmp and /dev/shm of its own are memory too, and have limits of their own.
+        group_bytes=limits.memory_bytes + 2 * limits.tmp_bytes,
         processes=limits.processes,
         outbox=None if job.outbox is None else str(job.outbox),
         outbox_bytes=limits.outbox_bytes,

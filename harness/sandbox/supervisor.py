@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from harness.sandbox.environment import SPARE_TASKS
 from harness.sandbox.job import EndReason
 from harness.sandbox.open_files import OpenFiles, StopLookingError, TooManyDescriptorsError
+from harness.sandbox.own_group import OwnGroup
 from harness.sandbox.process_tree import (
     become_subreaper,
     descendants,
@@ -56,6 +58,7 @@ class Plan:
         argv, environment: the outermost command.
         descriptors: inherited by it.
         own_tasks: tasks of the sandbox's own machinery, not counted against the limit.
+        group_bytes: what the kernel lets it have in all, files in memory included, where it can be told.
         outbox, scratch: folders whose bytes are limited; the scratch folder is removed at the end.
         user: user id that only this sandbox has, or None.
         writable: folders that were given to that user and are taken back at the end.
@@ -68,6 +71,7 @@ class Plan:
     descriptors: list[int]
     own_tasks: int
     memory_bytes: int
+    group_bytes: int
     processes: int
     outbox: str | None
     outbox_bytes: int
@@ -114,6 +118,8 @@ def supervise() -> None:
     left = end_all(plan.user, KILL_SECONDS)
     if supervision is not None:
         supervision.drain()
+        if supervision.group is not None:
+            supervision.group.remove()
     _clean(plan)
     send(replace(report, left=left))
 
@@ -144,6 +150,7 @@ class _Supervision:
         self._plan = plan
         self._look = Look(plan.outbox)
         self._log = Log(plan.log, plan.log_bytes)
+        self.group = OwnGroup.make(plan.group_bytes, plan.processes + plan.own_tasks + SPARE_TASKS)
         self._command = subprocess.Popen(
             plan.argv,
             env=plan.environment,
@@ -151,6 +158,7 @@ class _Supervision:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=plan.descriptors,
+            preexec_fn=None if self.group is None else self.group.join,
         )
         for descriptor in plan.descriptors:
             os.close(descriptor)
@@ -193,6 +201,8 @@ class _Supervision:
         status = self._command.wait()
         self.drain()
         # A limit that was passed in the last moment is a limit passed.
+        if (over := self._over_group()) is not None:
+            return over
         over = self._over_folders()
         if over is not None:
             return over
@@ -215,6 +225,8 @@ class _Supervision:
     def _over_limit(self) -> End | None:
         """What is known at once comes first: tasks and memory, then what has to be walked through."""
         plan = self._plan
+        if (over := self._over_group()) is not None:
+            return over
         processes = descendants()
         tasks = tasks_of(processes) - plan.own_tasks
         if tasks > plan.processes:
@@ -235,6 +247,12 @@ class _Supervision:
                     f"{mib(memory)} of memory where {mib(plan.memory_bytes)} are allowed",
                 )
         return self._over_folders()
+
+    def _over_group(self) -> End | None:
+        if self.group is None or not self.group.killed_for_memory():
+            return None
+        allowed = mib(self._plan.memory_bytes)
+        return EndReason.MEMORY, None, f"memory ran out where {allowed} are allowed"
 
     def _over_folders(self) -> End | None:
         plan = self._plan
