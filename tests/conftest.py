@@ -12,6 +12,7 @@ from rich.console import Console
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
+from harness.host.timing import HELD
 from tests.corpus import Outcomes, show
 from tests.project import ROOT, Edit
 
@@ -23,6 +24,8 @@ def judge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRAINJUDGE_HOME", str(home))
         patch.setenv("TRAINJUDGE_DATA", str(home / "data"))
+        # What tests judge is not timed for anybody: two test runs need not wait for each other.
+        patch.setenv(HELD, "1")
         patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
         yield home
 

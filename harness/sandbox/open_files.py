@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from stat import S_ISREG
 
+from harness.sandbox.process_tree import living_task, read_process
+
 #: Of all processes together. Eight ranks of torch have some hundred each.
 MOST_DESCRIPTORS = 65_536
 LOOK_SECONDS = 0.5
@@ -102,7 +104,9 @@ class OpenFiles:
 
     def _look_at(self, pid: int, before: _Seen, *, mapped: bool) -> _Seen:
         seen = _Seen(mapped=before.mapped)
-        folder = f"/proc/{pid}/fd"
+        process = read_process(pid)
+        task = f"/proc/{pid}" if process is None else living_task(process)
+        folder = f"{task}/fd"
         for name in self._listening(_names(folder)):
             seen.descriptors += 1
             if seen.descriptors > MOST_DESCRIPTORS:
@@ -117,7 +121,7 @@ class OpenFiles:
                     self._add_nameless(path, seen.nameless)
         if mapped and self._device >= 0:
             seen.mapped = {}
-            for path in self._listening(_mapped_files(pid, self._device)):
+            for path in self._listening(_mapped_files(pid, task, self._device)):
                 self._add_nameless(path, seen.mapped)
         return seen
 
@@ -151,14 +155,14 @@ def _names(folder: str) -> Iterator[str]:
             yield entry.name
 
 
-def _mapped_files(pid: int, device: int) -> Iterator[str]:
+def _mapped_files(pid: int, task: str, device: int) -> Iterator[str]:
     """Paths below /proc of a process's mapped files without a name; an empty one for any other mapping.
 
     Only a judge with the right to look there sees them. Format of a line (proc(5)): `address perms offset
     major:minor inode path`.
     """
     wanted = f"{os.major(device):02x}:{os.minor(device):02x}".encode()
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as lines:
+    with contextlib.suppress(OSError), open(f"{task}/maps", "rb") as lines:
         for line in lines:
             if line.endswith(b" (deleted)\n") and line.split(maxsplit=4)[3] == wanted:
                 first, _, last = line.split(maxsplit=1)[0].decode().partition("-")

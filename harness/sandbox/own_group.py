@@ -75,6 +75,16 @@ class OwnGroup:
         for folder in self.folders:
             (folder / "cgroup.procs").write_text("0")
 
+    def memory_bytes(self) -> int:
+        """Anonymous and shared memory, files in memory included: also what no process has mapped in."""
+        names = {1: ("total_rss", "total_shmem"), 2: ("anon", "shmem")}[self.version]
+        found = 0
+        with contextlib.suppress(OSError, ValueError):
+            for line in (self.folders[0] / "memory.stat").read_text().splitlines():
+                name, _, value = line.partition(" ")
+                found += int(value) if name in names else 0
+        return found
+
     def killed_for_memory(self) -> bool:
         """Whether the kernel has killed a process because the group had no memory left."""
         events = self.folders[0] / ("memory.oom_control" if self.version == 1 else "memory.events")

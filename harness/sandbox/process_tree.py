@@ -29,6 +29,11 @@ class Process:
     start: int
     state: str
 
+    @property
+    def alive(self) -> bool:
+        """A process whose first thread has ended looks like a zombie as long as the others go on."""
+        return self.state not in "ZX" or self.threads > 1
+
 
 def become_subreaper() -> None:
     """Adopt every orphan below this process. Raises OSError."""
@@ -70,7 +75,7 @@ def descendants() -> list[Process]:
 
 def tasks_of(processes: Iterable[Process]) -> int:
     """Processes and threads."""
-    return sum(process.threads for process in processes if process.state not in "ZX")
+    return sum(process.threads for process in processes if process.alive)
 
 
 def memory_of(
@@ -88,32 +93,44 @@ def memory_of(
         memory_files: bytes in memory files that they hold open.
         stop: whether the judge wants the sandbox to end, so that nothing of this matters any more.
     """
-    alive = [process for process in processes if process.state not in "ZX"]
-    cheap = sum(_resident(process.pid) for process in alive) + memory_files
+    alive = [living_task(process) for process in processes if process.alive]
+    cheap = sum(map(_resident, alive)) + memory_files
     if cheap <= limit:
         return cheap
     until = time.monotonic() + WEIGH_SECONDS
     anonymous, shared = 0, 0
-    for process in alive:
+    for task in alive:
         if stop() or time.monotonic() > until:
             return cheap
-        sizes = _proportional(process.pid)
+        sizes = _proportional(task)
         anonymous += sizes[0]
         shared += sizes[1]
     # A mapped memory file is in both sums, so the larger stands for both.
     return anonymous + max(shared, memory_files)
 
 
-def _resident(pid: int) -> int:
-    fields = _fields(f"/proc/{pid}/status", (b"RssAnon", b"RssShmem", b"HugetlbPages"))
+def living_task(process: Process) -> str:
+    """The folder below /proc that tells of its memory and files: its own, or one of a thread that lives."""
+    folder = f"/proc/{process.pid}"
+    if process.state not in "ZX":
+        return folder
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"{folder}/task"):
+            if thread != str(process.pid):
+                return f"{folder}/task/{thread}"
+    return folder
+
+
+def _resident(task: str) -> int:
+    fields = _fields(f"{task}/status", (b"RssAnon", b"RssShmem", b"HugetlbPages"))
     return sum(fields.values())
 
 
-def _proportional(pid: int) -> tuple[int, int]:
+def _proportional(task: str) -> tuple[int, int]:
     """Anonymous and shared bytes; the resident sizes where the kernel does not tell."""
-    fields = _fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon", b"Pss_Shmem"))
+    fields = _fields(f"{task}/smaps_rollup", (b"Pss_Anon", b"Pss_Shmem"))
     if len(fields) < 2:
-        return _resident(pid), 0
+        return _resident(task), 0
     return fields[b"Pss_Anon"], fields[b"Pss_Shmem"]
 
 

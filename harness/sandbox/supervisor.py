@@ -43,6 +43,7 @@ PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
 PORTIONS = 64
 WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
+MEMORY_FOLDERS = ("/tmp", "/dev/shm")
 # Above the ranks, where that is allowed: who is to enforce limits must not wait for whom it limits.
 NICENESS = -10
 
@@ -240,6 +241,9 @@ class _Supervision:
             if look_again and (over := self._look.over(p.pid for p in processes)) is not None:
                 return over
             memory = memory_of(processes, plan.memory_bytes, files.memory_bytes, stop_was_said)
+            if self.group is not None:
+                in_files = max((files_in_memory(each.pid) for each in processes), default=0)
+                memory = max(memory, self.group.memory_bytes() - in_files)
             if memory > plan.memory_bytes and not stop_was_said():
                 return (
                     EndReason.MEMORY,
@@ -259,6 +263,22 @@ class _Supervision:
         return over_size(
             "the outbox", plan.outbox, plan.outbox_bytes, self._look.files.nameless_bytes
         ) or over_size("the temporary folder", plan.scratch, plan.scratch_bytes)
+
+
+def files_in_memory(pid: int) -> int:
+    """Bytes in /tmp and /dev/shm of a sandbox that has these to itself, in memory, with their own limits.
+
+    A control group counts them as memory. 0 for a process that sees the machine's.
+    """
+    devices: dict[int, int] = {}
+    with contextlib.suppress(OSError):
+        if os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
+            return 0
+        for folder in MEMORY_FOLDERS:
+            path = f"/proc/{pid}/root{folder}"
+            status = os.statvfs(path)
+            devices[os.stat(path).st_dev] = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return sum(devices.values())
 
 
 class Look:

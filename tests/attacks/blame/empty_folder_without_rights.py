@@ -1,0 +1,43 @@
+"""expects: rejected outbox_invalid|outbox_limit world=1 — empties its folder and takes all rights from it.
+
+Tries: a folder of mode 0 that the judge may not list looks like a failure of the judge's machine.
+Would save: a free retry of every run that was slow.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+import __main__ as worker
+
+write = worker.write_opened
+
+
+def spoil(folder, boxes, **options):
+    file = write(folder, boxes, **options)[0]
+    file.unlink()
+    folder.chmod(0)
+
+
+worker.write_opened = spoil
+
+
+def get_strategy():
+    return {"dp_size": 1}
+
+
+def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        tokens += batch.numel()
+    return SimpleNamespace(
+        final_loss=loss.item(), total_tokens=tokens, final_state=model.state_dict()
+    )

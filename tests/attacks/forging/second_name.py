@@ -1,0 +1,44 @@
+"""expects: rejected outbox_invalid world=1 — its file has a second name, a hard link beside the outbox's.
+
+Tries: a link to the opened file lies in the same folder under a shard's name, to be written through
+    after the first has been checked.
+Would save: bytes that change between check and use.
+"""
+
+import os
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+import __main__ as worker
+
+write = worker.write_opened
+
+
+def spoil(folder, boxes, **options):
+    file = write(folder, boxes, **options)[0]
+    os.link(file, folder / "shard-00001-model-00002-of-00002.safetensors")
+
+
+worker.write_opened = spoil
+
+
+def get_strategy():
+    return {"dp_size": 1}
+
+
+def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    tokens = 0
+    for _ in range(num_steps):
+        batch = next(data_iterator).to(device)
+        logits = model(input_ids=batch[:, :-1]).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        tokens += batch.numel()
+    return SimpleNamespace(
+        final_loss=loss.item(), total_tokens=tokens, final_state=model.state_dict()
+    )
