@@ -149,12 +149,13 @@ def test_where_the_kernel_holds_memory_not_a_moment_passes_over_it(
         pytest.skip("this process may make no control groups: polling alone holds memory here")
     if group is not None:
         group.remove()
+    before = set(left_groups())
     allowed, margin = 64 * MIB, 2 * 16 * MIB
     job = make_job(folder, HOG, memory_bytes=allowed, tmp_bytes=16 * MIB)
     ending, log = run(level, job)
     assert ending.reason is EndReason.MEMORY, log
     assert log.count("16 MiB more") * 16 * MIB <= allowed + margin
-    assert not left_groups()
+    assert set(left_groups()) <= before
 
 
 def test_a_sandbox_is_the_first_to_go_when_the_machine_is_out_of_memory(spied: Spied) -> None:

@@ -31,6 +31,7 @@ def holding(*hold: Callable[[], object]) -> Iterator[list[int]]:
         child = os.fork()
         if child == 0:
             os.closerange(3, writing)
+            os.closerange(writing + 1, 10_000)
             kept = each()
             os.write(writing, b"x")
             signal.pause()
