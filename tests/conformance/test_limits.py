@@ -131,22 +131,24 @@ def test_memory_over_the_limit_ends_the_sandbox(level: Level, folder: Path, prog
 
 
 HOG = """
-import mmap, os, sys
+import mmap, os, sys, time
 for n in range(64):
     held = mmap.mmap(-1, 16 << 20)
     held.write(bytes(16 << 20))
     globals()[f"held{n}"] = held
     os.write(1, b"16 MiB more\\n")
+time.sleep(60)
 """
 
 
 def test_where_the_kernel_holds_memory_not_a_moment_passes_over_it(
     level: Level, folder: Path
 ) -> None:
-    """A gibibyte is filled between two looks: what was had is told by the program itself."""
+    """A gibibyte is filled between two looks: what was had is told by the program itself.
+
+    Where no group can be made, polling alone ends it, some moments later.
+    """
     group = OwnGroup.make(2**30, 100)
-    if group is None and level is not Level.DOCKER:
-        pytest.skip("this process may make no control groups: polling alone holds memory here")
     if group is not None:
         group.remove()
     before = set(left_groups())
@@ -154,7 +156,8 @@ def test_where_the_kernel_holds_memory_not_a_moment_passes_over_it(
     job = make_job(folder, HOG, memory_bytes=allowed, tmp_bytes=16 * MIB)
     ending, log = run(level, job)
     assert ending.reason is EndReason.MEMORY, log
-    assert log.count("16 MiB more") * 16 * MIB <= allowed + margin
+    if group is not None or level is Level.DOCKER:
+        assert log.count("16 MiB more") * 16 * MIB <= allowed + margin
     assert set(left_groups()) <= before
 
 
