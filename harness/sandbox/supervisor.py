@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.sandbox.environment import SPARE_TASKS
+from harness.sandbox.environment import kernel_tasks
 from harness.sandbox.job import EndReason
 from harness.sandbox.open_files import OpenFiles, StopLookingError, TooManyDescriptorsError
 from harness.sandbox.own_group import OwnGroup
@@ -151,7 +151,7 @@ class _Supervision:
         self._plan = plan
         self._look = Look(plan.outbox)
         self._log = Log(plan.log, plan.log_bytes)
-        self.group = OwnGroup.make(plan.group_bytes, plan.processes + plan.own_tasks + SPARE_TASKS)
+        self.group = OwnGroup.make(plan.group_bytes, plan.own_tasks + kernel_tasks(plan.processes))
         self._command = subprocess.Popen(
             plan.argv,
             env=plan.environment,

@@ -22,9 +22,9 @@ from harness.sandbox.environment import (
     OPEN_FILES,
     PATH,
     SPARE_BYTES,
-    SPARE_TASKS,
     clean_environment,
     enter_argv,
+    kernel_tasks,
 )
 from harness.sandbox.job import Job
 from harness.sandbox.judge_process import this_process
@@ -126,7 +126,7 @@ def _host(job: Job, user: int | None) -> dict[str, Any]:
         "shm_size": limits.tmp_bytes,
         "mem_limit": limits.memory_bytes,
         "memswap_limit": limits.memory_bytes,  # memory and swap together: no swap
-        "pids_limit": limits.processes + SPARE_TASKS,
+        "pids_limit": kernel_tasks(limits.processes),
         "ulimits": [
             {"name": name, "soft": limit, "hard": limit}
             for name, limit in _resource_limits(job, user).items()
@@ -149,7 +149,7 @@ def _host(job: Job, user: int | None) -> dict[str, Any]:
 def _resource_limits(job: Job, user: int | None) -> dict[str, int]:
     """As `enter.py` lowers them; podman would set some higher than the machine may allow."""
     limits = job.limits
-    tasks = limits.processes + SPARE_TASKS
+    tasks = kernel_tasks(limits.processes)
     if user is None:
         tasks = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     return {
