@@ -7,8 +7,10 @@ IMAGE ?= validator
 HPARAMS ?= hparams.json
 # For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
 BUILD_OPTIONS ?=
+# Seconds that `make fuzz` has for each target.
+BUDGET ?= 600
 
-.PHONY: run board image test test-all attack mutants lint install install-test clean
+.PHONY: run board image test test-all attack fuzz mutants lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
@@ -29,6 +31,10 @@ test-all: install-test lint
 # All attacks and honest files of the corpus, and a table of what came of them.
 attack: install-test
 	$(BIN)/pytest -m corpus
+
+# Mutated bytes to everything that reads what others have written, BUDGET seconds each, two at a time.
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(BUDGET)
 
 # Small edits of the judge that the tests have to notice; below 95 % it fails.
 mutants: install-test
@@ -53,6 +59,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-board: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[board]'
+	touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[fuzz]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from harness.errors import Code, InputError
 from harness.paths import DEFAULT_HPARAMS
+from harness.protocol.text import one_line
 
 MAX_FILE_BYTES = 4 * 2**20
 
@@ -352,7 +353,7 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"the key {', '.join(twice)} is there twice in one object")
+        raise ValueError(one_line(f"the key {', '.join(twice)} is there twice in one object"))
     return found
 
 
@@ -387,4 +388,4 @@ def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
         "union_tag_not_found": f'needs a "{key}": {known}',
         "union_tag_invalid": f'its "{key}" must be {known}',
     }
-    return f"{where}: {texts.get(kind, message.removeprefix('Value error, '))}"
+    return one_line(f"{where}: {texts.get(kind, message.removeprefix('Value error, '))}")
