@@ -175,7 +175,17 @@ class _Lab:
         layout = self.snapshot.layout
         initial = trusted_state(self.snapshot.state_dir, layout)
         values = [
-            noise(Truth(initial, truth, self.coordinates, layout, challenge.occurrences), honest)
+            noise(
+                Truth(
+                    initial,
+                    truth,
+                    self.coordinates,
+                    layout,
+                    challenge.occurrences,
+                    self.hparams.optimizer,
+                ),
+                honest,
+            )
             for challenge, truth, honest in zip(self.challenges, reference, other, strict=True)
         ]
         return RunMetrics(

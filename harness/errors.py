@@ -194,6 +194,7 @@ class Code(StrEnum):
         Side.JUDGE,
         "a stage took too long, and other programs had much of the machine meanwhile",
     )
+    DISK_FULL = "disk_full", Side.JUDGE, "others filled the disk that a state was to be written to"
     WORKER_FAILED = "worker_failed", Side.JUDGE, "a rank failed before the submission was loaded"
     REFERENCE_FAILED = "reference_failed", Side.JUDGE, "the trusted reference failed"
     DOWNLOAD_FAILED = "download_failed", Side.JUDGE, "the hub could not be reached"

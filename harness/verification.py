@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.benchmark.hparams import Hparams
+from harness.benchmark.hparams import AdamW, Hparams, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.opening.files import files_allowed
@@ -33,6 +33,7 @@ from harness.verify.attribution import (
 )
 from harness.verify.checks import RunEvidence, judge_run, measure_run
 from harness.verify.compare import Counts, StateComparison, compare_states
+from harness.verify.decay import decay_path, without_decay
 
 THREADS = 2
 SEED_BITS = 64
@@ -48,6 +49,7 @@ class Truth:
         coordinates: those that the reference recorded.
         layout: of every tensor of the state.
         occurrences: int64 [tokens], how often each token was trained on.
+        optimizer: of the benchmark; what its weight decay does alone is no part of an update.
     """
 
     initial: State
@@ -55,23 +57,25 @@ class Truth:
     coordinates: Coordinates
     layout: Mapping[str, TensorSpec]
     occurrences: Counts
+    optimizer: Sgd | AdamW
 
 
 def compare(
     truth: Truth, states: Sequence[State]
 ) -> tuple[list[StateComparison], list[Attribution]]:
     """Compare each version of a final state with the reference's; one of each for every version."""
+    reference = truth.reference
+    path = decay_path(truth.optimizer, len(reference.step_updates))
+    left = float(path[-1])
     comparisons = [
         compare_states(
-            truth.initial, truth.reference.state, state, truth.layout, THREADS, truth.occurrences
+            truth.initial, reference.state, state, truth.layout, THREADS, truth.occurrences, left
         )
         for state in states
     ]
+    steps = without_decay(reference.step_updates, reference.initial, path)
     attributions = [
-        attribute(
-            truth.reference.step_updates,
-            gather(state, truth.coordinates) - truth.reference.initial,
-        )
+        attribute(steps, gather(state, truth.coordinates) - left * reference.initial)
         for state in states
     ]
     return comparisons, attributions
@@ -146,7 +150,7 @@ def judge_runs(
     initial = trusted_state(snapshot.state_dir, layout)
     for run, timed in enumerate(timed_runs):
         occurrences = timed.challenge.occurrences
-        truth = Truth(initial, references[run], coordinates, layout, occurrences)
+        truth = Truth(initial, references[run], coordinates, layout, occurrences, hparams.optimizer)
         yield judge(run, timed, opened[run], truth, hparams, strategy)
 
 

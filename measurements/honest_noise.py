@@ -57,7 +57,14 @@ def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
                 )  # fmt: skip
                 found += [
                     noise(
-                        Truth(initial, truth, coordinates, snapshot.layout, challenge.occurrences),
+                        Truth(
+                            initial,
+                            truth,
+                            coordinates,
+                            snapshot.layout,
+                            challenge.occurrences,
+                            hparams.optimizer,
+                        ),
                         other,
                     )
                     for challenge, truth, other in zip(challenges, truths, others, strict=True)

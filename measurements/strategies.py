@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REGIMES = {
     "hparams": "SGD, fp32",
     "embedded-bf16": "SGD, bf16",
+    "embedded-decay": "SGD with decay, fp32",
     "embedded-adamw": "AdamW, fp32",
     "embedded-adamw-bf16": "AdamW, bf16",
 }

@@ -44,7 +44,8 @@ from harness.protocol.messages import (
 )
 from harness.sandbox import Job, Level, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
-from harness.timed.others import EXCUSED_SHARE, Reading, others_share
+from harness.timed.excuses import busy, disk_full
+from harness.timed.others import Reading, others_share
 from harness.timed.session import Session
 from harness.timed.workspace import Workspace
 
@@ -114,25 +115,16 @@ def run_submission(
 
     Raises:
         SubmissionError: the submission failed.
-        JudgeError: the sandbox failed before the submission was handed over, or others kept the machine
-            so busy that a stage took too long.
+        JudgeError: the sandbox failed before the submission was handed over, or what others did to the
+            machine excuses it.
     """
     try:
         return _run(setup, workspace, phases, log, others)
     except SubmissionError as error:
-        isolated = setup.sandbox.level in (Level.DOCKER, Level.BUBBLEWRAP)
-        raise (excuse(error, others) if isolated else None) or error from None
-
-
-def excuse(error: SubmissionError, others: Sequence[float]) -> JudgeError | None:
-    """What took too long while others had much of the machine's cores is ours; None for all else."""
-    if error.code is not Code.TIMED_OUT or not others or others[-1] <= EXCUSED_SHARE:
-        return None
-    return JudgeError(
-        Code.MACHINE_BUSY,
-        f"{error.message}; but other programs had {others[-1]:.0%} of this machine's cores meanwhile: "
-        "end them, and try again",
-    )
+        if setup.sandbox.level not in (Level.DOCKER, Level.BUBBLEWRAP):
+            raise
+        room = setup.hparams.limits.outbox_bytes
+        raise busy(error, others) or disk_full(error, workspace.outbox, room) or error from None
 
 
 def _run(

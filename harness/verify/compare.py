@@ -1,7 +1,8 @@
 """How far a submission's update is from the reference's, tensor by tensor and slice by slice.
 
-With w0 the initial, wr the reference's and ws the submitted weights:
-    update error  ‖ws − wr‖ / ‖wr − w0‖        norm ratio  ‖ws − w0‖ / ‖wr − w0‖
+With w0 the initial, wr the reference's and ws the submitted weights, and a the part of a weight that decay
+alone would leave (`verify/decay.py`; 1 without weight decay):
+    update error  ‖ws − wr‖ / ‖wr − a·w0‖      norm ratio  ‖ws − a·w0‖ / ‖wr − a·w0‖
 The states stay in their files, cut into boxes in three different ways. A tensor is read in blocks of
 its rows (`verify/sums.py`), by a few threads. Their sums are added in a fixed order, so a comparison
 gives the same numbers with any number of threads and any cuts.
@@ -19,7 +20,23 @@ import numpy.typing as npt
 from harness.errors import Code, JudgeError
 from harness.tensors.boxes import Box, State, StoredPiece, TensorKind, TensorSpec
 from harness.tensors.stored import as_array, is_floating
-from harness.verify.sums import CHUNK_ELEMENTS, Chunk, Floats, PieceArray, Scratch, Sums, cut, run
+from harness.verify.sums import (
+    CHUNK_ELEMENTS,
+    COLUMNS,
+    DIFFERENCE,
+    INITIAL,
+    REFERENCE,
+    REFERENCE_IN_ALL,
+    SUBMITTED,
+    SUBMITTED_IN_ALL,
+    Chunk,
+    Floats,
+    PieceArray,
+    Scratch,
+    Sums,
+    cut,
+    run,
+)
 
 Counts = npt.NDArray[np.int64]
 
@@ -37,6 +54,10 @@ WIDE = ("float32", "float64")
 # reference moved it by more than this part of the rms. An expert that got one token by a near tie
 # may get none in another honest run; a token of the data is there in all of them.
 UNTOUCHED_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
+# Decay alone leaves a·w0 only up to the rounding of every step, which differs between kernels. A gradient
+# that moved less than this part of the weights is judged as if it had moved so far. Below it are
+# tensors whose gradient is zero; above it, by far, is all that training does.
+ROUNDING = {"float32": 1e-6, "float64": 1e-14, "float16": 5e-3, "bfloat16": 3e-2}
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,7 @@ def compare_states(
     layout: Mapping[str, TensorSpec],
     threads: int = 2,
     occurrences: Counts | None = None,
+    left: float = 1.0,
 ) -> StateComparison:
     """Read all three states once. Extra memory is a few MiB a thread, whatever their size.
 
@@ -117,6 +139,7 @@ def compare_states(
         threads: that read and compute.
         occurrences: int64 [tokens], how often each token was trained on; None: every embedding row
             is judged on its own.
+        left: part of the initial weights that decay alone would leave, from `decay.decay_path`.
 
     Raises:
         JudgeError(REFERENCE_FAILED): the initial or the reference weights are not finite, or the
@@ -128,7 +151,9 @@ def compare_states(
     chunks = (
         chunk
         for name, spec in layout.items()
-        for chunk in _chunks(name, spec, [state[name] for state in (initial, reference, submitted)])
+        for chunk in _chunks(
+            name, spec, [state[name] for state in (initial, reference, submitted)], left
+        )
     )
     with ThreadPoolExecutor(threads) as pool:
         for chunk, sums in _in_order(pool, lambda chunk: run(chunk, scratch), chunks, 8 * threads):
@@ -150,7 +175,7 @@ class _Totals:
     @classmethod
     def empty(cls, spec: TensorSpec) -> "_Totals":
         sliced = spec.kind is not TensorKind.PLAIN and is_floating(spec.dtype)
-        return cls(np.zeros((spec.shape[0] if sliced else 1, 3)))
+        return cls(np.zeros((spec.shape[0] if sliced else 1, COLUMNS)))
 
     def add(self, chunk: Chunk, sums: Sums) -> None:
         self.sums[chunk.first : chunk.first + chunk.slices] += sums.sums
@@ -159,7 +184,7 @@ class _Totals:
 
 
 def _chunks(
-    name: str, spec: TensorSpec, states: Sequence[Sequence[StoredPiece]]
+    name: str, spec: TensorSpec, states: Sequence[Sequence[StoredPiece]], left: float
 ) -> Iterator[Chunk]:
     """Cut one tensor into pieces of work."""
     if not math.prod(spec.shape):
@@ -174,6 +199,7 @@ def _chunks(
             (initial.touching(box), reference.touching(box), submitted.touching(box)),
             first=box.offset[0] if sliced else 0,
             slices=box.shape[0] if sliced else 1,
+            left=left,
         )
 
 
@@ -223,18 +249,16 @@ def _summary(
     occurrences: Counts | None,
 ) -> StateComparison:
     floating = [totals[name].sums for name, spec in layout.items() if is_floating(spec.dtype)]
-    difference, reference, submitted = np.sqrt(
-        sum((sums.sum(axis=0) for sums in floating), start=np.zeros(3))
-    )
-    if not reference > 0:
+    norms = np.sqrt(sum((sums.sum(axis=0) for sums in floating), start=np.zeros(COLUMNS)))
+    if not norms[REFERENCE] > 0:
         raise JudgeError(
             Code.REFERENCE_FAILED,
             "the reference's training changed no weight at all: nothing can be judged against it",
         )
     return StateComparison(
         tuple(_tensor(name, spec, totals[name], occurrences) for name, spec in layout.items()),
-        float(difference / reference),
-        float(submitted / reference),
+        float(norms[DIFFERENCE] / norms[REFERENCE]),
+        float(norms[SUBMITTED] / norms[REFERENCE]),
     )
 
 
@@ -248,26 +272,26 @@ def _tensor(
         return TensorComparison(
             name, spec.kind, numel, False, error, 1.0 + error, 0, True, totals.different
         )
-    difference, reference, submitted = (float(x) for x in np.sqrt(totals.sums.sum(axis=0)))
-    if reference > 0:
-        error, ratio = difference / reference, submitted / reference
-    else:
-        error = 0.0 if difference == 0 else math.inf
-        ratio = 1.0 + error
+    floor = ROUNDING[spec.dtype]
+    whole = totals.sums.sum(axis=0, keepdims=True)
+    smallest = floor * np.sqrt(whole[:, INITIAL])
+    (error,), (ratio,) = (x.tolist() for x in _errors(whole, smallest))
+    if (reference := math.sqrt(whole[0, REFERENCE])) < smallest[0]:
+        ratio += 1 - reference / float(smallest[0])  # of two that hardly move none is too short
     worst: SliceComparison | None = None
     errors = np.empty(0)
     untouched: tuple[int, ...] = ()
     if spec.kind is not TensorKind.PLAIN and numel:
         embedding = spec.kind is TensorKind.EMBEDDING
         groups = _groups(len(totals.sums), occurrences if embedding else None)
-        errors, worst = _slices(totals.sums, groups)
+        errors, worst = _slices(totals.sums, groups, floor)
         if spec.dtype in WIDE:
             untouched = _untouched(totals.sums, UNTOUCHED_FLOOR[spec.kind])
     return TensorComparison(
         name,
         spec.kind,
         numel,
-        reference > 0,
+        bool(whole[0, REFERENCE_IN_ALL] > 0),
         error,
         ratio,
         totals.nonfinite,
@@ -292,27 +316,35 @@ def _groups(slices: int, occurrences: Counts | None) -> Counts:
     return np.where((counts > 0) & (counts < OFTEN), slices + octave, alone)
 
 
-def _slices(sums: Floats, groups: Counts) -> tuple[Floats, SliceComparison]:
+def _slices(sums: Floats, groups: Counts, rounding: float) -> tuple[Floats, SliceComparison]:
     """Update error of every slice, float64 [slices], and the worst slice."""
-    floor = SLICE_FLOOR * _rms(np.sqrt(sums[:, 1]))
     members, place, rows = np.unique(groups, return_inverse=True, return_counts=True)
-    pooled = np.zeros((len(members), 3))
+    pooled = np.zeros((len(members), COLUMNS))
     np.add.at(pooled, place, sums)
-    difference, reference, submitted = np.sqrt(pooled).T
-    if floor == 0:
-        errors = np.where(difference == 0, 0.0, math.inf)
-        ratios = 1.0 + errors
-    else:
-        base = np.maximum(reference, floor)
-        errors, ratios = difference / base, submitted / base
+    floor = SLICE_FLOOR * _rms(np.sqrt(sums[:, REFERENCE]))
+    errors, ratios = _errors(pooled, np.maximum(floor, rounding * np.sqrt(pooled[:, INITIAL])))
     worst = int(errors.argmax())
-    index = int(np.where(place == worst, sums[:, 0], -1.0).argmax())
+    index = int(np.where(place == worst, sums[:, DIFFERENCE], -1.0).argmax())
     found = SliceComparison(index, int(rows[worst]), float(errors[worst]), float(ratios[worst]))
     return errors[place], found
 
 
+def _errors(sums: Floats, floor: Floats) -> tuple[Floats, Floats]:
+    """Update errors and norm ratios, float64 [rows] each, against norms of at least `floor`."""
+    norms = np.sqrt(sums)
+    base = np.maximum(norms[:, REFERENCE], floor)
+    still = base == 0
+    base[still] = 1.0
+    errors = norms[:, DIFFERENCE] / base
+    ratios = norms[:, SUBMITTED] / base
+    errors[still] = np.where(norms[still, DIFFERENCE] == 0, 0.0, math.inf)
+    ratios[still] = 1.0 + errors[still]
+    return errors, ratios
+
+
 def _untouched(sums: Floats, floor: float) -> tuple[int, ...]:
-    _, reference, submitted = np.sqrt(sums).T
+    """Of what moved in all: a row that only decays may not stand still either."""
+    reference, submitted = np.sqrt(sums[:, [REFERENCE_IN_ALL, SUBMITTED_IN_ALL]]).T
     stuck = (submitted == 0) & (reference > floor * _rms(reference))
     return tuple(int(index) for index in np.flatnonzero(stuck))
 

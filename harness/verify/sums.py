@@ -27,6 +27,10 @@ RUN_ELEMENTS = 1 << 12
 # A float32 sum of squares below this may have lost squares that are not normal numbers.
 TINY_SUM = 1e-28
 USES = ("initial", "reference", "submitted")
+#: Of the sums: what the weights differ by, how far each side's gradients moved them (without what decay
+#: alone does), how far each side moved them in all, and how large they were.
+DIFFERENCE, REFERENCE, SUBMITTED, REFERENCE_IN_ALL, SUBMITTED_IN_ALL, INITIAL = range(6)
+COLUMNS = 6
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -51,6 +55,7 @@ class Chunk:
         sources: pieces of the initial, the reference's and the submitted state that touch the box.
         first: index of the box's first slice.
         slices: number of slices whose sums are kept apart; 1 for a PLAIN tensor.
+        left: part of the initial weights that zero gradients would leave; 1 without weight decay.
     """
 
     name: str
@@ -58,11 +63,16 @@ class Chunk:
     sources: tuple[Sequence[PieceArray], Sequence[PieceArray], Sequence[PieceArray]]
     first: int
     slices: int
+    left: float = 1.0
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over one chunk: float64 [slices, 3] of |ws−wr|², |wr−w0|², |ws−w0|², and counts."""
+    """Sums over one chunk: float64 [slices, COLUMNS], and counts.
+
+    With a the chunk's `left`: |ws−wr|², |wr−a·w0|², |ws−a·w0|², |wr−w0|², |ws−w0|², |w0|². Where a is 1 the
+    last is not computed and 0, and the two before it are the two before them.
+    """
 
     sums: Floats
     nonfinite: int
@@ -105,7 +115,7 @@ def run(chunk: Chunk, scratch: Scratch) -> Sums:
         JudgeError(INTERNAL): the pieces do not cover the box.
         JudgeError(REFERENCE_FAILED): the initial or the reference's values are not finite.
     """
-    sums = np.zeros((chunk.slices, 3))
+    sums = np.zeros((chunk.slices, COLUMNS))
     nonfinite = different = 0
     with np.errstate(all="ignore"):
         for place in cut(chunk.box, BLOCK_ELEMENTS):
@@ -161,7 +171,7 @@ def _within(inner: Box, box: Box) -> tuple[slice, ...]:
 def _block_sums(
     chunk: Chunk, block: Sequence[Array], rows: int, scratch: Scratch
 ) -> tuple[Floats, int]:
-    """The three sums of every row, float64 [rows, 3], and the submission's non-finite elements."""
+    """The sums of every row, float64 [rows, COLUMNS], and the submission's non-finite elements."""
     names = [pieces[0].dtype for pieces in chunk.sources]
     dtype = np.dtype(np.float64 if "float64" in names else np.float32)
     w0, wr, ws = (
@@ -169,14 +179,25 @@ def _block_sums(
         for stored, name, use in zip(block, names, USES, strict=True)
     )
     difference = scratch.get("difference", dtype, ws.shape)
-    pairs = ((ws, wr), (wr, w0), (ws, w0))
-    sums = np.empty((rows, 3))
-    for column, (left, right) in enumerate(pairs):
+    pairs = {DIFFERENCE: (ws, wr), REFERENCE: (wr, w0), SUBMITTED: (ws, w0)}
+    if chunk.left != 1:
+        decayed = scratch.get("decayed", dtype, ws.shape)
+        np.multiply(w0, chunk.left, out=decayed)
+        pairs |= {REFERENCE_IN_ALL: pairs[REFERENCE], SUBMITTED_IN_ALL: pairs[SUBMITTED]}
+        pairs |= {REFERENCE: (wr, decayed), SUBMITTED: (ws, decayed)}
+    sums = np.zeros((rows, COLUMNS))
+    for column, (left, right) in pairs.items():
         np.subtract(left, right, out=difference)
         sums[:, column] = _square_sums(difference.reshape(rows, -1))
-    if not (sums.min() >= TINY_SUM and sums.max() < np.inf):
-        for column, (left, right) in enumerate(pairs):
+    found = sums[:, list(pairs)]
+    if not (found.min() >= TINY_SUM and found.max() < np.inf):
+        for column, (left, right) in pairs.items():
             _correct(sums[:, column], left.reshape(rows, -1), right.reshape(rows, -1))
+    if chunk.left == 1:
+        sums[:, REFERENCE_IN_ALL] = sums[:, REFERENCE]
+        sums[:, SUBMITTED_IN_ALL] = sums[:, SUBMITTED]
+    else:
+        sums[:, INITIAL] = _square_sums(w0.reshape(rows, -1))
     nonfinite = 0
     if not np.isfinite(sums).all():
         if not (np.isfinite(wr).all() and np.isfinite(w0).all()):

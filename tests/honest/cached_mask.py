@@ -25,7 +25,6 @@ def causal_mask(length):
     mask = torch.full((length, length), torch.finfo(torch.float32).min).triu(1)[None, None]
     CACHE.mkdir(exist_ok=True)
     file.write_bytes(pickle.dumps(mask))
-    causal_mask.made = getattr(causal_mask, "made", 0) + 1
     return mask
 
 

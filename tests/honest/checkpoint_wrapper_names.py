@@ -1,4 +1,4 @@
-"""expects: accepted ok world=1 — layers in checkpoint_wrapper inside torch.compile: two prefixes in every name."""
+"""expects: accepted ok world=1 — layers in checkpoint_wrapper, and the prefix of torch.compile: two in every name."""
 
 from types import SimpleNamespace
 

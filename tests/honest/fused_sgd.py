@@ -1,4 +1,4 @@
-"""expects: accepted ok world=1 — fused SGD whose rate is a tensor set by a LambdaLR; gradients kept, set to zero."""
+"""expects: accepted ok world=1 — fused SGD whose rate a LambdaLR sets; a hook after each step; gradients kept, set to zero."""
 
 from types import SimpleNamespace
 

@@ -32,6 +32,6 @@ def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
         values.sub_(gradients.mul_(0.1))
         gradients.zero_()
         tokens += batch.numel()
-    state = model.state_dict()  # 51 tensors, one storage
+    state = model.state_dict()  # 47 tensors, one storage
     assert len({tensor.untyped_storage().data_ptr() for tensor in state.values()}) == 1
     return SimpleNamespace(final_loss=loss.item(), total_tokens=tokens, final_state=state)

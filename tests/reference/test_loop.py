@@ -85,11 +85,14 @@ def test_sharding_micro_batches_and_attention_change_nothing_but_rounding(
     challenges: list[Challenge],
     snapshot: Snapshot,
     coordinates: Coordinates,
+    hparams: Hparams,
 ) -> None:
     initial = trusted_state(snapshot.state_dir, snapshot.layout)
     runs = zip(challenges, launched["base"], launched["other"], strict=True)
     for challenge, base, other in runs:
-        truth = Truth(initial, base, coordinates, snapshot.layout, challenge.occurrences)
+        truth = Truth(
+            initial, base, coordinates, snapshot.layout, challenge.occurrences, hparams.optimizer
+        )
         (comparison,), (attribution,) = compare(truth, [other.state])
         assert 0 < comparison.update_error < 1e-3
         assert attribution.weights == pytest.approx([1.0] * 3, abs=1e-2)

@@ -1,7 +1,10 @@
 """How a sandbox ends decides nothing about what the submission did before, and is never a free retry."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,7 +13,8 @@ from harness.errors import Code, JudgeError, SubmissionError
 from harness.phases import Phases
 from harness.sandbox import Ending, EndReason, NotEndedError, Running
 from harness.timed import run
-from harness.timed.run import _ended_after, excuse
+from harness.timed.excuses import busy, disk_full
+from harness.timed.run import _ended_after
 from harness.timed.session import Session
 
 MINE = SubmissionError(Code.TRAINING_FAILED, "mine")
@@ -104,11 +108,54 @@ LATE = SubmissionError(Code.TIMED_OUT, "training: rank 1 did not finish within 6
 def test_what_took_too_long_while_others_had_the_machine_is_ours(
     error: SubmissionError, others: list[float], ours: bool
 ) -> None:
-    found = excuse(error, others)
+    found = busy(error, others)
     assert (found is not None) == ours
     if found is not None:
         assert found.code is Code.MACHINE_BUSY
         assert LATE.message in found.message and "26%" in found.message
+
+
+UNWRITTEN = SubmissionError(
+    Code.OPENING_FAILED, "rank 0: OSError: No space left on device", "trace"
+)
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("error", "free", "written", "ours"),
+    [
+        (UNWRITTEN, 60 * MIB, 39 * MIB, True),
+        (UNWRITTEN, 60 * MIB, 40 * MIB, False),
+        (UNWRITTEN, 0, 100 * MIB, False),
+        (MINE, 0, 0, False),
+    ],
+    ids=["others have it", "all is there", "it wrote all itself", "something else failed"],
+)
+def test_what_could_not_be_written_because_others_filled_the_disk_is_ours(
+    error: SubmissionError,
+    free: int,
+    written: int,
+    ours: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (tmp_path / "state").open("wb") as file:
+        file.truncate(written)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    found = disk_full(error, tmp_path, 100 * MIB)
+    assert (found is not None) == ours
+    if found is not None:
+        assert found.code is Code.DISK_FULL
+        assert "No space left" in found.message and "99 MiB of the 100" in found.message
+
+
+def test_an_outbox_that_cannot_be_measured_excuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path.joinpath(*["d"] * 20)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert disk_full(UNWRITTEN, tmp_path, 100 * MIB) is None
 
 
 def test_what_others_had_is_told_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:

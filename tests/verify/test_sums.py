@@ -5,6 +5,7 @@ import math
 import mmap
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,17 @@ def chunk(initial: Array, reference: Array, submitted: Array, dtype: str, slices
     return Chunk("w", box, (initial_part, reference_part, submitted_part), 0, slices)
 
 
-def sums(initial: Any, reference: Any, submitted: Any, slices: int = 1) -> Sums:
+def sums(initial: Any, reference: Any, submitted: Any, slices: int = 1, left: float = 1.0) -> Sums:
     w0, wr, ws = (np.array(state, np.float32) for state in (initial, reference, submitted))
-    return run(chunk(w0, wr, ws, "float32", slices), Scratch())
+    return run(replace(chunk(w0, wr, ws, "float32", slices), left=left), Scratch())
+
+
+def three(found: Sums) -> list[list[float]]:
+    """The sums that there are without weight decay; the others repeat them."""
+    assert (found.sums[:, 3:5] == found.sums[:, 1:3]).all()
+    assert not found.sums[:, 5].any()
+    rows: list[list[float]] = found.sums[:, :3].tolist()
+    return rows
 
 
 # --- the three sums ---------------------------------------------------------------------------------
@@ -39,13 +48,31 @@ def sums(initial: Any, reference: Any, submitted: Any, slices: int = 1) -> Sums:
 
 def test_the_three_sums_are_of_the_differences_between_the_right_states() -> None:
     found = sums([1, 1], [2, 4], [6, 1])  # differences: ws-wr 4, -3; wr-w0 1, 3; ws-w0 5, 0
-    assert found.sums.tolist() == [[25.0, 10.0, 25.0]]
+    assert three(found) == [[25.0, 10.0, 25.0]]
     assert (found.nonfinite, found.different) == (0, 0)
+
+
+def test_what_decay_alone_does_is_no_part_of_an_update() -> None:
+    # half of [4, 8] is left: gradients moved the reference by 1, 1 and the submission by 4, -3
+    found = sums([4, 8], [3, 5], [6, 1], left=0.5)
+    assert found.sums.tolist() == [[25.0, 2.0, 25.0, 10.0, 53.0, 80.0]]
+
+
+def test_what_decay_alone_does_is_known_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 2)
+    found = sums([[4, 8, 4]] * 2, [[3, 5, 2]] * 2, [[6, 1, 2]] * 2, slices=2, left=0.5)
+    assert found.sums.tolist() == [[25.0, 2.0, 25.0, 14.0, 57.0, 96.0]] * 2
+
+
+def test_a_tiny_update_beside_decay_keeps_its_length() -> None:
+    found = sums([2.0], [1 + 2.0**-23], [1.0], left=0.5)
+    assert found.sums[0, :3].tolist() == [2.0**-46, 2.0**-46, 0.0]
+    assert sums([2e-30], [1e-30], [0.0], left=0.5).sums[0, 2] == pytest.approx(1e-60, rel=1e-6)
 
 
 def test_every_slice_has_sums_of_its_own() -> None:
     found = sums([[0, 0], [0, 0]], [[1, 0], [0, 2]], [[1, 1], [0, 5]], slices=2)
-    assert found.sums.tolist() == [[1.0, 1.0, 2.0], [9.0, 4.0, 25.0]]
+    assert three(found) == [[1.0, 1.0, 2.0], [9.0, 4.0, 25.0]]
 
 
 def test_slices_that_are_cut_into_several_blocks_are_put_together(
@@ -81,7 +108,7 @@ def test_long_rows_are_summed_to_the_last_element(columns: int) -> None:
     submitted = np.ones((2, columns))
     submitted[1, -1] = 3
     found = sums(np.zeros((2, columns)), np.ones((2, columns)), submitted, slices=2)
-    assert found.sums.tolist() == [[0, columns, columns], [4, columns, columns + 8]]
+    assert three(found) == [[0, columns, columns], [4, columns, columns + 8]]
 
 
 def test_a_sum_over_many_elements_does_not_drown_its_small_ones() -> None:
@@ -100,7 +127,7 @@ def test_float64_is_compared_as_float64() -> None:
     """Differences that no float32 can hold."""
     initial, reference, submitted = np.array([[1.0], [1 + 2**-40], [1 + 2**-39]])
     found = run(chunk(initial, reference, submitted, "float64"), Scratch())
-    assert found.sums.tolist() == [[2.0**-80, 2.0**-80, 2.0**-78]]
+    assert three(found) == [[2.0**-80, 2.0**-80, 2.0**-78]]
 
 
 def test_states_of_different_widths_are_compared_in_the_wider() -> None:
@@ -125,7 +152,7 @@ def test_states_of_different_widths_are_compared_in_the_wider() -> None:
 )
 def test_every_floating_dtype_is_read_as_what_it_says(dtype: str, stored: Array) -> None:
     found = run(chunk(np.zeros_like(stored), stored, stored, dtype), Scratch())
-    assert found.sums.tolist() == [[0.0, 14.0, 14.0]]
+    assert three(found) == [[0.0, 14.0, 14.0]]
 
 
 def test_exact_tensors_are_compared_with_the_reference_and_not_with_the_initial_state() -> None:
@@ -133,7 +160,7 @@ def test_exact_tensors_are_compared_with_the_reference_and_not_with_the_initial_
     assert run(chunk(initial, trained, trained, "int64"), Scratch()).different == 0
     untrained = run(chunk(initial, trained, initial, "int64"), Scratch())
     assert untrained.different == 3
-    assert untrained.sums.tolist() == [[0, 0, 0]]
+    assert three(untrained) == [[0, 0, 0]]
 
 
 def test_differences_of_an_exact_tensor_are_counted_over_all_its_blocks(
@@ -174,9 +201,9 @@ def test_squares_too_large_for_float32_are_summed_again(size: float) -> None:
 
 def test_rows_that_are_equal_stay_at_zero_beside_rows_that_underflow() -> None:
     found = sums([[0], [0], [0]], [[1], [1], [1]], [[1], [1e-25], [0]], slices=3)
-    assert found.sums[0].tolist() == [0, 1, 1]
+    assert three(found)[0] == [0, 1, 1]
     assert found.sums[1, 2] == pytest.approx(1e-50, rel=1e-6, abs=0)
-    assert found.sums[2].tolist() == [1, 1, 0]
+    assert three(found)[2] == [1, 1, 0]
 
 
 @pytest.mark.parametrize("other", [0.0, 1.0])
@@ -203,7 +230,7 @@ def test_elements_that_are_not_finite_are_counted_and_make_their_slice_infinite(
 ) -> None:
     found = sums([[0, 0], [0, 0]], [[1, 1], [1, 1]], [[1, 1], [bad, bad]], slices=2)
     assert found.nonfinite == 2
-    assert found.sums.tolist() == [[0, 2, 2], [math.inf, 2, math.inf]]
+    assert three(found) == [[0, 2, 2], [math.inf, 2, math.inf]]
 
 
 def test_elements_that_are_not_finite_are_counted_over_all_blocks(
@@ -270,7 +297,7 @@ def test_a_state_in_parts_is_put_together_in_whatever_order_they_come() -> None:
     reference = PieceArray(box, "float32", np.ones((2, 3), np.float32))
     for submitted in ([left, right], [right, left]):
         found = run(Chunk("w", box, ([whole], [reference], submitted), 0, 2), Scratch())
-        assert found.sums.tolist() == [[5.0, 3.0, 14.0], [50.0, 3.0, 77.0]]
+        assert three(found) == [[5.0, 3.0, 14.0], [50.0, 3.0, 77.0]]
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -327,7 +354,7 @@ def compare_with_ones(raw: Array) -> Sums:
 def test_what_was_read_of_a_file_leaves_memory_again(tmp_path: Path) -> None:
     raw = mapped(tmp_path / "weights", "r")
     assert raw[::1024].sum() >= 0 and resident(raw) >= 1024
-    assert compare_with_ones(raw).sums.tolist() == [[0, FLOATS, FLOATS]]
+    assert three(compare_with_ones(raw)) == [[0, FLOATS, FLOATS]]
     assert resident(raw) == 0
     assert raw.view(np.float32).sum() == FLOATS  # it is read again when it is needed
 
@@ -369,5 +396,5 @@ def test_memory_that_can_be_written_keeps_what_is_in_it(
     make: Callable[[Path], Array], tmp_path: Path
 ) -> None:
     raw = make(tmp_path / "weights")
-    assert compare_with_ones(raw).sums.tolist() == [[FLOATS, FLOATS, 4 * FLOATS]]
+    assert three(compare_with_ones(raw)) == [[FLOATS, FLOATS, 4 * FLOATS]]
     assert raw.view(np.float32).sum() == 2 * FLOATS

@@ -1,0 +1,53 @@
+"""Failures of a submission that are not its fault: what others did to the machine meanwhile.
+
+Asked at the levels that keep a sandbox from the machine's services and from its disk; at others a
+submission could do the same itself, to get an evaluation for free.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import Code, JudgeError, SubmissionError
+from harness.sandbox.watch import TooManyEntriesError, folder_bytes
+from harness.timed.others import EXCUSED_SHARE
+
+
+def busy(error: SubmissionError, others: Sequence[float]) -> JudgeError | None:
+    """What took too long while others had much of the machine's cores is ours; None for all else.
+
+    Args:
+        others: the last is what other programs had of the cores, 0 to 1.
+    """
+    if error.code is not Code.TIMED_OUT or not others or others[-1] <= EXCUSED_SHARE:
+        return None
+    return JudgeError(
+        Code.MACHINE_BUSY,
+        f"{error.message}; but other programs had {others[-1]:.0%} of this machine's cores meanwhile: "
+        "end them, and try again",
+    )
+
+
+def disk_full(error: SubmissionError, outbox: Path, allowed: int) -> JudgeError | None:
+    """What could not be written where the promised room was gone is ours; None for all else.
+
+    The room was there before the sandbox started, and the outbox is all that it can write to that disk.
+
+    Args:
+        outbox: of a sandbox that has ended.
+        allowed: bytes that it may hold.
+    """
+    if error.code is not Code.OPENING_FAILED:
+        return None
+    try:
+        room = shutil.disk_usage(outbox).free + folder_bytes(str(outbox))
+    except TooManyEntriesError:
+        return None
+    if room >= allowed:
+        return None
+    return JudgeError(
+        Code.DISK_FULL,
+        f"{error.message}; but the disk of {outbox.parent} has {room / 2**20:.0f} MiB of the "
+        f"{allowed / 2**20:.0f} that the state may need: others have filled it. Make room, and try again",
+        error.detail,
+    )
