@@ -1,5 +1,6 @@
 """What `validator` and `local_test/` share: find the benchmark, its snapshot and a sandbox, then judge."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.benchmark.hparams import EmbeddedModel, LoadedHparams, load_hparams
@@ -78,6 +79,42 @@ def describe_sandbox(sandbox: Sandbox) -> str:
     return sandbox.level if image is None else f"{sandbox.level}, image {image.name}"
 
 
+def measure_power(
+    hparams: Path | None,
+    snapshot: Path | None,
+    sandbox: str,
+    image: str | None,
+    families: Sequence[str],
+    runs: int,
+    output: Path | None,
+) -> None:
+    """`validator power` as a function; prints the table.
+
+    Args:
+        families: of cheats; none: all.
+        output: JSON file that gets what was measured.
+
+    Raises InputError, JudgeError.
+    """
+    from harness import power
+    from harness.reference.cheats import FAMILIES
+
+    wanted = [family for family in FAMILIES if not families or family in families]
+    if unknown := sorted(set(families) - set(FAMILIES)):
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"there is no family {', '.join(unknown)}; known: {', '.join(FAMILIES)}",
+        )
+    loaded = load_hparams(hparams)
+    with ProgressDisplay() as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        opened = ready_snapshot(loaded, snapshot, progress)
+        found = power.measure(loaded, opened, chosen, wanted, runs, progress.line)
+    print(power.table(found))
+    if output is not None:
+        output.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def calibrate_benchmark(
     hparams: Path | None,
     snapshot: Path | None,
@@ -87,8 +124,13 @@ def calibrate_benchmark(
     multiple: float,
     *,
     write: bool,
+    only: str = "",
+    add: bool = False,
 ) -> None:
     """`validator calibrate` as a function; prints the evidence.
+
+    Args:
+        only, add: as for `calibrate.calibrate`.
 
     Raises InputError, JudgeError.
     """
@@ -102,7 +144,7 @@ def calibrate_benchmark(
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         opened = ready_snapshot(loaded, snapshot, progress)
         tolerances, calibration = calibrate.calibrate(
-            loaded, opened, chosen, runs, multiple, progress.line
+            loaded, opened, chosen, runs, multiple, progress.line, only=only, add=add
         )
     Console().print(calibration_table(tolerances, calibration))
     if write:

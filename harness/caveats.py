@@ -22,6 +22,8 @@ def caveats(
         found.append(
             "the benchmark changed since it was calibrated: run `validator calibrate` again"
         )
+    elif hparams.verify.token_loss_share and hparams.verify.tolerances.token_loss_shift is None:
+        found.append("calibrated before tokens' losses were compared: they are not judged")
     if level is Level.NONE:
         found.append("no isolation: the train file ran as the judge's user; not for a leaderboard")
     if level in (Level.USER, Level.NONE):

@@ -21,7 +21,7 @@ from harness.kept import write_kept
 from harness.opening.files import check_files
 from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
-from harness.protocol.text import printable
+from harness.protocol.text import one_line, printable
 from harness.reference.launch import check_rows, default_variant
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
@@ -90,7 +90,8 @@ def evaluate(
     except OSError as error:
         failed_machine = JudgeError(
             Code.INTERNAL,
-            f"this machine failed ({error.strerror or error}); is its disk full?",
+            # Copying a folder fails with an error for each file.
+            f"this machine failed ({error.strerror or one_line(str(error))}); is its disk full?",
             traceback.format_exc(),
         )
         return partial.failed(Verdict.ERROR, failed_machine)

@@ -15,7 +15,7 @@ from harness.phases import OnProgress
 from harness.reference.launch import read_reference
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
-from harness.verification import judge_runs, open_committed
+from harness.verification import judge_runs, open_committed, together
 
 OF_THE_FILES: Final = (Code.OUTBOX_INVALID, Code.COMMITMENT_BROKEN)
 
@@ -77,7 +77,7 @@ def _judge(
     while len(runs) < len(timed_runs):
         progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
         runs.append(next(judged))
-    return runs
+    return together(runs, hparams)
 
 
 def _result(

@@ -203,26 +203,31 @@ METRIC_HEADS = {
     "norm_ratio": "norm",
     "tensor_norm_ratio": "t. norm",
     "step_weight": "step",
+    "token_loss_shift": "token",
+    "token_group_shift": "group",
 }
 
 
 def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> Table:
     """Noise of every honest variant, and the tolerances that follow."""
-    runs = calibration.variants[0].runs
-    table = Table(
-        title=f"worst of {runs} honest runs of each variant", title_justify="left", box=None
-    )
+    table = Table(title="worst of the honest runs of each variant", title_justify="left", box=None)
     table.add_column("variant")
-    for head in METRIC_HEADS.values():
+    table.add_column("runs", justify="right")
+    heads = {
+        name: head for name, head in METRIC_HEADS.items() if getattr(tolerances, name) is not None
+    }
+    for head in heads.values():
         table.add_column(head, justify="right")
     for variant in calibration.variants:
         label = variant.name if variant.counted else f"{variant.name} (not counted)"
-        table.add_row(label, *(f"{variant.worst[name]:.0e}" for name in METRIC_HEADS))
+        worst = (f"{variant.worst[name]:.0e}" if name in variant.worst else "" for name in heads)
+        table.add_row(label, str(variant.runs), *worst)
     table.add_row(
         f"tolerance: {calibration.multiple:g} x worst, or floor*",
+        str(calibration.runs),
         *(
             f"{getattr(tolerances, name):.2g}{'*' if name in calibration.floors else ''}"
-            for name in METRIC_HEADS
+            for name in heads
         ),
         style="bold",
     )

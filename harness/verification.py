@@ -9,6 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import AdamW, Hparams, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError, SubmissionError
@@ -17,7 +21,7 @@ from harness.opening.plan import assemble
 from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import quoted
-from harness.reference.launch import ReferenceRun, default_variant, run_reference
+from harness.reference.launch import Asked, ReferenceRun, default_variant, run_reference
 from harness.result import Metric, RunResult
 from harness.submission.strategy import Strategy
 from harness.tensors.boxes import State, TensorSpec
@@ -27,13 +31,17 @@ from harness.timed.workspace import Workspace
 from harness.verify.attribution import (
     Attribution,
     Coordinates,
+    Indices,
     attribute,
     draw_coordinates,
     gather,
 )
 from harness.verify.checks import RunEvidence, judge_run, measure_run
-from harness.verify.compare import Counts, StateComparison, compare_states
+from harness.verify.compare import StateComparison, compare_states
 from harness.verify.decay import decay_path, without_decay
+from harness.verify.metrics import judged_metrics
+from harness.verify.together import judge_together
+from harness.verify.token_losses import Sample, TokenShift, token_shift
 
 THREADS = 2
 SEED_BITS = 64
@@ -48,7 +56,7 @@ class Truth:
         reference: what the trusted loop made of the same challenge.
         coordinates: those that the reference recorded.
         layout: of every tensor of the state.
-        occurrences: int64 [tokens], how often each token was trained on.
+        challenge: what was trained on.
         optimizer: of the benchmark; what its weight decay does alone is no part of an update.
     """
 
@@ -56,7 +64,7 @@ class Truth:
     reference: ReferenceRun
     coordinates: Coordinates
     layout: Mapping[str, TensorSpec]
-    occurrences: Counts
+    challenge: Challenge
     optimizer: Sgd | AdamW
 
 
@@ -69,7 +77,13 @@ def compare(
     left = float(path[-1])
     comparisons = [
         compare_states(
-            truth.initial, reference.state, state, truth.layout, THREADS, truth.occurrences, left
+            truth.initial,
+            reference.state,
+            state,
+            truth.layout,
+            THREADS,
+            truth.challenge.occurrences,
+            left,
         )
         for state in states
     ]
@@ -79,6 +93,40 @@ def compare(
         for state in states
     ]
     return comparisons, attributions
+
+
+def compare_tokens(truth: Truth, losses: Sequence[npt.NDArray[np.float32]]) -> list[TokenShift]:
+    """Compare losses of the sampled tokens with the reference's; none where none were sampled.
+
+    Args:
+        losses: float32 [R, T], one for each version of a final state.
+    """
+    sampled = truth.reference.token_losses
+    if sampled is None:
+        return []
+    steps, batch, length = truth.challenge.tokens.shape
+    targets = truth.challenge.tokens[:, :, 1:]
+    sample = Sample(
+        targets=targets.reshape(steps * batch, length - 1)[sampled.rows].astype(np.int64),
+        rows=sampled.rows % batch,
+        steps=sampled.rows // batch,
+        global_batch=batch,
+        occurrences=np.bincount(targets.ravel()),
+    )
+    return [token_shift(sample, sampled.reference, each) for each in losses]
+
+
+def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
+    """Of each run the rows whose tokens' losses are compared, int64, which no submission can know."""
+    share = hparams.verify.token_loss_share
+    if not share:
+        return []
+    generator = np.random.default_rng(secrets.randbits(SEED_BITS))
+    served = [run.steps * hparams.global_batch for run in runs]
+    return [
+        np.sort(generator.choice(rows, max(1, round(share * rows)), replace=False))
+        for rows in served
+    ]
 
 
 def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Coordinates:
@@ -111,18 +159,31 @@ def verify(
         setup.sandbox,
         setup.device,
         workspace.reference,
+        Asked(secret_rows([timed.challenge for timed in timed_runs], hparams), opened),
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
-    return list(
-        judge_runs(
-            timed_runs,
-            opened,
-            (coordinates, references),
-            setup.snapshot,
-            hparams,
-            setup.submission.strategy,
-        )
+    judged = judge_runs(
+        timed_runs,
+        opened,
+        (coordinates, references),
+        setup.snapshot,
+        hparams,
+        setup.submission.strategy,
     )
+    return together(list(judged), hparams)
+
+
+def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
+    """The runs with what they say together, as a finding of the one that is nearest to the reference."""
+    errors = [
+        metric.measured for run in runs for metric in run.metrics if metric.name == "update_error"
+    ]
+    finding = judge_together(errors, hparams.strict_update_error)
+    if finding is None:
+        return runs
+    best = errors.index(min(errors))
+    nearest = runs[best].model_copy(update={"findings": (*runs[best].findings, finding)})
+    return [*runs[:best], nearest, *runs[best + 1 :]]
 
 
 def judge_runs(
@@ -149,8 +210,9 @@ def judge_runs(
     layout = snapshot.layout
     initial = trusted_state(snapshot.state_dir, layout)
     for run, timed in enumerate(timed_runs):
-        occurrences = timed.challenge.occurrences
-        truth = Truth(initial, references[run], coordinates, layout, occurrences, hparams.optimizer)
+        truth = Truth(
+            initial, references[run], coordinates, layout, timed.challenge, hparams.optimizer
+        )
         yield judge(run, timed, opened[run], truth, hparams, strategy)
 
 
@@ -220,6 +282,8 @@ def judge(
     Raises JudgeError: the reference's weights are not finite, or the clock stood still.
     """
     comparisons, attributions = compare(truth, states)
+    sampled = truth.reference.token_losses
+    shifts = [] if sampled is None else compare_tokens(truth, sampled.submitted)
     evidence = RunEvidence(
         claims=timed.claims,
         strategy=strategy,
@@ -228,9 +292,10 @@ def judge(
         steps=timed.challenge.steps,
         comparisons=comparisons,
         attributions=attributions,
+        shifts=shifts,
     )
     tolerances = hparams.verify.tolerances
-    measured = measure_run(evidence)
+    measured = measure_run(evidence).model_dump()
     if timed.seconds <= 0:
         raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
     tokens = timed.challenge.token_count
@@ -247,8 +312,9 @@ def judge(
         reference_loss=float(truth.reference.losses[-1].mean()),
         step_weights=attributions[0].weights,
         metrics=tuple(
-            Metric(name=name, measured=value, allowed=getattr(tolerances, name))
-            for name, value in measured
+            Metric(name=name, measured=measured[name], allowed=allowed)
+            for name, allowed in judged_metrics(tolerances).items()
+            if measured[name] is not None
         ),
         findings=tuple(judge_run(evidence, tolerances)),
     )

@@ -13,17 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import machine
 from harness.api import ready_snapshot
-from harness.benchmark.challenge import draw
 from harness.benchmark.hparams import LoadedHparams, load
-from harness.calibrate import noise, variants
-from harness.reference.launch import default_variant, run_reference
+from harness.calibrate import variants
+from harness.lab import Lab
+from harness.reference.launch import default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
-from harness.tensors.stored import trusted_state
-from harness.timed.workspace import Workspace
-from harness.verification import Truth, secret_coordinates
 from harness.verify.metrics import RunMetrics
 
 RUNS_PER_LAUNCH = 20
@@ -35,40 +31,17 @@ FLIP = 1e-5
 def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
     """Metrics of `runs` honest runs on fresh challenges."""
     hparams = loaded.hparams
-    device = machine.pick_device(hparams.world.device, hparams.world.size)
     base = default_variant(hparams, hparams.world.size)
     honest = next(v.variant for v in variants(base, hparams.global_batch) if v.name == VARIANT)
     found: list[RunMetrics] = []
     with ProgressDisplay() as progress:
         snapshot = ready_snapshot(loaded, None, progress)
-        initial = trusted_state(snapshot.state_dir, snapshot.layout)
-        coordinates = secret_coordinates(snapshot.layout, hparams)
         sandbox = choose("auto")
         while len(found) < runs:
             count = min(RUNS_PER_LAUNCH, runs - len(found))
-            challenges = [draw(snapshot.tokens(), hparams) for _ in range(count)]
-            with Workspace() as workspace:
-                truths, others = (
-                    run_reference(
-                        hparams, snapshot, challenges, coordinates, variant, sandbox, device,
-                        workspace.root / name,
-                    )
-                    for name, variant in (("reference", base), ("honest", honest))
-                )  # fmt: skip
-                found += [
-                    noise(
-                        Truth(
-                            initial,
-                            truth,
-                            coordinates,
-                            snapshot.layout,
-                            challenge.occurrences,
-                            hparams.optimizer,
-                        ),
-                        other,
-                    )
-                    for challenge, truth, other in zip(challenges, truths, others, strict=True)
-                ]
+            with Lab.opened(hparams, snapshot, sandbox, count) as lab:
+                measured = lab.measure(lab.run("reference", base), lab.run("honest", honest))
+            found += [each.metrics for each in measured]
             progress.line(f"{len(found)} of {runs}")
     return found
 
@@ -87,6 +60,8 @@ def main() -> None:
     for name in RunMetrics.model_fields:
         values = [getattr(one, name) for one in metrics]
         allowed = getattr(tolerances, name)
+        if allowed is None or None in values:
+            continue
         over = {i for i, value in enumerate(values) if not value <= allowed}
         rejected |= over
         worst = max(values, key=lambda v: math.inf if math.isnan(v) else v)

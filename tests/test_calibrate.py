@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.benchmark.hparams import CalibrationVariant, LoadedHparams, Tolerances, load
-from harness.calibrate import CEILINGS, FLOORS, conclude, variants, write
+from harness.calibrate import CEILINGS, FLOORS, TIES, conclude, pooled, variants, write
 from harness.errors import Code, InputError
 from harness.reference.launch import Variant
 
@@ -60,9 +60,71 @@ def test_a_tolerance_is_the_multiple_of_the_worst_counted_noise_rounded_up(
 def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
     loaded: LoadedHparams,
 ) -> None:
-    tolerances, calibration = conclude(loaded, [measured(0.0)], 10.0, "cpu")
+    tolerances, calibration = conclude(loaded, [measured(0.0)], 3.0, "cpu")
     assert tolerances == FLOORS
     assert set(calibration.floors) == set(NAMES)
+
+
+def test_what_is_in_standard_errors_is_left_behind_by_a_number_of_them(
+    loaded: LoadedHparams,
+) -> None:
+    tolerances, _ = conclude(loaded, [measured(1e-9, token_group_shift=4.0)], 3.0, "cpu")
+    assert tolerances.token_group_shift == 7.0
+
+
+def test_what_is_added_keeps_the_worst_of_both_over_the_runs_of_both(loaded: LoadedHparams) -> None:
+    old = CalibrationVariant(
+        name="variant", runs=6, counted=True, worst={"loss": 0.2, "update_error": 1e-3}
+    )
+    other = CalibrationVariant(name="other", runs=6, counted=True, worst={"loss": 0.1})
+    new = CalibrationVariant(
+        name="variant",
+        runs=4,
+        counted=True,
+        worst={"loss": 0.1, "update_error": 2e-3, "token_loss_shift": 0.5},
+    )
+    both = pooled([old, other], [new])
+    assert [(each.name, each.runs) for each in both] == [("variant", 10), ("other", 6)]
+    assert both[0].worst == {"loss": 0.2, "update_error": 2e-3, "token_loss_shift": 0.5}
+    assert both[1] == other
+    assert pooled([other], [new])[1] == new
+    tolerances, calibration = conclude(loaded, [*both, measured(1e-9)], 3.0, "cpu")
+    assert (tolerances.loss, tolerances.token_loss_shift) == (0.61, 1.5)
+    assert calibration.runs == 20
+
+
+def test_the_strict_bound_leaves_out_the_variant_that_forces_ties(loaded: LoadedHparams) -> None:
+    honest = measured(1e-9, update_error=1e-4)
+    ties = measured(1e-9, update_error=5e-3).model_copy(update={"name": TIES})
+    assert conclude(loaded, [honest, ties], 3.0, "cpu")[1].strict_update_error == 3e-4
+    close = measured(1e-9, update_error=1e-6)
+    assert conclude(loaded, [close, ties], 3.0, "cpu")[1].strict_update_error == 1e-4  # the floor
+    assert conclude(loaded, [honest], 3.0, "cpu")[1].strict_update_error is None, (
+        "bfloat16 forces none"
+    )
+
+
+def test_the_strict_bound_is_of_the_benchmark_that_was_calibrated(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    ties = measured(1e-9).model_copy(update={"name": TIES})
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-9), ties], 3.0, "cpu"))
+    assert load(copy).hparams.strict_update_error == 1e-4
+    raw = json.loads(copy.read_bytes())
+    raw["steps"]["max"] += 1
+    copy.write_text(json.dumps(raw))
+    assert load(copy).hparams.strict_update_error is None
+
+
+def test_what_was_not_measured_has_no_tolerance(loaded: LoadedHparams) -> None:
+    """A benchmark that compares no tokens' losses."""
+    known = {name: 1e-3 for name in NAMES if not name.startswith("token_")}
+    variant = CalibrationVariant(name="variant", runs=4, counted=True, worst=known)
+    tolerances, calibration = conclude(loaded, [variant], 3.0, "cpu")
+    assert tolerances.token_loss_shift is None and tolerances.token_group_shift is None
+    assert "token_loss_shift" not in calibration.floors
 
 
 @pytest.mark.parametrize("name", list(CEILINGS))

@@ -65,6 +65,18 @@ def test_one_of_each_family_is_accepted(judge: Judge, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.family
+def test_an_approximation_within_every_tolerance_is_found_by_two_runs_together(
+    judge: Judge,
+) -> None:
+    file = ROOT / "tests" / "submissions" / "approximations" / "rounded_gradients.py"
+    result = judge(file, load(profile_file("")), 1, runs=2)
+    assert result.verdict is Verdict.REJECTED, explain(result)
+    found = [f.check for run in result.runs for f in run.findings if f.severity is Severity.REJECTS]
+    assert found == ["strict_update_error"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("name", list(WORLDS))
 def test_a_strategy_is_accepted_in_every_regime(judge: Judge, name: str, regime: str) -> None:

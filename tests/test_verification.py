@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams
-from harness.errors import Code, InputError, SubmissionError
+from harness.conclusion import conclude
+from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.reference.launch import check_rows, default_variant
+from harness.result import Metric, RunResult
 from harness.timed.run import opened_folder
 from harness.timed.workspace import Workspace
-from harness.verification import check_names
+from harness.verification import check_names, together
 
 # Of a timed, only how many ranks had something to open matters here.
 TRIALS: Any = [SimpleNamespace(plan=SimpleNamespace(orders=((), ())))]
@@ -40,6 +42,29 @@ def test_nothing_else_may_lie_in_the_outbox(workspace: Workspace, name: str) -> 
     assert caught.value.code is Code.OUTBOX_INVALID
     assert caught.value.message.isprintable()
     assert caught.value.message.isascii()
+
+
+def run_of(number: int, update_error: float) -> RunResult:
+    return RunResult(
+        run=number, challenge_seed="", steps=1, tokens=1, seconds=1, tokens_per_second=1,
+        reported_losses=(), reference_loss=None, step_weights=(), findings=(),
+        metrics=(
+            Metric(name="loss", measured=9.0, allowed=10.0),
+            Metric(name="update_error", measured=update_error, allowed=0.1),
+        ),
+    )  # fmt: skip
+
+
+def test_what_runs_say_together_is_said_of_the_best(loaded: LoadedHparams) -> None:
+    hparams = loaded.hparams
+    assert hparams.strict_update_error == 1e-4
+    near, far = run_of(0, 1e-6), run_of(1, 0.01)
+    assert together([near, far], hparams) == [near, far]
+    runs = together([run_of(0, 0.02), run_of(1, 0.01), run_of(2, 0.03)], hparams)
+    assert [len(run.findings) for run in runs] == [0, 1, 0]
+    verdict, code, message = conclude(runs)
+    assert (verdict, code) == (Verdict.REJECTED, Code.UPDATE_MISMATCH)
+    assert message.startswith("run 2: none of the 3 runs agrees")
 
 
 def test_a_world_that_the_reference_cannot_use_is_said_before_the_work(

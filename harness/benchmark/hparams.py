@@ -154,14 +154,27 @@ class Tolerances(Section):
     """Largest accepted value of every metric (`harness/verify` defines them). Dimensionless but loss."""
 
     loss: float = Field(gt=0, description="|loss − reference|, nats per token")
-    update_error: float = Field(gt=0, description="‖ws−wr‖ / ‖wr−w0‖, all parameters")
+    update_error: float = Field(
+        gt=0,
+        description="‖ws−wr‖ / ‖wr−a·w0‖, all parameters; a is what weight decay alone leaves",
+    )
     tensor_update_error: float = Field(gt=0, description="the same, worst tensor")
     slice_update_error: float = Field(
         gt=0, description="the same, worst expert or input-embedding row"
     )
-    norm_ratio: float = Field(gt=0, description="|‖ws−w0‖ / ‖wr−w0‖ − 1|, all parameters")
+    norm_ratio: float = Field(gt=0, description="|‖ws−a·w0‖ / ‖wr−a·w0‖ − 1|, all parameters")
     tensor_norm_ratio: float = Field(gt=0, description="the same, worst tensor")
     step_weight: float = Field(gt=0, description="largest |weight of a step − 1|")
+    token_loss_shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="median of |loss − reference's| over tokens, nats; null: not judged",
+    )
+    token_group_shift: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest |z| of a group of tokens against the rest; null: not judged",
+    )
 
 
 class CalibrationVariant(Section):
@@ -185,6 +198,12 @@ class Calibration(Section):
     floors: dict[str, float] = Field(
         default_factory=dict, description="metrics whose tolerance is a stated floor instead"
     )
+    strict_update_error: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the runs of an evaluation at least one has to have a smaller update error; null: "
+        "not judged",
+    )
     variants: tuple[CalibrationVariant, ...]
     benchmark_sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$", description="of the fields that shape the noise, when measured"
@@ -194,6 +213,13 @@ class Calibration(Section):
 class Verify(Section):
     tolerances: Tolerances
     attribution_samples: int = Field(default=100_000, ge=100, le=10_000_000)
+    token_loss_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="part of the served rows, drawn in secret, whose tokens' losses under the final "
+        "weights are compared; 0: none",
+    )
     calibration: Calibration | None = Field(
         default=None, description="null: tolerances are guesses, and every result says so"
     )
@@ -285,6 +311,12 @@ class Hparams(Section):
             },
         )  # fmt: skip
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def strict_update_error(self) -> float | None:
+        """Which update error one run of an evaluation has to stay below; None: not judged."""
+        calibration = self.verify.calibration
+        return calibration.strict_update_error if calibration and self.calibrated else None
 
     @property
     def calibrated(self) -> bool:

@@ -1,5 +1,6 @@
-"""Commands about a benchmark: `preload`, `calibrate` and `flops`."""
+"""Commands about a benchmark: `preload`, `calibrate`, `power` and `flops`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,9 +9,10 @@ from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make `preload`, `calibrate` and `flops` commands of `app`."""
+    """Make `preload`, `calibrate`, `power` and `flops` commands of `app`."""
     app.command()(preload)
     app.command()(calibrate)
+    app.command()(power)
     app.command()(flops)
 
 
@@ -42,16 +44,46 @@ def calibrate(
     ] = 3.0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
+    only: Annotated[str, typer.Option(help="Variants whose names contain this.")] = "",
+    add: Annotated[
+        bool, typer.Option("--add", help="To what was measured of this benchmark before.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
     snapshot: SnapshotOption = None,
 ) -> None:
     """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
 
     [dim]validator calibrate --runs 8[/dim]
+
+    [dim]validator calibrate --add --only "near ties" --runs 20[/dim]
     """
     from harness.api import calibrate_benchmark
 
-    calibrate_benchmark(hparams, snapshot, sandbox, image, runs, multiple, write=not dry_run)
+    if only and not add:
+        raise typer.BadParameter("--only needs --add: tolerances rest on all variants")
+    calibrate_benchmark(
+        hparams, snapshot, sandbox, image, runs, multiple, write=not dry_run, only=only, add=add
+    )
+
+
+def power(
+    hparams: HparamsOption = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Of cheats; may be repeated. Default: all.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=1000, help="Challenges for each cheat.")] = 4,
+    json: Annotated[Path | None, typer.Option(help="File that gets what was measured.")] = None,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    image: ImageOption = None,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Measure what can be left out unseen: graded cheats, and how often each is found.
+
+    [dim]validator power --family last_positions --runs 8[/dim]
+    """
+    from harness.api import measure_power
+
+    measure_power(hparams, snapshot, sandbox, image, family or [], runs, json)
 
 
 def flops(

@@ -69,7 +69,13 @@ def read_opened(
                 rank, f"{quoted(entry.name)} is {entry.dtype}, committed as {piece.dtype}"
             )
         found[index] = StoredPiece(
-            entry.name, piece.tensor_shape, Box(entry.offset, entry.shape), entry.dtype, entry.data
+            name=entry.name,
+            tensor_shape=piece.tensor_shape,
+            box=Box(entry.offset, entry.shape),
+            dtype=entry.dtype,
+            data=entry.data,
+            file=str(folder / entry.file),
+            start=entry.start,
         )
     missing = [quoted(commitment.pieces[index].name) for index in indices if index not in found]
     if missing:

@@ -1,7 +1,8 @@
 """Runs the trusted reference in a sandbox of its own and reads what it leaves.
 
-The sandbox holds nothing of a submission, and its folder is made after the submission's processes are
-gone. What goes wrong here is never the submission's fault.
+Its folder is made after the submission's processes are gone. Of a submission the sandbox holds numbers
+alone, where tokens' losses are asked for: the opened states, to read. What goes wrong here is never the
+submission's fault.
 """
 
 import selectors
@@ -23,16 +24,21 @@ from harness.files import make_readable, make_readable_folder
 from harness.machine import Device, threads_per_rank
 from harness.paths import REFERENCE_LOOP
 from harness.records import Record
+from harness.reference.cheats import Cheat
 from harness.sandbox import EndReason, Job, Sandbox, code_folder, torchrun_argv
 from harness.tensors.boxes import State
 from harness.tensors.stored import trusted_state
-from harness.verify.attribution import Coordinates
+from harness.verify.attribution import Coordinates, Indices
 
 TASK = "task.json"
 COORDINATES = "coordinates.safetensors"
 FINISHED = "finished"
 STATE = "state"
 RECORD = "record.safetensors"
+TOKEN_ROWS = "token_rows.safetensors"
+TOKEN_LOSSES = "token_losses.safetensors"
+# In TOKEN_LOSSES: the reference's own, and the versions of the submitted state by number.
+REFERENCE, SUBMITTED = "reference", "submitted"
 LOG_TAIL = 4_000
 
 
@@ -41,6 +47,7 @@ class Variant(Record):
 
     Attributes:
         near_ties: relative size of the noise that decides the router's near ties; 0 is none.
+        cheat: work that is left out, for `validator power`; then the run is not honest at all.
     """
 
     world_size: int
@@ -49,6 +56,7 @@ class Variant(Record):
     attention: str | None = None
     experts: str | None = None
     near_ties: float = 0.0
+    cheat: Cheat | None = None
 
 
 class ReferenceTask(Record):
@@ -59,6 +67,8 @@ class ReferenceTask(Record):
         challenges: challenge files, one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
+        token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
+        submitted: for each run a WeightFile of each version of the submitted state.
     """
 
     model_dir: Path
@@ -69,6 +79,59 @@ class ReferenceTask(Record):
     param_dtype: Literal["float32", "bfloat16"]
     optimizer: Optimizer
     variant: Variant
+    token_rows: Path | None = None
+    submitted: tuple[tuple[Path, ...], ...] = ()
+
+
+class WeightPiece(Record):
+    """A box of one tensor of a state, in a file that the reference's ranks can read.
+
+    Attributes:
+        file, start, size: where its bytes lie.
+        dtype: torch's name.
+    """
+
+    name: str
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path
+    start: int
+    size: int
+
+
+class WeightFile(Record):
+    """A whole state."""
+
+    pieces: tuple[WeightPiece, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose losses of which tokens the reference has to compute.
+
+    Attributes:
+        rows: for each run int64 [R], the rows of all steps counted through.
+        states: for each run the versions of the submitted state; may be empty for all runs.
+    """
+
+    rows: Sequence[Indices]
+    states: Sequence[Sequence[State]] = ()
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Losses of sampled tokens, in float32, nats.
+
+    Attributes:
+        rows: int64 [R], the rows of all steps counted through.
+        reference: float32 [R, T], under the reference's final weights.
+        submitted: float32 [R, T], one for each version of the submitted state.
+    """
+
+    rows: Indices
+    reference: npt.NDArray[np.float32]
+    submitted: tuple[npt.NDArray[np.float32], ...]
 
 
 @dataclass(frozen=True)
@@ -80,12 +143,14 @@ class ReferenceRun:
         losses: float32 [steps, global_batch], mean cross-entropy of each row before each step, nats.
         step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
         initial: float64 [samples], their values before the first step.
+        token_losses: None where they were not asked for.
     """
 
     state: State
     losses: npt.NDArray[np.float32]
     step_updates: npt.NDArray[np.float64]
     initial: npt.NDArray[np.float64]
+    token_losses: TokenLosses | None = None
 
 
 def default_variant(hparams: Hparams, world_size: int) -> Variant:
@@ -116,12 +181,14 @@ def run_reference(
     sandbox: Sandbox,
     device: Device,
     folder: Path,
+    asked: Asked | None = None,
 ) -> list[ReferenceRun]:
     """Train on every challenge in one launch.
 
     Args:
         coordinates: flat indices to record, from `verify.attribution.draw_coordinates`.
         folder: does not exist yet; keeps the states for as long as the result is used.
+        asked: tokens whose losses under the final weights are wanted, in float32.
 
     Raises:
         InputError: the rows cannot be dealt to the variant's ranks.
@@ -141,6 +208,8 @@ def run_reference(
         optimizer=hparams.optimizer,
         variant=variant,
     )
+    if asked is not None and asked.rows:
+        task = task.model_copy(update=_write_asked(asked, inbox))
     for challenge, path in zip(challenges, task.challenges, strict=True):
         challenge.write(path)
     save_file(dict(coordinates), task.coordinates)
@@ -148,8 +217,56 @@ def run_reference(
     for file in inbox.iterdir():
         make_readable(file)
 
-    _launch(hparams, task, sandbox, folder, inbox)
+    opened = () if asked is None else _opened_folders(asked.states)
+    _launch(hparams, task, sandbox, folder, inbox, opened)
     return read_reference(snapshot, folder, len(challenges))[1]
+
+
+def _write_asked(asked: Asked, inbox: Path) -> dict[str, object]:
+    """What the task says of it."""
+    save_file({f"run{run}": rows for run, rows in enumerate(asked.rows)}, inbox / TOKEN_ROWS)
+    submitted = []
+    for run, versions in enumerate(asked.states):
+        files = []
+        for number, state in enumerate(versions):
+            files.append(inbox / f"{SUBMITTED}{run}-{number}.json")
+            files[-1].write_text(_weights(state).model_dump_json(), encoding="utf-8")
+        submitted.append(tuple(files))
+    return {"token_rows": inbox / TOKEN_ROWS, "submitted": tuple(submitted)}
+
+
+def _weights(state: State) -> WeightFile:
+    return WeightFile(
+        pieces=tuple(
+            WeightPiece(
+                name=piece.name,
+                offset=piece.box.offset,
+                shape=piece.box.shape,
+                dtype=piece.dtype,
+                file=Path(piece.file),
+                start=piece.start,
+                size=piece.data.size,
+            )
+            for pieces in state.values()
+            for piece in pieces
+            if piece.data.size
+        )
+    )
+
+
+def _opened_folders(states: Sequence[Sequence[State]]) -> tuple[Path, ...]:
+    """Where submitted states lie. The reference is another user than the judge, and may read them now."""
+    files = {
+        Path(piece.file)
+        for versions in states
+        for state in versions
+        for pieces in state.values()
+        for piece in pieces
+    }
+    folders = {file.parent for file in files}
+    for path in (*files, *folders, *{folder.parent for folder in folders}):
+        make_readable(path)
+    return tuple(sorted(folders))
 
 
 def read_reference(
@@ -157,12 +274,22 @@ def read_reference(
 ) -> tuple[Coordinates, list[ReferenceRun]]:
     """What a launch in `folder` has left, for as long as the folder is there: also a kept one."""
     coordinates = load_file(folder / "inbox" / COORDINATES)
-    found = [_read(snapshot, folder / "output" / f"run{run}") for run in range(runs)]
+    asked = folder / "inbox" / TOKEN_ROWS
+    rows = load_file(asked) if asked.is_file() else {}
+    found = [
+        _read(snapshot, folder / "output" / f"run{run}", rows.get(f"run{run}"))
+        for run in range(runs)
+    ]
     return coordinates, found
 
 
 def _launch(
-    hparams: Hparams, task: ReferenceTask, sandbox: Sandbox, folder: Path, inbox: Path
+    hparams: Hparams,
+    task: ReferenceTask,
+    sandbox: Sandbox,
+    folder: Path,
+    inbox: Path,
+    opened: Sequence[Path],
 ) -> None:
     """Run the loop to its end. A correct run can abort while it exits, so the ranks' markers count."""
     limits = hparams.limits
@@ -173,7 +300,7 @@ def _launch(
     job = Job(
         argv=(*command, str(inbox / TASK)),
         code=code_folder(folder / "code", judge=True),
-        read_only=(task.model_dir, inbox),
+        read_only=(task.model_dir, inbox, *opened),
         writable=(task.output,),
         environment={
             "OMP_NUM_THREADS": str(threads_per_rank(world_size)),
@@ -206,7 +333,7 @@ def _launch(
         )
 
 
-def _read(snapshot: Snapshot, folder: Path) -> ReferenceRun:
+def _read(snapshot: Snapshot, folder: Path, rows: Indices | None) -> ReferenceRun:
     record = load_file(folder / RECORD)
     values = record["values"].astype(np.float64)
     return ReferenceRun(
@@ -214,4 +341,11 @@ def _read(snapshot: Snapshot, folder: Path) -> ReferenceRun:
         losses=record["losses"],
         step_updates=np.diff(values, axis=0),
         initial=values[0],
+        token_losses=None if rows is None else _read_token_losses(folder / TOKEN_LOSSES, rows),
     )
+
+
+def _read_token_losses(file: Path, rows: Indices) -> TokenLosses:
+    found = load_file(file)
+    versions = [found[f"{SUBMITTED}{number}"] for number in range(len(found) - 1)]
+    return TokenLosses(rows, found[REFERENCE], tuple(versions))

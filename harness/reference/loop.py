@@ -3,7 +3,8 @@
 FSDP2 over any number of ranks, one included, written to be read: every rank takes its part of the
 global batch, the gradients are averaged, the benchmark's optimizer makes a step. It leaves, for every
 run, the final state as sharded safetensors, the loss of every row at every step, and the value of the
-sampled coordinates before and after every step. `harness/reference/launch.py` launches it.
+sampled coordinates before and after every step; then, where they are wanted, losses of tokens under final
+weights (`token_losses.py`). `harness/reference/launch.py` launches it.
 """
 
 import os
@@ -27,7 +28,9 @@ from env.model import load_model
 from env.result import local_boxes
 from harness.benchmark.hparams import AdamW, Sgd
 from harness.protocol.opening import write_opened
-from harness.reference.launch import FINISHED, RECORD, STATE, ReferenceTask
+from harness.reference.cheats import Cheat, cheating, token_weights
+from harness.reference.launch import FINISHED, RECORD, STATE, ReferenceTask, Variant
+from harness.reference.token_losses import measure
 
 
 def main() -> None:
@@ -44,6 +47,10 @@ def main() -> None:
     for run, challenge in enumerate(task.challenges):
         train(task, challenge, task.output / f"run{run}", device)
     dist.barrier()
+    if task.token_rows is not None:
+        exact = task.variant.model_copy(update={"compute_dtype": "float32"})
+        model = build(task.model_copy(update={"variant": exact}), device)
+        measure(task, task.token_rows, model, device)
     (task.output / f"{FINISHED}{dist.get_rank()}").touch()
     sys.stdout.flush()
     os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
@@ -54,7 +61,7 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = build(task, device)
-    optimizer = build_optimizer(task.optimizer, model)
+    optimizer = build_optimizer(task.optimizer, model, task.variant.cheat)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min(1.0, (done + 1) / max(1, task.optimizer.warmup_steps))
     )
@@ -63,7 +70,7 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
     ties = NearTies(task.variant.near_ties, device)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
         with ties if task.variant.near_ties else nullcontext():
-            losses.append(backward(model, batch.to(device), task.variant.micro_batches))
+            losses.append(backward(model, batch.to(device), task.variant))
         if task.optimizer.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), task.optimizer.max_grad_norm)
         optimizer.step()
@@ -106,8 +113,12 @@ def build(task: ReferenceTask, device: torch.device) -> nn.Module:
     return model
 
 
-def build_optimizer(settings: Sgd | AdamW, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    settings: Sgd | AdamW, model: nn.Module, cheat: Cheat | None = None
+) -> torch.optim.Optimizer:
     """What the benchmark asks for, over all parameters in one group."""
+    if cheat is not None and cheat.family == "learning_rate":
+        settings = settings.model_copy(update={"lr": settings.lr * (1 - cheat.strength)})
     if isinstance(settings, Sgd):
         return torch.optim.SGD(
             model.parameters(),
@@ -124,23 +135,25 @@ def build_optimizer(settings: Sgd | AdamW, model: nn.Module) -> torch.optim.Opti
     )
 
 
-def backward(model: nn.Module, batch: torch.Tensor, micro_batches: int) -> torch.Tensor:
+def backward(model: nn.Module, batch: torch.Tensor, variant: Variant) -> torch.Tensor:
     """Gradients of one step on this rank's rows, averaged over the ranks by FSDP2.
 
     Args:
         batch: int64 [rows, sequence_length].
-        micro_batches: parts that the rows are cut into; the gradient is the mean over all rows.
+        variant: says in how many micro-batches; the gradient is the mean over all rows.
 
     Returns:
         float32 [rows] on the CPU: mean cross-entropy of each row, nats per token.
     """
     losses = []
-    for rows in batch.tensor_split(micro_batches):
-        logits = model(input_ids=rows[:, :-1], use_cache=False).logits.float()
+    for rows in batch.tensor_split(variant.micro_batches):
+        with cheating(variant.cheat, model):
+            logits = model(input_ids=rows[:, :-1], use_cache=False).logits.float()
         tokens = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
-        row_losses = tokens.view(len(rows), -1).mean(dim=1)
-        (row_losses.sum() / len(batch)).backward()
-        losses.append(row_losses.detach().cpu())
+        tokens = tokens.view(len(rows), -1)
+        counted = (tokens * token_weights(variant.cheat, tokens)).mean(dim=1)
+        (counted.sum() / len(batch)).backward()
+        losses.append(tokens.detach().mean(dim=1).cpu())
     return torch.cat(losses)
 
 

@@ -48,12 +48,22 @@ class Box:
             return None
         return Box(low, tuple(h - lo for lo, h in zip(low, high, strict=True)))
 
+    def within(self, other: "Box") -> tuple[slice, ...]:
+        """Where this box, a part of `other`, lies in an array of that one."""
+        return tuple(
+            slice(low - start, low - start + size)
+            for low, start, size in zip(self.offset, other.offset, self.shape, strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class StoredPiece:
     """One box of one tensor in a memory-mapped file.
 
-    `data` is the row-major bytes of the box, uint8 [numel * itemsize], little-endian, not copied.
+    Attributes:
+        data: row-major bytes of the box, uint8 [numel * itemsize], little-endian, not copied.
+        file: where they lie, for another process to map; empty for a piece that lies in memory.
+        start: byte of the file at which they begin.
     """
 
     name: str
@@ -61,6 +71,8 @@ class StoredPiece:
     box: Box
     dtype: str
     data: npt.NDArray[np.uint8]
+    file: str = ""
+    start: int = 0
 
 
 # A state: for every tensor its pieces, which together cover each element exactly once.

@@ -69,6 +69,8 @@ class ShardEntry:
         offset: as many numbers as `shape`; zeros where the file has no offsets.
         dtype: torch's name without the prefix.
         data: row-major little-endian bytes, uint8 [numel * itemsize], read-only, not copied.
+        file: name of the file as it was opened.
+        start: byte of the file at which the data begin.
     """
 
     name: str
@@ -76,6 +78,8 @@ class ShardEntry:
     shape: tuple[int, ...]
     dtype: str
     data: npt.NDArray[np.uint8]
+    file: str
+    start: int
 
 
 def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> list[ShardEntry]:
@@ -99,7 +103,8 @@ def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> l
     (length,) = _LENGTH.unpack(content[: _LENGTH.size].tobytes())
     if length > min(MAX_HEADER_BYTES, content.size - _LENGTH.size):
         raise ShardError(f"its header claims {length} bytes")
-    data = content[_LENGTH.size + length :]
+    base = _LENGTH.size + length
+    data = content[base:]
     header = _parse_object(content[_LENGTH.size : _LENGTH.size + length].tobytes(), "its header")
     metadata = header.pop("__metadata__", {})
     if len(header) > MAX_PIECES:
@@ -115,7 +120,15 @@ def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> l
     if position != data.size:
         raise ShardError(f"the tensors fill {position} of {data.size} bytes of data")
     return [
-        ShardEntry(name, offsets[name], it.shape, it.dtype, data[it.begin : it.end])
+        ShardEntry(
+            name,
+            offsets[name],
+            it.shape,
+            it.dtype,
+            data[it.begin : it.end],
+            str(path),
+            base + it.begin,
+        )
         for name, it in ordered
     ]
 

@@ -77,7 +77,9 @@ def trusted_state(source: Path | Sequence[Path], layout: Mapping[str, TensorSpec
                 raise _broken(f"{file} holds {entry.name}, which is no tensor of the benchmark")
             box = Box(tuple(entry.offset), tuple(entry.shape))
             pieces[entry.name].append(
-                StoredPiece(entry.name, spec.shape, box, entry.dtype, entry.data)
+                StoredPiece(
+                    entry.name, spec.shape, box, entry.dtype, entry.data, entry.file, entry.start
+                )
             )
     for name, spec in layout.items():
         _check_tensor(name, spec, pieces[name])

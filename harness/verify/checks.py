@@ -14,7 +14,9 @@ from harness.submission.strategy import Strategy
 from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison
 from harness.verify.findings import Finding, Severity, TensorFinding, rejects
-from harness.verify.metrics import RunMetrics, exceeds, metric_values
+from harness.verify.metrics import RunMetrics, exceeds, judged_metrics, metric_values
+from harness.verify.token_checks import judge_token_losses
+from harness.verify.token_losses import TokenShift
 from harness.verify.update_checks import judge_update
 
 __all__ = [
@@ -43,6 +45,7 @@ class RunEvidence:
         steps: optimizer steps of this run.
         comparisons: of the state, one for each version that replicas hold, at least one.
         attributions: one for each version.
+        shifts: of the tokens' losses, one for each version; none where they were not compared.
     """
 
     claims: Sequence[Done]
@@ -52,12 +55,13 @@ class RunEvidence:
     steps: int
     comparisons: Sequence[StateComparison]
     attributions: Sequence[Attribution]
+    shifts: Sequence[TokenShift] = ()
 
 
 def measure_run(evidence: RunEvidence) -> RunMetrics:
     """Every metric of one run, whatever the tolerances; for the result and for calibration."""
     difference, _ = judge_losses(evidence.claims, evidence.row_losses, evidence.strategy, math.inf)
-    return metric_values(evidence.comparisons, evidence.attributions, difference)
+    return metric_values(evidence.comparisons, evidence.attributions, difference, evidence.shifts)
 
 
 def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
@@ -72,9 +76,12 @@ def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
         evidence.sequence_length,
         evidence.steps,
     )
-    metrics = metric_values(evidence.comparisons, evidence.attributions, difference)
+    metrics = metric_values(
+        evidence.comparisons, evidence.attributions, difference, evidence.shifts
+    )
     updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
-    found = [*losses, *tokens, *updates]
+    shifts = judge_token_losses(metrics, evidence.shifts, tolerances)
+    found = [*losses, *tokens, *updates, *shifts]
     return found + _unexplained(metrics, tolerances, found)
 
 
@@ -89,12 +96,14 @@ def _unexplained(
     said = {finding.check for finding in found}
     if "finite" in said:
         return []
-    allowed: dict[str, float] = tolerances.model_dump()
+    allowed = judged_metrics(tolerances)
     return [
         rejects(Code.UPDATE_MISMATCH, name, f"{name} is over its tolerance", value, allowed[name])
         for name, value in metrics
-        if name not in said
+        if name in allowed
+        and name not in said
         and not (name == "step_weight" and math.isnan(value))
+        and value is not None
         and exceeds(value, allowed[name])
     ]
 

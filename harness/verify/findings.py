@@ -29,7 +29,8 @@ class Finding(Record):
 
     code: Code
     check: str = Field(
-        description="a field of the tolerances, or: tokens, finite, exact, still, unmoved, versions"
+        description="a field of the tolerances, or: tokens, finite, exact, still, unmoved, versions, "
+        "strict_update_error"
     )
     severity: Severity
     message: str

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.benchmark.hparams import Tolerances
 from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison, TensorComparison
+from harness.verify.token_losses import TokenShift
 
 
 def exceeds(value: float, allowed: float) -> bool:
@@ -23,15 +25,25 @@ class RunMetrics(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
     loss: float = Field(description="|loss − reference|, nats per token, worst rank")
-    update_error: float = Field(description="‖ws−wr‖ / ‖wr−w0‖, all parameters")
+    update_error: float = Field(
+        description="‖ws−wr‖ / ‖wr−a·w0‖, all parameters; a is what weight decay alone leaves"
+    )
     tensor_update_error: float = Field(description="the same, worst tensor")
     slice_update_error: float = Field(
         description="the same, worst expert or input-embedding row; 0 in a model without them"
     )
-    norm_ratio: float = Field(description="|‖ws−w0‖ / ‖wr−w0‖ − 1|, all parameters")
+    norm_ratio: float = Field(description="|‖ws−a·w0‖ / ‖wr−a·w0‖ − 1|, all parameters")
     tensor_norm_ratio: float = Field(description="the same, worst tensor")
     step_weight: float = Field(
         description="largest |weight of a step − 1|; NaN if the reference's steps are too much alike"
+    )
+    token_loss_shift: float | None = Field(
+        default=None,
+        description="median of |loss − reference's| over tokens, nats; null: not measured",
+    )
+    token_group_shift: float | None = Field(
+        default=None,
+        description="largest |z| of a group of tokens against the rest; null: not measured",
     )
 
 
@@ -39,6 +51,7 @@ def metric_values(
     comparisons: Sequence[StateComparison],
     attributions: Sequence[Attribution],
     loss_difference: float,
+    shifts: Sequence[TokenShift] = (),
 ) -> RunMetrics:
     """Metrics of one run, the worst over all versions of its state.
 
@@ -46,6 +59,7 @@ def metric_values(
         comparisons: one for each version (replicas may hold different weights), at least one.
         attributions: one for each version.
         loss_difference: from `checks.judge_losses`, nats per token.
+        shifts: one for each version; none where token losses were not compared.
     """
     tensors = [tensor for comparison in comparisons for tensor in comparison.tensors]
     return RunMetrics(
@@ -56,7 +70,14 @@ def metric_values(
         norm_ratio=_worst(length_error(comparison) for comparison in comparisons),
         tensor_norm_ratio=_worst(length_error(tensor) for tensor in tensors),
         step_weight=_step_weight(attributions),
+        token_loss_shift=_worst(shift.median for shift in shifts) if shifts else None,
+        token_group_shift=_worst(shift.worst for shift in shifts) if shifts else None,
     )
+
+
+def judged_metrics(tolerances: Tolerances) -> dict[str, float]:
+    """What is allowed of each metric that has a tolerance."""
+    return {name: allowed for name, allowed in tolerances if allowed is not None}
 
 
 # --- figures of one tensor or version: the metrics take the worst, the checks say whose it is ------

@@ -134,7 +134,7 @@ def run(chunk: Chunk, scratch: Scratch) -> Sums:
     for piece in itertools.chain(*chunk.sources):
         common = piece.box.intersect(chunk.box)
         if common is not None:
-            _release(piece.array[_within(common, piece.box)])
+            _release(piece.array[common.within(piece.box)])
     return Sums(sums, nonfinite, different)
 
 
@@ -149,23 +149,15 @@ def _stored(pieces: Sequence[PieceArray], box: Box, use: str, scratch: Scratch) 
         common = piece.box.intersect(box)
         if common is None:
             continue
-        elements = piece.array[_within(common, piece.box)]
+        elements = piece.array[common.within(piece.box)]
         if common == box:
             return elements
         copy = scratch.get(use + " stored", elements.dtype, box.shape)
-        copy[_within(common, box)] = elements
+        copy[common.within(box)] = elements
         copied += common.numel
     if copied != box.numel:
         raise JudgeError(Code.INTERNAL, f"the states compared do not cover {box} of a tensor")
     return copy
-
-
-def _within(inner: Box, box: Box) -> tuple[slice, ...]:
-    """Where `inner` lies in an array of `box`."""
-    return tuple(
-        slice(low - start, low - start + size)
-        for low, start, size in zip(inner.offset, box.offset, inner.shape, strict=True)
-    )
 
 
 def _block_sums(

@@ -40,7 +40,9 @@ def test_help_needs_neither_torch_nor_pydantic() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "check", "preload", "calibrate", "flops", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "preload", "calibrate", "power", "flops", "doctor"]
+)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     done = validator(command, "--help")
     assert done.returncode == 0

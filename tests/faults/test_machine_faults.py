@@ -81,7 +81,7 @@ TABLE: Final[dict[str, tuple[PhaseName, Callable[[], None], str]]] = {
     "others fill the disk before the reference writes": (
         PhaseName.REFERENCE,
         fill_disk,
-        "error: reference_failed",
+        "error: internal",
     ),
 }
 

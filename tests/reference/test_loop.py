@@ -16,7 +16,7 @@ from harness.benchmark.challenge import Challenge, draw
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError
-from harness.reference.launch import ReferenceRun, Variant, run_reference
+from harness.reference.launch import Asked, ReferenceRun, Variant, run_reference
 from harness.sandbox import Sandbox, choose
 from harness.tensors.stored import trusted_state
 from harness.verification import Truth, compare, secret_coordinates
@@ -90,9 +90,7 @@ def test_sharding_micro_batches_and_attention_change_nothing_but_rounding(
     initial = trusted_state(snapshot.state_dir, snapshot.layout)
     runs = zip(challenges, launched["base"], launched["other"], strict=True)
     for challenge, base, other in runs:
-        truth = Truth(
-            initial, base, coordinates, snapshot.layout, challenge.occurrences, hparams.optimizer
-        )
+        truth = Truth(initial, base, coordinates, snapshot.layout, challenge, hparams.optimizer)
         (comparison,), (attribution,) = compare(truth, [other.state])
         assert 0 < comparison.update_error < 1e-3
         assert attribution.weights == pytest.approx([1.0] * 3, abs=1e-2)
@@ -122,6 +120,54 @@ def test_each_challenge_is_trained_from_the_same_initial_weights(
     first, second = launched["base"]
     assert np.array_equal(first.initial, second.initial)
     assert not np.array_equal(first.step_updates, second.step_updates)
+
+
+def test_token_losses_are_those_of_the_final_weights_of_whoever_trained_them(
+    snapshot: Snapshot,
+    hparams: Hparams,
+    challenges: list[Challenge],
+    coordinates: Coordinates,
+    folder: Path,
+    launcher: Sandbox,
+) -> None:
+    """Submitted are the initial weights, cut as the snapshot is, and the reference's own.
+
+    On two ranks, which share the rows and hold halves of the tensors.
+    """
+    rows = [np.array([1, 5, 23]), np.array([0, 7, 8, 22, 9])]
+    initial = trusted_state(snapshot.state_dir, snapshot.layout)
+
+    def run(name: str, variant: Variant, asked: Asked) -> list[ReferenceRun]:
+        return run_reference(
+            hparams,
+            snapshot,
+            challenges,
+            coordinates,
+            variant,
+            launcher,
+            "cpu",
+            folder / name,
+            asked,
+        )
+
+    alone = run("alone", BASE, Asked(rows))
+    states = [(initial, alone[0].state), (alone[1].state,)]
+    both = run("both", OTHER, Asked(rows, states))
+    for first, second, count in zip(alone, both, (3, 5), strict=True):
+        assert first.token_losses is not None and second.token_losses is not None
+        assert first.token_losses.submitted == ()
+        assert first.token_losses.reference.shape == (count, 31)
+        assert second.token_losses.reference == pytest.approx(
+            first.token_losses.reference, abs=1e-4
+        )
+        own = second.token_losses.submitted[-1]
+        assert own == pytest.approx(first.token_losses.reference, abs=1e-5)
+    before = both[0].token_losses
+    assert before is not None
+    untrained = before.submitted[0]
+    # Rows 1 and 5 were served in the first step, from the initial weights.
+    assert untrained.mean(axis=1)[:2] == pytest.approx(both[0].losses[0][[1, 5]], abs=1e-4)
+    assert untrained.mean() > before.reference.mean() + 0.01
 
 
 def test_a_reference_that_fails_is_our_fault_and_says_why(

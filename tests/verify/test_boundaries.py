@@ -23,6 +23,7 @@ from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute, gather
 from harness.verify.checks import Finding, RunEvidence, Severity, judge_run, measure_run
 from harness.verify.compare import compare_states
+from harness.verify.token_losses import Group, TokenShift
 from tests.build_states import whole
 
 Array = npt.NDArray[Any]
@@ -37,6 +38,8 @@ TOLERANCES = Tolerances(
     norm_ratio=0.001,
     tensor_norm_ratio=0.05,
     step_weight=0.02,
+    token_loss_shift=0.004,
+    token_group_shift=6.0,
 )
 HEAD, GATE, COUNTER = "lm_head", "gate", "counter"
 EXPERTS, EMBEDDING = "experts", "embed_tokens"
@@ -52,6 +55,9 @@ DIRECTIONS = np.kron(np.kron(_PAIR, _PAIR), _PAIR) / math.sqrt(8)  # eight of le
 STEP_DIRECTIONS, ASIDE = DIRECTIONS[1:5], DIRECTIONS[5]
 
 
+HONEST = TokenShift(0.0, (Group("the first row", 0.0),))
+
+
 @dataclass
 class Run:
     """What a submission hands in, to be spoilt by a test.
@@ -63,6 +69,7 @@ class Run:
     reach: Weights
     losses: list[float | None]
     tokens: list[int | None]
+    shift: TokenShift = HONEST
 
     def add(self, name: str, amount: float, which: slice | int = slice(None)) -> None:
         """An error at right angles to the update, as large as `amount` of the slice's update."""
@@ -134,6 +141,7 @@ def judged(
         steps=STEPS,
         comparisons=[compare_states(states[0], states[1], states[2], layout)],
         attributions=[attribute(np.concatenate(recorded, axis=1), observed)],
+        shifts=[run.shift],
     )
     return evidence, judge_run(evidence, tolerances)
 
@@ -196,6 +204,17 @@ class Boundary:
     tensor: str | None = None  # the worst, by name
 
 
+def other_losses(run: Run, size: float) -> None:
+    run.shift = replace(run.shift, median=size)
+
+
+def other_group(sign: int) -> Callable[[Run, float], None]:
+    def spoil(run: Run, size: float) -> None:
+        run.shift = replace(run.shift, groups=(Group("the last position", sign * size),))
+
+    return spoil
+
+
 MEASURED = [
     Boundary("loss of rank 0 too high", "loss", loss(0, 1), Code.LOSS_MISMATCH),
     Boundary("loss of rank 0 too low", "loss", loss(0, -1), Code.LOSS_MISMATCH),
@@ -208,6 +227,9 @@ MEASURED = [
     Boundary("all not far enough", "norm_ratio", everywhere_stretched(-1)),
     Boundary("one tensor too far", "tensor_norm_ratio", gate_stretched(1), tensor=GATE),
     Boundary("one tensor not far enough", "tensor_norm_ratio", gate_stretched(-1), tensor=GATE),
+    Boundary("all tokens' losses", "token_loss_shift", other_losses),
+    Boundary("a group trained less", "token_group_shift", other_group(1)),
+    Boundary("a group trained more", "token_group_shift", other_group(-1)),
     Boundary("a step too large", "step_weight", third_step(1)),
     Boundary("a step too small", "step_weight", third_step(-1)),
 ]

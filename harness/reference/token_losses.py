@@ -1,0 +1,127 @@
+"""The losses of sampled tokens under final weights, in float32: the reference's own, and submitted ones.
+
+Part of the reference's launch, after all training: what was trained is written by then. A submitted state
+is numbers in files that the judge has checked; they are copied into a model that trusted code has built,
+and nothing else is done with them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.nn import functional as F
+
+from env.data import challenge_tokens
+from env.result import local_boxes
+from harness.reference.launch import (
+    REFERENCE,
+    STATE,
+    SUBMITTED,
+    TOKEN_LOSSES,
+    ReferenceTask,
+    WeightFile,
+    WeightPiece,
+)
+from harness.tensors.boxes import Box
+from harness.tensors.shards import read_shard
+
+#: Rows of one forward pass.
+ROWS_AT_ONCE: Final = 4
+
+
+def measure(task: ReferenceTask, rows: Path, model: nn.Module, device: torch.device) -> None:
+    """For every run a file with the losses, float32 [sampled rows, T], under each state.
+
+    Args:
+        rows: safetensors of int64 indices into the served rows, "run0", "run1", ...
+        model: computes in float32; its weights are replaced.
+    """
+    sampled = load_file(rows)
+    for run, challenge in enumerate(task.challenges):
+        output = task.output / f"run{run}"
+        tokens = challenge_tokens(challenge).flatten(0, 1)[sampled[f"run{run}"]].long()
+        states = {REFERENCE: trained(output / STATE)}
+        for number, file in enumerate(task.submitted[run] if task.submitted else ()):
+            pieces = WeightFile.model_validate_json(file.read_bytes()).pieces
+            states[f"{SUBMITTED}{number}"] = list(pieces)
+        found = {}
+        for name, weights in states.items():
+            load(model, weights)
+            found[name] = token_losses(model, tokens, device)
+        if dist.get_rank() == 0:
+            save_file(found, output / TOKEN_LOSSES)
+
+
+def trained(folder: Path) -> list[WeightPiece]:
+    """The final state that the ranks of this launch have written."""
+    return [
+        WeightPiece(
+            name=entry.name,
+            offset=entry.offset,
+            shape=entry.shape,
+            dtype=entry.dtype,
+            file=Path(entry.file),
+            start=entry.start,
+            size=entry.data.size,
+        )
+        for file in sorted(folder.glob("*.safetensors"))
+        for entry in read_shard(file, file.stat().st_size)
+    ]
+
+
+@torch.no_grad()
+def load(model: nn.Module, weights: Iterable[WeightPiece]) -> None:
+    """Put a state into the model: of every piece what lies in this rank's shards.
+
+    Memory: that of the largest piece.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # the root keeps its weights gathered after a forward pass
+    pieces = defaultdict(list)
+    for piece in weights:
+        pieces[piece.name].append(piece)
+    for shard in local_boxes(model.state_dict(), {}):
+        box = Box(shard.offset, tuple(shard.tensor.shape))
+        for piece in pieces[shard.name]:
+            place = Box(piece.offset, piece.shape)
+            if (common := box.intersect(place)) is not None:
+                shard.tensor[common.within(box)] = _read(piece)[common.within(place)].to(
+                    shard.tensor.device
+                )
+
+
+def _read(piece: WeightPiece) -> torch.Tensor:
+    data = np.fromfile(piece.file, np.uint8, piece.size, offset=piece.start)
+    return torch.from_numpy(data).view(getattr(torch, piece.dtype)).reshape(piece.shape)
+
+
+@torch.no_grad()
+def token_losses(model: nn.Module, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Cross-entropy of every token after the first of its row, nats; ranks share the rows.
+
+    Args:
+        rows: int64 [R, T + 1], the same on every rank.
+
+    Returns:
+        float32 [R, T] on the CPU, on every rank.
+    """
+    rank, world = dist.get_rank(), dist.get_world_size()
+    # Every rank makes as many forward passes, since each gathers the weights of all.
+    share = rows[torch.arange(rank, rank + -(-len(rows) // world) * world, world) % len(rows)]
+    parts = []
+    for some in share.to(device).split(ROWS_AT_ONCE):
+        logits = model(input_ids=some[:, :-1], use_cache=False).logits.float()
+        losses = F.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")
+        parts.append(losses.view(len(some), -1).cpu())
+    mine = torch.cat(parts)
+    gathered = [torch.empty_like(mine) for _ in range(world)]
+    dist.all_gather(gathered, mine)
+    return torch.stack(gathered, dim=1).flatten(0, 1)[: len(rows)].contiguous()
