@@ -7,6 +7,7 @@ sampled coordinates before and after every step; then, where they are wanted, lo
 weights (`token_losses.py`). `harness/reference/launch.py` launches it.
 """
 
+import gc
 import os
 import sys
 from contextlib import nullcontext
@@ -48,6 +49,7 @@ def main() -> None:
         train(task, challenge, task.output / f"run{run}", device)
     dist.barrier()
     if task.token_rows is not None:
+        gc.collect()  # the last model that was trained
         exact = task.variant.model_copy(update={"compute_dtype": "float32"})
         model = build(task.model_copy(update={"variant": exact}), device)
         measure(task, task.token_rows, model, device)

@@ -17,7 +17,7 @@ from harness.verify.findings import Finding, Severity, TensorFinding, rejects
 from harness.verify.metrics import RunMetrics, exceeds, judged_metrics, metric_values
 from harness.verify.token_checks import judge_token_losses
 from harness.verify.token_losses import TokenShift
-from harness.verify.update_checks import judge_update
+from harness.verify.update_checks import FINITE, judge_update
 
 __all__ = [
     "Finding",
@@ -80,8 +80,9 @@ def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
         evidence.comparisons, evidence.attributions, difference, evidence.shifts
     )
     updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
-    shifts = judge_token_losses(metrics, evidence.shifts, tolerances)
-    found = [*losses, *tokens, *updates, *shifts]
+    found = [*losses, *tokens, *updates]
+    if all(finding.check != FINITE for finding in found):
+        found += judge_token_losses(metrics, evidence.shifts, tolerances)
     return found + _unexplained(metrics, tolerances, found)
 
 
@@ -94,7 +95,7 @@ def _unexplained(
     note. A state that is not finite has one finding that stands for all.
     """
     said = {finding.check for finding in found}
-    if "finite" in said:
+    if FINITE in said:
         return []
     allowed = judged_metrics(tolerances)
     return [

@@ -28,6 +28,8 @@ from harness.verify.words import (
 # The name in results of slices that were never touched; it becomes "untouched" with the next version of
 # the results' schema.
 UNTOUCHED = "still"
+# Where there is a finding of it there is no other of the update: all figures would only repeat it.
+FINITE = "finite"
 SLICE_NAMES = {TensorKind.EXPERTS: "expert", TensorKind.EMBEDDING: "row"}
 
 
@@ -92,7 +94,7 @@ def _judge_finite(tensors: Iterable[TensorComparison]) -> list[Finding]:
         f"the final state contains {counted(total, 'non-finite element')} (NaN or infinity) in "
         f"{names(t.name for t in bad)}"
     )
-    return [rejects(Code.STATE_INVALID, "finite", message, total, 0.0, worst)]
+    return [rejects(Code.STATE_INVALID, FINITE, message, total, 0.0, worst)]
 
 
 def _judge_exact(tensors: Iterable[TensorComparison]) -> list[Finding]:
