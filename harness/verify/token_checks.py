@@ -22,10 +22,8 @@ def judge_token_losses(
         metrics: of the same shifts.
         shifts: one for each version of the state; none where they were not compared.
     """
-    wanted = [name for name in (SHIFT, GROUP) if getattr(tolerances, name) is not None]
-    if not wanted:
-        return []
     if not shifts:
+        wanted = [name for name in (SHIFT, GROUP) if getattr(tolerances, name) is not None]
         return [note(name, "the tokens' losses were not compared") for name in wanted]
     found = []
     median, allowed = metrics.token_loss_shift, tolerances.token_loss_shift

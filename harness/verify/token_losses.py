@@ -93,8 +93,8 @@ def token_shift(sample: Sample, reference: Losses, submitted: Losses) -> TokenSh
         return TokenShift(math.inf, ())
     difference = submitted.astype(np.float64) - reference
     median = float(np.median(np.abs(difference))) if difference.size else 0.0
-    # By the mean of both: a token that is low by the noise of one side alone would be in the group for it.
-    level = (submitted.astype(np.float64) + reference) / 2
+    # By both together: a token that is low by the noise of one side alone would be in the group for it.
+    level = submitted.astype(np.float64) + reference
     groups = [
         Group(name, z)
         for name, members in _groups(sample, level)
@@ -119,8 +119,7 @@ def _groups(sample: Sample, level: Floats) -> Iterator[tuple[str, Members]]:
     for row in range(sample.global_batch):
         yield f"row {row + 1} of each step", (sample.rows == row)[:, None]
     half = sample.global_batch // 2
-    if half > 1:
-        yield "the second half of each step's rows", (sample.rows >= half)[:, None]
+    yield "the second half of each step's rows", (sample.rows >= half)[:, None]
     for step in np.unique(sample.steps):
         yield f"step {step + 1}", (sample.steps == step)[:, None]
     octaves = np.frexp(sample.occurrences[sample.targets])[1]
@@ -143,8 +142,8 @@ def _z(difference: Floats, members: Members, targets: Indices) -> float | None:
     values, clusters = difference.ravel(), targets.ravel()
     means, without, variance = [], [], 0.0
     for side in (inside, ~inside):
-        counts = np.bincount(clusters, side, minlength=clusters.max() + 1)
-        sums = np.bincount(clusters, side * values, minlength=clusters.max() + 1)
+        counts = np.bincount(clusters, side)
+        sums = np.bincount(clusters, side * values)
         size = counts.sum()
         if size < MIN_TOKENS or (size - counts).min() < 1:
             return None
@@ -157,7 +156,7 @@ def _z(difference: Floats, members: Members, targets: Indices) -> float | None:
     squares = np.square(moved)
     jackknife = (moved.size - 1) / moved.size * float(squares.sum())
     error = math.sqrt(max(jackknife, variance))
-    if jackknife <= variance:
+    if jackknife < variance:
         return apart / error
     return _normal(apart / error, float(squares.sum()) ** 2 / float(np.square(squares).sum()))
 

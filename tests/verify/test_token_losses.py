@@ -1,6 +1,7 @@
 """Which tokens were trained less: the median of all, and groups against the rest, as was put in."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +15,18 @@ from harness.verify.compare import StateComparison
 from harness.verify.findings import Severity
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_checks import judge_token_losses
-from harness.verify.token_losses import Group, Sample, TokenShift, token_shift
+from harness.verify.token_losses import (
+    Group,
+    Sample,
+    TokenShift,
+    _groups,
+    _normal,
+    _z,
+    token_shift,
+)
 
 Losses = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 ROWS, LENGTH, BATCH, VOCABULARY = 40, 64, 8, 200
 
 
@@ -134,6 +144,140 @@ def test_a_group_of_a_few_tokens_says_nothing() -> None:
     names = {group.name for group in token_shift(few, losses[:1], losses[:1] + 1).groups}
     assert "the last 8 positions of a row" not in names
     assert not any(name.startswith("row") for name in names)  # there is no rest
+
+
+# --- by hand --------------------------------------------------------------------------------------------
+
+
+def by_hand(sample: Sample, level: Floats) -> dict[str, list[list[bool]]]:
+    """Who is in which group, token by token."""
+    lows = {p: float(np.percentile(level, p)) for p in (2, 5, 10, 20, 30)}
+    rules: dict[str, Callable[[int, int], bool]] = {
+        f"the {p} % of tokens with the lowest loss": lambda r, t, p=p: level[r, t] <= lows[p]  # type: ignore[misc]
+        for p in lows
+    }
+    rules["the last position of a row"] = lambda r, t: t == 63
+    for last in (2, 4, 8):
+        rules[f"the last {last} positions of a row"] = lambda r, t, n=last: t + n >= 64  # type: ignore[misc]
+    for eighth in range(8):
+        name = f"positions {8 * eighth + 1} to {8 * eighth + 8} of a row"
+        rules[name] = lambda r, t, e=eighth: t // 8 == e  # type: ignore[misc]
+    for row in range(8):
+        rules[f"row {row + 1} of each step"] = lambda r, t, w=row: r % 8 == w  # type: ignore[misc]
+    rules["the second half of each step's rows"] = lambda r, t: r % 8 in (4, 5, 6, 7)
+    for step in range(5):
+        rules[f"step {step + 1}"] = lambda r, t, s=step: r // 8 == s  # type: ignore[misc]
+    often = {int(token): int(n) for token, n in enumerate(sample.occurrences)}
+    for low, high in ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, 127)):
+        times = str(low) if low == high else f"{low} to {high}"
+        rules[f"tokens that occur {times} times"] = (
+            lambda r, t, a=low, b=high: a <= often[int(sample.targets[r, t])] <= b  # type: ignore[misc]
+        )
+    return {
+        name: [[bool(rule(r, t)) for t in range(LENGTH)] for r in range(ROWS)]
+        for name, rule in rules.items()
+    }
+
+
+def test_every_group_is_who_its_name_says() -> None:
+    sample, losses = served()
+    level = losses.astype(np.float64)
+    found = {
+        name: np.broadcast_to(members, losses.shape).tolist()
+        for name, members in _groups(sample, level)
+    }
+    expected = by_hand(sample, level)
+    assert found == {name: members for name, members in expected.items() if name in found}
+    assert {name for name in expected if np.any(expected[name])} == set(found)
+
+
+def jackknifed(
+    difference: Floats, members: npt.NDArray[np.bool_], targets: npt.NDArray[np.int64]
+) -> float:
+    """The z of a group, one token left out after the other."""
+
+    def apart(kept: npt.NDArray[np.bool_]) -> float:
+        return float(difference[members & kept].mean() - difference[~members & kept].mean())
+
+    whole = apart(np.ones_like(members))
+    moves = [apart(targets != token) - whole for token in set(targets.ravel().tolist())]
+    count = len(moves)
+    clustered = (count - 1) / count * sum(move**2 for move in moves)
+    alone = sum(
+        (side.var(ddof=1) + 1e-12) / side.size
+        for side in (difference[members], difference[~members])
+    )
+    t = whole / math.sqrt(max(clustered, alone))
+    if clustered < alone:
+        return t
+    freedom = sum(move**2 for move in moves) ** 2 / sum(move**4 for move in moves)
+    return _normal(t, freedom)
+
+
+@pytest.mark.parametrize(("by_token", "size"), [(0.0, 1e-3), (3e-3, 1e-3), (0.0, 1e-6)])
+def test_z_is_that_of_leaving_out_one_token_after_the_other(by_token: float, size: float) -> None:
+    """The last with differences as small as float32 resolves."""
+    sample, losses = served(3)
+    difference = (noisy(losses, sample, 5, by_token) - losses).astype(np.float64) * (size / 1e-3)
+    level = losses.astype(np.float64)
+    tried = 0
+    for name, some in _groups(sample, level):
+        members = np.broadcast_to(some, losses.shape)
+        z = _z(difference, members, sample.targets)
+        if z is not None:
+            assert z == pytest.approx(jackknifed(difference, members, sample.targets), rel=1e-9), (
+                name
+            )
+            tried += 1
+    assert tried > 25
+
+
+def test_tokens_that_never_occur_are_no_clusters() -> None:
+    sample, losses = served()
+    difference = (noisy(losses, sample, 5, 3e-3) - losses).astype(np.float64)
+    members = np.broadcast_to(np.arange(LENGTH) < 8, losses.shape)
+    apart = sample.targets * 3  # every other number is of no token
+    assert _z(difference, members, apart) == pytest.approx(_z(difference, members, sample.targets))
+
+
+@pytest.mark.parametrize(("size", "said"), [(29, False), (30, True), (31, True)])
+def test_thirty_tokens_are_a_group(size: int, said: bool) -> None:
+    values = np.arange(100.0).reshape(1, 100)
+    members = (np.arange(100) < size)[None]
+    assert (_z(values, members, np.arange(100)[None]) is not None) == said
+    assert (_z(values, ~members, np.arange(100)[None]) is not None) == said
+
+
+@pytest.mark.parametrize(("others", "said"), [(0, False), (1, True)])
+def test_a_group_of_one_token_alone_says_nothing(others: int, said: bool) -> None:
+    """Leaving it out would leave nothing."""
+    targets = np.where(np.arange(100) < 40 - others, 7, np.arange(100) + 100)[None]
+    members = (np.arange(100) < 40)[None]
+    assert (_z(np.arange(100.0)[None], members, targets) is not None) == said
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "z"),
+    [
+        (2.0, 2.0, 17 / 19 * math.sqrt(2 * math.log(3))),
+        (-2.0, 2.0, -17 / 19 * math.sqrt(2 * math.log(3))),
+        (2.2281, 10.0, 1.96),  # both are passed in 5 of 100 cases
+        (3.1693, 10.0, 2.576),  # in 1 of 100
+        (4.0, 1e9, 4.0),
+    ],
+)
+def test_t_is_brought_to_the_scale_of_a_normal_distribution(
+    t: float, freedom: float, z: float
+) -> None:
+    assert _normal(t, freedom) == pytest.approx(z, rel=2e-3)
+
+
+def test_the_median_is_no_mean_and_no_maximum() -> None:
+    sample, losses = served()
+    other = losses.copy()
+    other[0] += 100
+    other[1:] += 0.5
+    assert token_shift(sample, losses, other).median == pytest.approx(0.5, rel=1e-4)
 
 
 # --- findings -----------------------------------------------------------------------------------------
