@@ -1,5 +1,6 @@
 """Files and folders that another user, the sandbox's, has to read, whatever the caller's umask."""
 
+import os
 from pathlib import Path
 
 READABLE_FILE = 0o644
@@ -9,6 +10,16 @@ READABLE_FOLDER = 0o755
 def make_readable(path: Path) -> None:
     """Let every user read a file, or list and enter a folder."""
     path.chmod(READABLE_FOLDER if path.is_dir() else READABLE_FILE)
+
+
+def take_over(path: Path) -> None:
+    """Make what a sandbox has left our own, and readable for all. Nothing of the sandbox may run any more.
+
+    Root in a container may not change the mode of what is another's, but it may change whose it is.
+    """
+    if os.geteuid() == 0:
+        os.chown(path, 0, 0, follow_symlinks=False)
+    make_readable(path)
 
 
 def write_readable(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams, Optimizer
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError, JudgeError
-from harness.files import make_readable, make_readable_folder
+from harness.files import make_readable, make_readable_folder, take_over
 from harness.machine import Device, threads_per_rank
 from harness.paths import REFERENCE_LOOP
 from harness.records import Record
@@ -265,7 +265,7 @@ def _opened_folders(states: Sequence[Sequence[State]]) -> tuple[Path, ...]:
     }
     folders = {file.parent for file in files}
     for path in (*files, *folders, *{folder.parent for folder in folders}):
-        make_readable(path)
+        take_over(path)
     return tuple(sorted(folders))
 
 
