@@ -27,7 +27,8 @@ receive = worker.RankSocket.receive
 def answered(link):
     message = receive(link)
     if type(message).__name__ == "Go":
-        send(link, Done(run=message.run, final_loss=7.62, total_tokens=None))
+        # Never right, so that the verdict hangs on no luck; log(2048) is, in some runs of a hundred.
+        send(link, Done(run=message.run, final_loss=8.5, total_tokens=None))
     return message
 
 
