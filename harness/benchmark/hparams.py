@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from harness.errors import Code, InputError
 from harness.paths import DEFAULT_HPARAMS
@@ -23,6 +23,15 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=2**46)]
 #: A rank that has imported torch and transformers, and nothing more.
 RANK_BYTES = 256 * 2**20
+
+
+def _finite(value: object) -> object:
+    """What has no type of its own is not looked at by `allow_inf_nan`, and could not be written again."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+FiniteJson = Annotated[object, AfterValidator(_finite)]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -35,7 +44,7 @@ class EmbeddedModel(Section):
     """A transformers config in this file, initialised at random from a fixed seed by `preload`."""
 
     source: Literal["embedded"]
-    config: dict[str, object] = Field(description="as in a config.json; needs `model_type`")
+    config: dict[str, FiniteJson] = Field(description="as in a config.json; needs `model_type`")
     init_seed: int = Field(ge=0, lt=2**63, description="torch seed of the random initialisation")
     tokenizer: str = Field(description="tokenizer.json, relative to the hparams file")
 
