@@ -117,9 +117,9 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
     """How far a run is from the reference, by the functions that judge a submission."""
     # A dp rank may report the mean of its rows alone: of one row, in the extreme.
     loss = float(np.abs(other.losses[-1] - truth.reference.losses[-1]).max())
-    shifts = []
-    if other.token_losses is not None:
-        shifts = compare_tokens(truth, [other.token_losses.reference])
+    sampled, shifts = truth.reference.token_losses, list[TokenShift]()
+    if sampled is not None and other.token_losses is not None:
+        shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
     comparisons, attributions = compare(truth, [other.state])
     metrics = metric_values(comparisons, attributions, loss, shifts)
     return Measured(metrics, comparisons, attributions, shifts)

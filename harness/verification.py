@@ -21,7 +21,13 @@ from harness.opening.plan import assemble
 from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import quoted
-from harness.reference.launch import Asked, ReferenceRun, default_variant, run_reference
+from harness.reference.launch import (
+    Asked,
+    ReferenceRun,
+    TokenLosses,
+    default_variant,
+    run_reference,
+)
 from harness.result import Metric, RunResult
 from harness.submission.strategy import Strategy
 from harness.tensors.boxes import State, TensorSpec
@@ -95,17 +101,18 @@ def compare(
     return comparisons, attributions
 
 
-def compare_tokens(truth: Truth, losses: Sequence[npt.NDArray[np.float32]]) -> list[TokenShift]:
-    """Compare losses of the sampled tokens with the reference's; none where none were sampled.
+def compare_tokens(
+    challenge: Challenge, sampled: TokenLosses, losses: Sequence[npt.NDArray[np.float32]]
+) -> list[TokenShift]:
+    """Compare losses of the sampled tokens with the reference's.
 
     Args:
+        challenge: whose tokens they are.
+        sampled: the reference's.
         losses: float32 [R, T], one for each version of a final state.
     """
-    sampled = truth.reference.token_losses
-    if sampled is None:
-        return []
-    steps, batch, length = truth.challenge.tokens.shape
-    targets = truth.challenge.tokens[:, :, 1:]
+    steps, batch, length = challenge.tokens.shape
+    targets = challenge.tokens[:, :, 1:]
     sample = Sample(
         targets=targets.reshape(steps * batch, length - 1)[sampled.rows].astype(np.int64),
         rows=sampled.rows % batch,
@@ -283,7 +290,7 @@ def judge(
     """
     comparisons, attributions = compare(truth, states)
     sampled = truth.reference.token_losses
-    shifts = [] if sampled is None else compare_tokens(truth, sampled.submitted)
+    shifts = [] if sampled is None else compare_tokens(timed.challenge, sampled, sampled.submitted)
     evidence = RunEvidence(
         claims=timed.claims,
         strategy=strategy,

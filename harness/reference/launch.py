@@ -208,8 +208,10 @@ def run_reference(
         optimizer=hparams.optimizer,
         variant=variant,
     )
+    opened: tuple[Path, ...] = ()
     if asked is not None and asked.rows:
         task = task.model_copy(update=_write_asked(asked, inbox))
+        opened = _opened_folders(asked.states)
     for challenge, path in zip(challenges, task.challenges, strict=True):
         challenge.write(path)
     save_file(dict(coordinates), task.coordinates)
@@ -217,7 +219,6 @@ def run_reference(
     for file in inbox.iterdir():
         make_readable(file)
 
-    opened = () if asked is None else _opened_folders(asked.states)
     _launch(hparams, task, sandbox, folder, inbox, opened)
     return read_reference(snapshot, folder, len(challenges))[1]
 

@@ -23,6 +23,7 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams
 from harness.phases import PhaseName
 from harness.sandbox import Sandbox
+from harness.sandbox.process_tree import descendants, read_process
 from harness.timed.session import Session
 from harness.timed.workspace import left_folders
 from tests.faults.staging import TRAIN, benchmark, found_soon, judge, nothing_left
@@ -136,12 +137,10 @@ def test_a_judge_that_is_killed_leaves_no_process(
     folder = tmp_path / "work"
     folder.mkdir(mode=0o711)
     tmp_path.chmod(0o711)
-    with nothing_left():
-        pass
-    mark = f"trainjudge-killed-{os.getpid()}"
+    before = {process.pid for process in descendants()}
     command = [sys.executable, "-m", "harness.cli", "run", str(TRAIN)]
     command += ["--hparams", str(benchmark.path), "--runs", "1"]
-    environment = os.environ | {"TMPDIR": str(folder), "TRAINJUDGE_MARK": mark}
+    environment = os.environ | {"TMPDIR": str(folder)}
     judging = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -151,7 +150,7 @@ def test_a_judge_that_is_killed_leaves_no_process(
             break
     else:
         pytest.fail(f"it never said that it was {said}")
-    below = _below(judging.pid)
+    below = {process.pid for process in descendants()} - before - {judging.pid}
     assert below
     judging.kill()
     judging.wait()
@@ -161,28 +160,9 @@ def test_a_judge_that_is_killed_leaves_no_process(
     assert not left
 
 
-def _below(pid: int) -> list[int]:
-    """All processes below one, at any depth."""
-    parents: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
-    found, open_ = list[int](), [pid]
-    while open_:
-        children = parents.get(open_.pop(), [])
-        found += children
-        open_ += children
-    return found
-
-
 def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    process = read_process(pid)
+    return process is not None and process.alive
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ python -m tests.fuzz --seconds 600 messages shards
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -24,6 +25,7 @@ MOST_MIB: Final = 1024
 #: Of one input, seconds.
 LONGEST: Final = 10
 AT_ONCE: Final = 2
+MEMORY: Final = "/dev/shm"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def main() -> int:
 def fuzz(name: str, seconds: int) -> Outcome:
     """Feed one target for some time, in a process of its own."""
     target = TARGETS[name]
-    with tempfile.TemporaryDirectory(prefix="trainjudge-fuzz-") as folder:
+    with tempfile.TemporaryDirectory(prefix="trainjudge-fuzz-", dir=MEMORY) as folder:
         corpus, found = Path(folder, "corpus"), Path(folder, "found")
         corpus.mkdir()
         found.mkdir()
@@ -75,7 +77,11 @@ def fuzz(name: str, seconds: int) -> Outcome:
         argv += [f"-dict={words}", f"-artifact_prefix={found}/", f"-max_total_time={seconds}"]
         argv += [f"-rss_limit_mb={MOST_MIB}", f"-timeout={LONGEST}", "-max_len=32768"]
         argv += ["-print_final_stats=1"]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, errors="replace")
+        # libFuzzer ends the process without Python's own clearing up, so that is done here.
+        environment = os.environ | {"TMPDIR": folder}
+        done = subprocess.run(
+            argv, cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace"
+        )
         said = done.stdout + done.stderr
         finds = sorted(found.iterdir())
         return Outcome(

@@ -5,10 +5,11 @@ was found lies in `tests/fuzz/finds/TARGET/` and is fed again by `test_finds.py`
 """
 
 import json
-import os
 import struct
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -232,11 +233,14 @@ def _hparams_seeds() -> list[bytes]:
     return [json.dumps(json.loads(path.read_bytes())).encode() for path in files]
 
 
+@cache
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="trainjudge-fuzz-")
+
+
 def _file(name: str, data: bytes) -> Path:
-    """A file in memory; a target is fed thousands of times a second."""
-    folder = Path("/dev/shm") / f"trainjudge-fuzz-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    path = folder / name
+    """Below TMPDIR, which lies in memory where a target is fed thousands of times a second."""
+    path = Path(_folder().name, name)
     path.write_bytes(data)
     return path
 

@@ -17,7 +17,9 @@ def found() -> Iterator[tuple[str, Path]]:
             yield name, path
 
 
-@pytest.mark.parametrize(("name", "path"), found(), ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    ("name", "path"), list(found()), ids=lambda value: getattr(value, "name", value)
+)
 def test_what_was_found_is_mended(name: str, path: Path) -> None:
     TARGETS[name].feed(path.read_bytes())
 
