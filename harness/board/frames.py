@@ -2,7 +2,8 @@
 
 A million rows have to come in seconds and without a gigabyte: they are read in blocks, past the row objects
 of the database library, and each block becomes columns of Arrow at once. Nothing is sorted by the database:
-numbers are already in order in one of its two, and here it takes a moment.
+numbers are already in order in one of its two, and here it takes a moment. What is large and only compared,
+as the hash of a program, becomes numbers.
 """
 
 import gc
@@ -17,19 +18,21 @@ import pyarrow as pa
 from sqlalchemy import Integer, Select, cast, select
 from sqlalchemy.orm import Session
 
+from harness.board.memory import given_back
 from harness.board.states import EvaluationState
 from harness.board.tables import Author, Comparison, Evaluation, Submission
 
-BLOCK_ROWS: Final = 50_000
+BLOCK_ROWS: Final = 10_000
 
-#: "word": one of few texts, kept once; "text": any; "blob": bytes, None is empty.
-Kind = Literal["int64", "float64", "bool", "word", "text", "blob"]
+#: "word": one of few texts, kept once; "digest": 32 bytes in hexadecimal; "blob": bytes. None is empty.
+Kind = Literal["int64", "float64", "bool", "word", "digest", "blob"]
+DIGEST_BYTES: Final = 32
 TYPES: Final[dict[Kind, pa.DataType]] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "bool": pa.int64(),
     "word": pa.string(),
-    "text": pa.large_string(),
+    "digest": pa.binary(DIGEST_BYTES),
     "blob": pa.binary(),
 }
 
@@ -46,8 +49,10 @@ class SeasonFrames:
 
 def season_frames(session: Session, season: int) -> SeasonFrames:
     """Read a season, of one moment."""
-    submissions = _submissions(session, season)
-    evaluations, runs = _evaluations(session, season)
+    with given_back():
+        submissions = _submissions(session, season)
+    with given_back():
+        evaluations, runs = _evaluations(session, season)
     accepted = evaluations[evaluations["verdict"] == "accepted"]
     judged_as = accepted.drop_duplicates("submission", keep="last").set_index("submission")
     for column in ("hardware", "isolation"):
@@ -73,14 +78,31 @@ def _submissions(session: Session, season: int) -> pd.DataFrame:
         "submission": "int64",
         "author": "int64",
         "at": "float64",
-        "program": "text",
+        "program": "digest",
         "strategy": "word",
         "world_size": "int64",
         "state": "word",
     }
-    frame = _frame(session, query, kinds).set_index("submission").sort_index()
+    table = _table(session, query, kinds)
+    programs = _codes(table["program"])
+    frame = _to_pandas(table.drop_columns("program"))
+    frame["program"] = programs
     frame["author"] = _names(session, frame["author"])
-    return frame
+    return _in_order(frame, "submission")
+
+
+def _codes(digests: pa.ChunkedArray) -> pd.Categorical:
+    """Which of them are equal, exactly: a number for each that is different, none for a missing one.
+
+    Word by word, since a table of a million texts or bytes would take several times what they do.
+    """
+    blocks = [np.frombuffer(block.buffers()[1], "<u8") for block in digests.chunks]
+    words = np.concatenate([np.empty(0, "<u8"), *blocks]).reshape(-1, DIGEST_BYTES // 8)
+    codes = np.zeros(len(words), np.int64)
+    for word in words.T:
+        codes = pd.factorize(codes * len(words) + pd.factorize(word)[0])[0]
+    codes[~words.any(axis=1)] = -1
+    return pd.Categorical.from_codes(codes, pd.RangeIndex(codes.max(initial=-1) + 1))
 
 
 def _names(session: Session, authors: "pd.Series[int]") -> pd.Categorical:
@@ -119,7 +141,7 @@ def _evaluations(session: Session, season: int) -> tuple[pd.DataFrame, pd.DataFr
     }
     table = _table(session, query, kinds)
     blobs = pa.concat_arrays([pa.array([], pa.binary()), *table["run_mfus"].chunks])
-    frame = table.drop_columns("run_mfus").to_pandas()
+    frame = _to_pandas(table.drop_columns("run_mfus"))
     offsets = np.frombuffer(blobs.buffers()[1], np.int32, len(blobs) + 1)
     mfus = b"" if blobs.buffers()[2] is None else blobs.buffers()[2]
     runs = pd.DataFrame(
@@ -128,7 +150,7 @@ def _evaluations(session: Session, season: int) -> tuple[pd.DataFrame, pd.DataFr
             "mfu": np.frombuffer(mfus, "<f8", offsets[-1] // 8),
         }
     )
-    return frame.set_index("evaluation").sort_index(), runs
+    return _in_order(frame, "evaluation"), runs
 
 
 def _comparisons(session: Session, season: int) -> pd.DataFrame:
@@ -150,7 +172,18 @@ def _comparisons(session: Session, season: int) -> pd.DataFrame:
 def _frame(
     session: Session, query: Select[*tuple[Any, ...]], kinds: dict[str, Kind]
 ) -> pd.DataFrame:
-    return _table(session, query, kinds).to_pandas()
+    return _to_pandas(_table(session, query, kinds))
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """The frame takes the columns over; the table may not be used after it."""
+    return table.to_pandas(split_blocks=True, self_destruct=True)
+
+
+def _in_order(frame: pd.DataFrame, number: str) -> pd.DataFrame:
+    """Rows by their number, which becomes the index. To sort what is in order would copy it."""
+    frame = frame.set_index(number)
+    return frame if frame.index.is_monotonic_increasing else frame.sort_index()
 
 
 def _table(session: Session, query: Select[*tuple[Any, ...]], kinds: dict[str, Kind]) -> pa.Table:
@@ -160,12 +193,21 @@ def _table(session: Session, query: Select[*tuple[Any, ...]], kinds: dict[str, K
         for rows in _blocks(session, query):
             blocks = zip(kinds.values(), zip(*rows, strict=True), strict=True)
             for column, (kind, values) in zip(columns, blocks, strict=True):
-                column.append(pa.array(values, TYPES[kind]))
+                column.append(_array(values, kind))
     made = {
         name: _finish(pa.chunked_array(blocks, TYPES[kind]), kind)
         for (name, kind), blocks in zip(kinds.items(), columns, strict=True)
     }
     return pa.table(made)
+
+
+def _array(values: tuple[Any, ...], kind: Kind) -> pa.Array:
+    if kind != "digest":
+        return pa.array(values, TYPES[kind])
+    empty = "0" * 2 * DIGEST_BYTES
+    all_bytes = bytes.fromhex("".join([value or empty for value in values]))
+    buffers = [None, pa.py_buffer(all_bytes)]
+    return pa.FixedSizeBinaryArray.from_buffers(TYPES[kind], len(values), buffers)
 
 
 def _finish(column: pa.ChunkedArray, kind: Kind) -> pa.ChunkedArray:

@@ -5,7 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from harness.board.frames import season_frames
+from harness.board.memory import given_back
 from harness.board.rank import Ranking, rank
 from harness.board.store import Store
 from harness.board.tables import Season
@@ -78,17 +81,21 @@ class Leaderboard:
 
 def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
     """The ranking from scratch. Raises InputError(UNKNOWN_ID)."""
-    with store.read() as session:
+    with given_back(), store.read() as session:
         row = session.get(Season, season)
         if row is None:
             raise InputError(Code.UNKNOWN_ID, f"there is no season number {season}")
-        frames = season_frames(session, season)
-        return rank(
-            frames.submissions,
-            frames.evaluations,
-            frames.runs,
-            frames.comparisons,
-            row.scoring_rule,
-            store.now() if now is None else now,
-            row.hardware or None,
-        )
+        return _rank(session, row, store.now() if now is None else now)
+
+
+def _rank(session: Session, season: Season, now: float) -> Ranking:
+    frames = season_frames(session, season.id)
+    return rank(
+        frames.submissions,
+        frames.evaluations,
+        frames.runs,
+        frames.comparisons,
+        season.scoring_rule,
+        now,
+        season.hardware or None,
+    )

@@ -1,7 +1,11 @@
-"""What judges that were killed left behind: containers and work folders. `validator clean`."""
+"""What judges left behind, most of it because they were killed: containers, folders. `validator clean`."""
 
+import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from harness.errors import InputError
 from harness.sandbox.docker.leftovers import remove_containers
@@ -9,6 +13,9 @@ from harness.sandbox.own_group import left_groups
 from harness.sandbox.removal import remove_tree
 from harness.sandbox.scratch import left_scratch
 from harness.timed.workspace import left_folders
+
+#: Folders for compiled code, one for each user: parts of torch make it when they are imported.
+TORCH_CACHES: Final = "torchinductor_*"
 
 
 @dataclass(frozen=True)
@@ -47,4 +54,16 @@ def clean_up(every: bool = False) -> Cleaned:
         with suppress(OSError):
             folder.rmdir()
         (kept if folder.exists() else removed).append(str(folder))
+    removed += _without_what_is_empty()
     return Cleaned(tuple(removed), tuple(kept), no_engine)
+
+
+def _without_what_is_empty() -> list[str]:
+    """Caches that a judge's torch has made and never filled; what is in use is somebody's, and no remark."""
+    removed = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(TORCH_CACHES)):
+        with suppress(OSError):
+            if folder.lstat().st_uid == os.geteuid():
+                folder.rmdir()
+                removed.append(str(folder))
+    return removed

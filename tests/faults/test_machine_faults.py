@@ -4,6 +4,7 @@
 """
 
 import gc
+import importlib
 import os
 import re
 import shutil
@@ -100,6 +101,8 @@ def own_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         disk.rmdir()
         pytest.skip("a file system of its own takes root, and the right to mount")
+    # Its import makes a folder where temporary files lie, once in a process: not on this disk.
+    importlib.import_module("torch._inductor.config")
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
