@@ -87,8 +87,8 @@ def rank(
 
     Args:
         submissions: index submission (int64, unique); author (str), at (float64, seconds since 1970
-            when it was handed in), program (equal where the normalised program is; "" or missing: not known),
-            strategy (str), world_size (int64), hardware (str), isolation (str), state (str).
+            when it was handed in), program (equal where the normalised program is; "" or missing: not
+            known), strategy (str), world_size (int64), hardware (str), isolation (str), state (str).
         evaluations: index evaluation (int64, unique, in order of finishing); submission (int64), at
             (float64, when it finished), verdict ("accepted", "rejected" or "error"), failed_runs (int64).
         runs: evaluation (int64), mfu (float64): one row for each timed run of an accepted evaluation.

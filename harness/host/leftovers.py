@@ -59,7 +59,7 @@ def clean_up(every: bool = False) -> Cleaned:
 
 
 def _without_what_is_empty() -> list[str]:
-    """Caches that a judge's torch has made and never filled; what is in use is somebody's, and no remark."""
+    """Caches that a judge's torch has made and never filled; one that is in use is somebody's."""
     removed = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(TORCH_CACHES)):
         with suppress(OSError):

@@ -1,8 +1,13 @@
 """What the kernel counts for a control group, in version 1 and 2: tasks, and kills for want of memory.
 
-Read from /proc and /sys, which costs microseconds; asking the engine costs milliseconds of its own time.
+Read from /proc and /sys, which costs microseconds; asking the engine costs milliseconds of its own time,
+and it may be gone.
 """
 
+import os
+import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -52,6 +57,18 @@ class ControlGroup:
     def processes(self) -> list[int]:
         """Their ids as this process sees them; none when the group has gone."""
         return [int(pid) for pid in _read(self.tasks_file.with_name("cgroup.procs")).split()]
+
+    def kill(self, seconds: float) -> bool:
+        """End every process of it; whether none is left after so long. Takes the right to signal them."""
+        until = time.monotonic() + seconds
+        while processes := self.processes():
+            for pid in processes:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
 
     def killed_for_memory(self) -> int:
         """How many processes the kernel has killed because the group was over its limit."""

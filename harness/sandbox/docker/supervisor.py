@@ -46,6 +46,8 @@ ANSWER_SECONDS: Final = 60.0
 # After its end, what a container has printed is there at once.
 LOG_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 0.2
+# An engine that was restarted removes what has ended; if it does not come back nothing runs all the same.
+RETURN_SECONDS: Final = 10.0
 ENGINE_ERRORS = (DockerException, RequestException, OSError)
 
 
@@ -183,8 +185,9 @@ class _Supervision:
         return over_size("the outbox", plan.outbox, plan.outbox_bytes, nameless)
 
     def remove(self, seconds: float) -> str | None:
-        """Kill and remove the container; why that failed, or None when nothing of it is left."""
-        until = time.monotonic() + seconds
+        """Kill and remove the container; why that failed, or None when no process of it is left."""
+        began = time.monotonic()
+        until = began + seconds
         while self._id is not None:
             left = max(1.0, min(ANSWER_SECONDS, until - time.monotonic()))
             try:
@@ -192,17 +195,25 @@ class _Supervision:
             except NotFound:
                 self._id = None
             except ENGINE_ERRORS as error:
+                # Ended all the same: what may be left then is a name in the engine's books.
+                empty = self._group is not None and self._group.kill(RETRY_SECONDS)
+                if empty:
+                    until = min(until, began + RETURN_SECONDS)
                 if time.monotonic() > until:
-                    return (
-                        f"container {self._id[:12]} cannot be removed: {_words(error)}; "
-                        "`validator clean` tries again"
-                    )
+                    return None if empty else self._cannot_be_removed(error)
                 time.sleep(RETRY_SECONDS)
             else:
                 self._id = None
         if self._reader is not None:
             self._reader.join(LOG_SECONDS)
         return None
+
+    def _cannot_be_removed(self, error: Exception) -> str:
+        assert self._id is not None
+        return (
+            f"container {self._id[:12]} cannot be removed: {_words(error)}; "
+            "`validator clean` tries again"
+        )
 
 
 def _thread(work: Callable[[], None]) -> threading.Thread:
