@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from harness.errors import Code, Verdict
+from harness.likely_cause import CHECK
 from harness.result import RunResult
 from harness.verify.findings import Severity
 
@@ -27,4 +28,5 @@ def conclude(runs: Sequence[RunResult]) -> tuple[Verdict, Code, str]:
         return Verdict.ACCEPTED, Code.OK, agrees
     run, finding = min(rejecting, key=lambda pair: MOST_EXPLANATORY_FIRST.index(pair[1].code))
     where = f"run {run.run + 1}: " if len(runs) > 1 else ""
-    return Verdict.REJECTED, finding.code, where + finding.message
+    causes = [each.message for run in runs for each in run.findings if each.check == CHECK]
+    return Verdict.REJECTED, finding.code, where + "; ".join([finding.message, *causes])

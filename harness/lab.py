@@ -13,18 +13,13 @@ from harness.benchmark import challenge as challenges
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams, Steps
 from harness.benchmark.snapshot import Snapshot
+from harness.comparison import Truth, compare, compare_tokens
 from harness.machine import Device
 from harness.reference.launch import Asked, ReferenceRun, Variant, run_reference
 from harness.sandbox import Sandbox
 from harness.tensors.stored import trusted_state
 from harness.timed.workspace import Workspace
-from harness.verification import (
-    Truth,
-    compare,
-    compare_tokens,
-    secret_coordinates,
-    secret_rows,
-)
+from harness.verification import secret_coordinates, secret_rows
 from harness.verify.attribution import Attribution, Coordinates, Indices
 from harness.verify.compare import StateComparison
 from harness.verify.metrics import RunMetrics, metric_values

@@ -3,6 +3,7 @@
 Nothing is trained and nothing of a submission runs. What was timed stays as it was timed.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +12,12 @@ from harness.benchmark.snapshot import Snapshot
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.kept import KeptFolder
+from harness.likely_cause import CHECK, rejects_update
 from harness.phases import OnProgress
 from harness.reference.launch import read_reference
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
-from harness.verification import judge_runs, open_committed, together
+from harness.verification import judge_runs, open_committed, together, truths_of, with_finding
 
 OF_THE_FILES: Final = (Code.OUTBOX_INVALID, Code.COMMITMENT_BROKEN)
 
@@ -72,12 +74,22 @@ def _judge(
     progress("the opened states against their commitments")
     opened = open_committed(timed_runs, kept.outbox, hparams)
     trained = read_reference(snapshot, kept.reference, len(timed_runs))
-    judged = judge_runs(timed_runs, opened, trained, snapshot, hparams, strategy)
+    truths = truths_of(timed_runs, trained, snapshot, hparams)
+    judged = judge_runs(timed_runs, opened, truths, hparams, strategy)
     runs: list[RunResult] = []
     while len(runs) < len(timed_runs):
         progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
-        runs.append(next(judged))
+        runs.append(_with_cause(next(judged), kept.result.runs))
     return together(runs, hparams)
+
+
+def _with_cause(run: RunResult, before: Sequence[RunResult]) -> RunResult:
+    """What was found then about the cause of a rejection: it took training, and is still true."""
+    if rejects_update(run.findings):
+        for finding in before[run.run].findings if run.run < len(before) else ():
+            if finding.check == CHECK:
+                return with_finding(run, finding)
+    return run
 
 
 def _result(

@@ -6,16 +6,17 @@ This joins the rooms: `opening/` reads what a submission wrote, `reference/` tra
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import AdamW, Hparams, Sgd
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.mistakes import in_words
 from harness.benchmark.snapshot import Snapshot
+from harness.comparison import Truth, compare, compare_tokens
 from harness.errors import Code, JudgeError, SubmissionError
+from harness.likely_cause import likely_cause, rejects_update
 from harness.opening.files import files_allowed
 from harness.opening.plan import assemble
 from harness.opening.read import read_opened
@@ -24,7 +25,6 @@ from harness.protocol.text import quoted
 from harness.reference.launch import (
     Asked,
     ReferenceRun,
-    TokenLosses,
     default_variant,
     run_reference,
 )
@@ -34,93 +34,13 @@ from harness.tensors.boxes import State, TensorSpec
 from harness.tensors.stored import trusted_state
 from harness.timed.run import TimedRun, TimedSetup, opened_folder
 from harness.timed.workspace import Workspace
-from harness.verify.attribution import (
-    Attribution,
-    Coordinates,
-    Indices,
-    attribute,
-    draw_coordinates,
-    gather,
-)
+from harness.verify.attribution import Coordinates, Indices, draw_coordinates
 from harness.verify.checks import RunEvidence, judge_run, measure_run
-from harness.verify.compare import StateComparison, compare_states
-from harness.verify.decay import decay_path, without_decay
+from harness.verify.findings import Finding, note
 from harness.verify.metrics import judged_metrics
 from harness.verify.together import judge_together
-from harness.verify.token_losses import Sample, TokenShift, token_shift
 
-THREADS = 2
 SEED_BITS = 64
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a run is compared with.
-
-    Attributes:
-        initial: weights before the first step.
-        reference: what the trusted loop made of the same challenge.
-        coordinates: those that the reference recorded.
-        layout: of every tensor of the state.
-        challenge: what was trained on.
-        optimizer: of the benchmark; what its weight decay does alone is no part of an update.
-    """
-
-    initial: State
-    reference: ReferenceRun
-    coordinates: Coordinates
-    layout: Mapping[str, TensorSpec]
-    challenge: Challenge
-    optimizer: Sgd | AdamW
-
-
-def compare(
-    truth: Truth, states: Sequence[State]
-) -> tuple[list[StateComparison], list[Attribution]]:
-    """Compare each version of a final state with the reference's; one of each for every version."""
-    reference = truth.reference
-    path = decay_path(truth.optimizer, len(reference.step_updates))
-    left = float(path[-1])
-    comparisons = [
-        compare_states(
-            truth.initial,
-            reference.state,
-            state,
-            truth.layout,
-            THREADS,
-            truth.challenge.occurrences,
-            left,
-        )
-        for state in states
-    ]
-    steps = without_decay(reference.step_updates, reference.initial, path)
-    attributions = [
-        attribute(steps, gather(state, truth.coordinates) - left * reference.initial)
-        for state in states
-    ]
-    return comparisons, attributions
-
-
-def compare_tokens(
-    challenge: Challenge, sampled: TokenLosses, losses: Sequence[npt.NDArray[np.float32]]
-) -> list[TokenShift]:
-    """Compare losses of the sampled tokens with the reference's.
-
-    Args:
-        challenge: whose tokens they are.
-        sampled: the reference's.
-        losses: float32 [R, T], one for each version of a final state.
-    """
-    steps, batch, length = challenge.tokens.shape
-    targets = challenge.tokens[:, :, 1:]
-    sample = Sample(
-        targets=targets.reshape(steps * batch, length - 1)[sampled.rows].astype(np.int64),
-        rows=sampled.rows % batch,
-        steps=sampled.rows // batch,
-        global_batch=batch,
-        occurrences=np.bincount(targets.ravel()),
-    )
-    return [token_shift(sample, sampled.reference, each) for each in losses]
 
 
 def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
@@ -145,7 +65,7 @@ def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Co
 def verify(
     setup: TimedSetup, timed_runs: Sequence[TimedRun], workspace: Workspace, phases: Phases
 ) -> list[RunResult]:
-    """Judge every run, in one launch of the reference.
+    """Judge every run, in one launch of the reference; a second one looks for the cause of a rejection.
 
     Raises:
         SubmissionError: the outbox is not what was committed to.
@@ -169,15 +89,23 @@ def verify(
         Asked(secret_rows([timed.challenge for timed in timed_runs], hparams), opened),
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
-    judged = judge_runs(
-        timed_runs,
-        opened,
-        (coordinates, references),
-        setup.snapshot,
-        hparams,
-        setup.submission.strategy,
-    )
-    return together(list(judged), hparams)
+    truths = truths_of(timed_runs, (coordinates, references), setup.snapshot, hparams)
+    judged = judge_runs(timed_runs, opened, truths, hparams, setup.submission.strategy)
+    runs = list(judged)
+    for number, run in enumerate(runs):
+        if rejects_update(run.findings):
+            phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
+            # Of the first such run: a file makes its mistake in every one.
+            seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
+            cause = likely_cause(setup, truths[number], opened[number], seconds, workspace)
+            if cause is not None:
+                runs[number] = with_finding(run, cause)
+            break
+    return together(runs, hparams)
+
+
+def with_finding(run: RunResult, finding: Finding) -> RunResult:
+    return run.model_copy(update={"findings": (*run.findings, finding)})
 
 
 def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
@@ -189,15 +117,33 @@ def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
     if finding is None:
         return runs
     best = errors.index(min(errors))
-    nearest = runs[best].model_copy(update={"findings": (*runs[best].findings, finding)})
-    return [*runs[:best], nearest, *runs[best + 1 :]]
+    return [*runs[:best], with_finding(runs[best], finding), *runs[best + 1 :]]
+
+
+def truths_of(
+    timed_runs: Sequence[TimedRun],
+    trained: tuple[Coordinates, Sequence[ReferenceRun]],
+    snapshot: Snapshot,
+    hparams: Hparams,
+) -> list[Truth]:
+    """What each run is compared with.
+
+    Args:
+        trained: the coordinates that the references recorded, and for each run its reference.
+    """
+    coordinates, references = trained
+    layout = snapshot.layout
+    initial = trusted_state(snapshot.state_dir, layout)
+    return [
+        Truth(initial, reference, coordinates, layout, timed.challenge, hparams.optimizer)
+        for timed, reference in zip(timed_runs, references, strict=True)
+    ]
 
 
 def judge_runs(
     timed_runs: Sequence[TimedRun],
     opened: Sequence[Sequence[State]],
-    trained: tuple[Coordinates, Sequence[ReferenceRun]],
-    snapshot: Snapshot,
+    truths: Sequence[Truth],
     hparams: Hparams,
     strategy: Strategy,
 ) -> Iterator[RunResult]:
@@ -206,21 +152,14 @@ def judge_runs(
     Args:
         timed_runs: as they were timed.
         opened: for each run the versions of its final state.
-        trained: the coordinates that the references recorded, and for each run its reference.
-        snapshot: of the benchmark.
+        truths: for each run, as `truths_of` gives them.
         hparams: its tolerances decide.
         strategy: of the submission.
 
     Raises JudgeError: as `judge`.
     """
-    coordinates, references = trained
-    layout = snapshot.layout
-    initial = trusted_state(snapshot.state_dir, layout)
     for run, timed in enumerate(timed_runs):
-        truth = Truth(
-            initial, references[run], coordinates, layout, timed.challenge, hparams.optimizer
-        )
-        yield judge(run, timed, opened[run], truth, hparams, strategy)
+        yield judge(run, timed, opened[run], truths[run], hparams, strategy)
 
 
 def open_committed(
@@ -303,6 +242,9 @@ def judge(
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence).model_dump()
+    findings = judge_run(evidence, tolerances)
+    if rejects_update(findings):
+        findings.append(note("asked", f"the benchmark asks for {in_words(hparams.optimizer)}"))
     if timed.seconds <= 0:
         raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
     tokens = timed.challenge.token_count
@@ -323,5 +265,5 @@ def judge(
             for name, allowed in judged_metrics(tolerances).items()
             if measured[name] is not None
         ),
-        findings=tuple(judge_run(evidence, tolerances)),
+        findings=tuple(findings),
     )

@@ -74,6 +74,7 @@ def quick(loaded: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> Lo
             "log_bytes": 64 * 2**10,
         },
     }
+    raw["verify"]["explain_seconds"] = 0
     path = tmp_path_factory.mktemp("quick") / "hparams.json"
     path.write_text(json.dumps(raw), encoding="utf-8")
     return load(path)

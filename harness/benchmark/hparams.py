@@ -229,6 +229,12 @@ class Verify(Section):
         description="part of the served rows, drawn in secret, whose tokens' losses under the final "
         "weights are compared; 0: none",
     )
+    explain_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=86_400,
+        description="may be spent on finding out which likely mistake explains a rejected update; 0: none",
+    )
     calibration: Calibration | None = Field(
         default=None, description="null: tolerances are guesses, and every result says so"
     )

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import Hparams, Optimizer
+from harness.benchmark.hparams import AdamW, Hparams, Optimizer, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError, JudgeError
 from harness.files import make_readable, make_readable_folder, take_over
@@ -65,6 +65,7 @@ class ReferenceTask(Record):
     Attributes:
         model_dir: the snapshot's model folder.
         challenges: challenge files, one per run.
+        optimizers: one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
         token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
@@ -77,7 +78,7 @@ class ReferenceTask(Record):
     output: Path
     device: Device
     param_dtype: Literal["float32", "bfloat16"]
-    optimizer: Optimizer
+    optimizers: tuple[Optimizer, ...]
     variant: Variant
     token_rows: Path | None = None
     submitted: tuple[tuple[Path, ...], ...] = ()
@@ -182,6 +183,7 @@ def run_reference(
     device: Device,
     folder: Path,
     asked: Asked | None = None,
+    optimizers: Sequence[Sgd | AdamW] | None = None,
 ) -> list[ReferenceRun]:
     """Train on every challenge in one launch.
 
@@ -189,6 +191,7 @@ def run_reference(
         coordinates: flat indices to record, from `verify.attribution.draw_coordinates`.
         folder: does not exist yet; keeps the states for as long as the result is used.
         asked: tokens whose losses under the final weights are wanted, in float32.
+        optimizers: one for each challenge; None: the benchmark's for all of them.
 
     Raises:
         InputError: the rows cannot be dealt to the variant's ranks.
@@ -205,7 +208,7 @@ def run_reference(
         output=output,
         device=device,
         param_dtype=hparams.numerics.param_dtype,
-        optimizer=hparams.optimizer,
+        optimizers=tuple(optimizers or [hparams.optimizer] * len(challenges)),
         variant=variant,
     )
     opened: tuple[Path, ...] = ()

@@ -45,8 +45,8 @@ def main() -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     else:
         dist.init_process_group(backend)
-    for run, challenge in enumerate(task.challenges):
-        train(task, challenge, task.output / f"run{run}", device)
+    for run, (challenge, settings) in enumerate(zip(task.challenges, task.optimizers, strict=True)):
+        train(task, challenge, settings, task.output / f"run{run}", device)
     dist.barrier()
     if task.token_rows is not None:
         gc.collect()  # the last model that was trained
@@ -58,14 +58,16 @@ def main() -> None:
     os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
 
 
-def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.device) -> None:
+def train(
+    task: ReferenceTask, challenge: Path, settings: Sgd | AdamW, output: Path, device: torch.device
+) -> None:
     """One run from the initial weights; leaves the state and the record in `output`."""
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = build(task, device)
-    optimizer = build_optimizer(task.optimizer, model, task.variant.cheat)
+    optimizer = build_optimizer(settings, model, task.variant.cheat)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: min(1.0, (done + 1) / max(1, task.optimizer.warmup_steps))
+        optimizer, lambda done: min(1.0, (done + 1) / max(1, settings.warmup_steps))
     )
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
@@ -73,8 +75,8 @@ def train(task: ReferenceTask, challenge: Path, output: Path, device: torch.devi
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
         with ties if task.variant.near_ties else nullcontext():
             losses.append(backward(model, batch.to(device), task.variant))
-        if task.optimizer.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), task.optimizer.max_grad_norm)
+        if settings.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)

@@ -15,11 +15,12 @@ import pytest
 from harness.benchmark.challenge import Challenge, draw
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.snapshot import Snapshot
+from harness.comparison import Truth, compare
 from harness.errors import Code, JudgeError
 from harness.reference.launch import Asked, ReferenceRun, Variant, run_reference
 from harness.sandbox import Sandbox, choose
 from harness.tensors.stored import trusted_state
-from harness.verification import Truth, compare, secret_coordinates
+from harness.verification import secret_coordinates
 from harness.verify.attribution import Coordinates, gather
 from tests.forked_ranks import ForkedRanks
 

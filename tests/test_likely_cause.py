@@ -1,0 +1,122 @@
+"""A rejected update is explained by the likely mistake that leads to it, and by no other."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.benchmark.hparams import LoadedHparams, Sgd, load
+from harness.benchmark.mistakes import Mistake
+from harness.errors import Verdict
+from harness.likely_cause import CHECK, affordable, fitting
+from harness.result import EvaluationResult
+from tests.judging import Judge, explain
+from tests.project import ROOT
+
+pytest_plugins = ("tests.judging",)
+
+SUBMISSIONS = ROOT / "tests" / "submissions"
+HONEST = SUBMISSIONS / "honest.py"
+ADAMW = {"name": "adamw", "lr": 0.001, "eps": 1e-4, "weight_decay": 0.1, "warmup_steps": 2}
+ONE, OTHER = (Mistake(words, Sgd(name="sgd", lr=0.1)) for words in ("of one", "of another"))
+
+
+def notes(result: EvaluationResult, check: str) -> list[str]:
+    return [f.message for run in result.runs for f in run.findings if f.check == check]
+
+
+@pytest.mark.parametrize(
+    ("file", "optimizer", "cause", "asked"),
+    [
+        pytest.param(
+            SUBMISSIONS / "wrong" / "no_weight_decay.py",
+            ADAMW | {"max_grad_norm": 1.0},
+            "without weight decay",
+            "AdamW with lr 0.001, betas 0.9 and 0.999, eps 0.0001, weight decay 0.1",
+            id="no weight decay",
+        ),
+        pytest.param(
+            HONEST,
+            {"name": "sgd", "lr": 0.1, "max_grad_norm": 0.1},
+            "without clipping",
+            "gradients clipped to norm 0.1",
+            id="no clipping",
+        ),
+        pytest.param(
+            HONEST,
+            {"name": "adamw", "lr": 0.1},
+            "with SGD instead of AdamW",
+            "AdamW with lr 0.1",
+            id="another optimizer",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_what_is_asked_for(
+    file: Path,
+    optimizer: dict[str, Any],
+    cause: str,
+    asked: str,
+    forked_judge: Judge,
+    quick: LoadedHparams,
+    tmp_path: Path,
+) -> None:
+    raw = json.loads(quick.path.read_bytes())
+    raw["optimizer"] = optimizer
+    raw["verify"]["explain_seconds"] = 600
+    path = tmp_path / "hparams.json"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    result = forked_judge(file, load(path), world_size=1)
+    assert result.verdict is Verdict.REJECTED, explain(result)
+    (found,) = notes(result, CHECK)
+    assert f"the update is that of a training {cause}: " in found
+    (said,) = notes(result, "asked")
+    assert asked in said
+
+
+def test_what_is_no_likely_mistake_is_not_called_one(
+    forked_judge: Judge, quick: LoadedHparams, tmp_path: Path
+) -> None:
+    raw = json.loads(quick.path.read_bytes())
+    raw["verify"]["explain_seconds"] = 600
+    path = tmp_path / "hparams.json"
+    path.write_text(json.dumps(raw), encoding="utf-8")
+    result = forked_judge(SUBMISSIONS / "skips_last_step.py", load(path), world_size=1)
+    assert result.verdict is Verdict.REJECTED, explain(result)
+    assert notes(result, CHECK) == []
+    assert len(notes(result, "asked")) == 1
+
+
+@pytest.mark.parametrize(
+    ("training", "allowed", "count"),
+    [(1.0, 0.0, 0), (1.0, 0.9, 0), (1.0, 1.0, 1), (1.0, 2.9, 2), (1.0, 60.0, 3), (0.0, 60.0, 3)],
+)
+def test_no_more_is_tried_than_there_is_time_for(
+    training: float, allowed: float, count: int
+) -> None:
+    assert affordable([ONE, OTHER, ONE], training, allowed) == count
+
+
+@pytest.mark.parametrize(
+    ("errors", "away", "said"),
+    [
+        ([1e-6, 0.3], 0.4, "of one"),
+        ([0.3, 1e-6], 0.4, "of another"),
+        ([0.02, 0.02], 0.05, "of one"),
+        ([0.0201, 0.0201], 0.4, None),  # over what an honest run may be off by
+        ([0.01, 0.01], 0.02, None),  # hardly nearer than the benchmark's own training
+        ([0.0099, 0.01], 0.02, "of one"),
+        ([math.inf, math.nan], math.inf, None),
+        ([math.nan, 1e-6], 0.4, "of another"),
+        ([math.inf, 1e-6], math.inf, "of another"),
+    ],
+)
+def test_the_nearest_mistake_explains_if_it_fits(
+    errors: list[float], away: float, said: str | None
+) -> None:
+    found = fitting([ONE, OTHER], errors, away, allowed=0.02)
+    if said is None:
+        assert found is None
+    else:
+        assert found is not None and f"a training {said}: " in found.message
