@@ -79,8 +79,8 @@ def _judge(
     runs: list[RunResult] = []
     while len(runs) < len(timed_runs):
         progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
-        runs.append(_with_cause(next(judged), kept.result.runs))
-    return together(runs, hparams)
+        runs.append(next(judged))
+    return [_with_cause(run, kept.result.runs) for run in together(runs, hparams)]
 
 
 def _with_cause(run: RunResult, before: Sequence[RunResult]) -> RunResult:

@@ -91,17 +91,20 @@ def verify(
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
     truths = truths_of(timed_runs, (coordinates, references), setup.snapshot, hparams)
     judged = judge_runs(timed_runs, opened, truths, hparams, setup.submission.strategy)
-    runs = list(judged)
-    for number, run in enumerate(runs):
-        if rejects_update(run.findings):
-            phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
-            # Of the first such run: a file makes its mistake in every one.
-            seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
-            cause = likely_cause(setup, truths[number], opened[number], seconds, workspace)
-            if cause is not None:
-                runs[number] = with_finding(run, cause)
-            break
-    return together(runs, hparams)
+    runs = together(list(judged), hparams)
+    number = first_off(runs)
+    if number is not None:
+        phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
+        seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
+        cause = likely_cause(setup, truths[number], opened[number], seconds, workspace)
+        if cause is not None:
+            runs[number] = with_finding(runs[number], cause)
+    return runs
+
+
+def first_off(runs: Sequence[RunResult]) -> int | None:
+    """The first run whose update is rejected: a file makes its mistake in every one."""
+    return next((n for n, run in enumerate(runs) if rejects_update(run.findings)), None)
 
 
 def with_finding(run: RunResult, finding: Finding) -> RunResult:
@@ -109,15 +112,22 @@ def with_finding(run: RunResult, finding: Finding) -> RunResult:
 
 
 def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
-    """The runs with what they say together, as a finding of the one that is nearest to the reference."""
+    """The runs with what is said once: by all together, of the one that is nearest to the reference; and
+    what the benchmark asks for, of the first that is off.
+    """
     errors = [
         metric.measured for run in runs for metric in run.metrics if metric.name == "update_error"
     ]
+    told = list(runs)
     finding = judge_together(errors, hparams.strict_update_error)
-    if finding is None:
-        return runs
-    best = errors.index(min(errors))
-    return [*runs[:best], with_finding(runs[best], finding), *runs[best + 1 :]]
+    if finding is not None:
+        best = errors.index(min(errors))
+        told[best] = with_finding(told[best], finding)
+    number = first_off(told)
+    if number is not None:
+        asked = note("asked", f"the benchmark asks for {in_words(hparams.optimizer)}")
+        told[number] = with_finding(told[number], asked)
+    return told
 
 
 def truths_of(
@@ -242,9 +252,6 @@ def judge(
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence).model_dump()
-    findings = judge_run(evidence, tolerances)
-    if rejects_update(findings):
-        findings.append(note("asked", f"the benchmark asks for {in_words(hparams.optimizer)}"))
     if timed.seconds <= 0:
         raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
     tokens = timed.challenge.token_count
@@ -265,5 +272,5 @@ def judge(
             for name, allowed in judged_metrics(tolerances).items()
             if measured[name] is not None
         ),
-        findings=tuple(findings),
+        findings=tuple(judge_run(evidence, tolerances)),
     )

@@ -11,11 +11,13 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, SubmissionError, Verdict
+from harness.likely_cause import CHECK
 from harness.reference.launch import check_rows, default_variant
 from harness.result import Metric, RunResult
 from harness.timed.run import opened_folder
 from harness.timed.workspace import Workspace
-from harness.verification import check_names, together
+from harness.verification import check_names, together, with_finding
+from harness.verify.findings import note, rejects
 
 # Of a timed, only how many ranks had something to open matters here.
 TRIALS: Any = [SimpleNamespace(plan=SimpleNamespace(orders=((), ())))]
@@ -61,10 +63,30 @@ def test_what_runs_say_together_is_said_of_the_best(loaded: LoadedHparams) -> No
     near, far = run_of(0, 1e-6), run_of(1, 0.01)
     assert together([near, far], hparams) == [near, far]
     runs = together([run_of(0, 0.02), run_of(1, 0.01), run_of(2, 0.03)], hparams)
-    assert [len(run.findings) for run in runs] == [0, 1, 0]
+    found = [[finding.check for finding in run.findings] for run in runs]
+    assert found == [[], ["strict_update_error", "asked"], []]
     verdict, code, message = conclude(runs)
     assert (verdict, code) == (Verdict.REJECTED, Code.UPDATE_MISMATCH)
     assert message.startswith("run 2: none of the 3 runs agrees")
+
+
+def test_what_is_asked_for_is_said_once_and_the_cause_in_the_verdict(loaded: LoadedHparams) -> None:
+    off = rejects(Code.UPDATE_MISMATCH, "update_error", "it is off", 0.3, 0.1)
+    good, bad = run_of(0, 1e-6), run_of(1, 0.3).model_copy(update={"findings": (off,)})
+    runs = together([good, bad, bad], loaded.hparams)
+    assert [[f.check for f in run.findings] for run in runs] == [
+        [],
+        ["update_error", "asked"],
+        ["update_error"],
+    ]
+    runs[1] = with_finding(runs[1], note(CHECK, "that of no clipping"))
+    assert conclude(runs)[2] == "run 2: it is off; that of no clipping"
+
+
+def test_a_wrong_loss_needs_no_word_about_the_optimizer(loaded: LoadedHparams) -> None:
+    off = rejects(Code.LOSS_MISMATCH, "loss", "it is off", 0.3, 0.1)
+    bad = run_of(0, 1e-6).model_copy(update={"findings": (off,)})
+    assert together([bad], loaded.hparams) == [bad]
 
 
 def test_a_world_that_the_reference_cannot_use_is_said_before_the_work(
