@@ -92,11 +92,13 @@ def measure_power(
 
     Args:
         families: of cheats; none: all.
-        output: JSON file that gets what was measured.
+        output: JSON file that gets what was measured, after every case; what it holds already counts too.
 
     Raises InputError, JudgeError.
     """
-    from harness import power
+    from harness.power.measured import Power, read_measured, write_measured
+    from harness.power.sweep import measure
+    from harness.power.tables import table, unseen_table
     from harness.reference.cheats import FAMILIES
 
     wanted = [family for family in FAMILIES if not families or family in families]
@@ -106,13 +108,17 @@ def measure_power(
             f"there is no family {', '.join(unknown)}; known: {', '.join(FAMILIES)}",
         )
     loaded = load_hparams(hparams)
+    before = None if output is None else read_measured(output, loaded)
+
+    def keep(known: Power) -> None:
+        if output is not None:
+            write_measured(output, known)
+
     with ProgressDisplay() as progress:
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         opened = ready_snapshot(loaded, snapshot, progress)
-        found = power.measure(loaded, opened, chosen, wanted, runs, progress.line)
-    print(power.table(found))
-    if output is not None:
-        output.write_text(found.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        found = measure(loaded, opened, chosen, wanted, runs, progress.line, keep, before)
+    print(table(found), unseen_table(found), sep="\n\n")
 
 
 def calibrate_benchmark(

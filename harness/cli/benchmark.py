@@ -72,14 +72,17 @@ def power(
         list[str] | None, typer.Option(help="Of cheats; may be repeated. Default: all.")
     ] = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Challenges for each cheat.")] = 4,
-    json: Annotated[Path | None, typer.Option(help="File that gets what was measured.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="File that gets what was measured; runs that it holds count too."),
+    ] = None,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
     snapshot: SnapshotOption = None,
 ) -> None:
     """Measure what can be left out unseen: graded cheats, and how often each is found.
 
-    [dim]validator power --family last_positions --runs 8[/dim]
+    [dim]validator power --family last_positions --runs 8 --json power.json[/dim]
     """
     from harness.api import measure_power
 

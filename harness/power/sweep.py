@@ -1,11 +1,11 @@
-"""What can be left out unseen: graded cheats, trained by the trusted loop and judged like a submission.
+"""Graded cheats, trained by the trusted loop and judged like a submission.
 
 For each family of cheats and each strength: how much of the timed work it saves, in how many runs it was
 found, and by which check. `docs/power.md` holds what came of it for the embedded benchmarks.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.benchmark.hparams import Hparams, LoadedHparams, Tolerances
@@ -13,7 +13,7 @@ from harness.benchmark.model_config import load_config
 from harness.benchmark.snapshot import Snapshot
 from harness.lab import Lab, Measured
 from harness.phases import OnProgress
-from harness.records import Record
+from harness.power.measured import Case, Power, pooled
 from harness.reference.cheats import Cheat, Family
 from harness.reference.launch import default_variant
 from harness.sandbox import Sandbox
@@ -38,36 +38,6 @@ STRENGTHS: Final[Mapping[Family, tuple[float, ...]]] = {
 }
 #: Of a product's passes, those that go backwards.
 BACKWARD: Final = 2 / 3
-CONFIDENCE: Final = 0.95
-
-
-class Case(Record):
-    """One cheat at one strength.
-
-    Attributes:
-        saves: part of the timed FLOPs that it leaves out; a product in half the width counts half.
-        runs, found: how many were trained, and in how many of them a check rejects.
-        strict: in how many the update error is over the bound that one run of an evaluation has to meet.
-        nearest: the check that is most over (or nearest to) its tolerance, in the median run.
-        times: how many times its tolerance that is.
-    """
-
-    family: Family
-    strength: float
-    saves: float
-    runs: int
-    found: int
-    strict: int
-    nearest: str
-    times: float
-
-
-class Power(Record):
-    """What was measured for one benchmark."""
-
-    benchmark: str
-    evaluation_runs: int
-    cases: tuple[Case, ...]
 
 
 def measure(
@@ -77,15 +47,27 @@ def measure(
     families: Sequence[Family],
     runs: int,
     progress: OnProgress,
+    keep: Callable[[Power], None],
+    before: Power | None = None,
 ) -> Power:
     """Train and judge every cheat of these families on `runs` fresh challenges.
+
+    Args:
+        keep: is given all that is known, after every case: this takes hours, and may be ended.
+        before: what was measured earlier; its runs count too.
 
     Raises JudgeError: a run failed.
     """
     hparams = loaded.hparams
+    known = before or Power(
+        benchmark=hparams.name,
+        hparams_sha256=loaded.sha256,
+        evaluation_runs=hparams.evaluation_runs,
+        strict_update_error=hparams.strict_update_error,
+        cases=(),
+    )
     base = default_variant(hparams, hparams.world.size)
     count = count_parameters(load_config(str(snapshot.model_dir)))
-    cases = []
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
         reference = lab.run("reference", base)
@@ -94,11 +76,11 @@ def measure(
             measured = lab.measure(reference, trained)
             lab.discard("cheat")
             saves = saved(cheat, count, hparams.sequence_length)
-            cases.append(_case(cheat, saves, measured, hparams))
-            progress(_line(cases[-1]))
-    return Power(
-        benchmark=hparams.name, evaluation_runs=hparams.evaluation_runs, cases=tuple(cases)
-    )
+            case = _case(cheat, saves, measured, hparams)
+            known = pooled(known, case)
+            progress(_line(case))
+            keep(known)
+    return known
 
 
 def _cheats(families: Sequence[Family]) -> Iterator[Cheat]:
@@ -170,46 +152,5 @@ def _nearest(measured: Measured, tolerances: Tolerances) -> tuple[str, float]:
     return max(parts.items(), key=lambda pair: pair[1])
 
 
-def at_least(found: int, runs: int) -> float:
-    """Lower bound of a rate, one-sided at CONFIDENCE (Clopper and Pearson 1934, by bisection)."""
-    if not found:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        rate = (low + high) / 2
-        tail = sum(
-            math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(found, runs + 1)
-        )
-        low, high = (rate, high) if tail < 1 - CONFIDENCE else (low, rate)
-    return low
-
-
 def _line(case: Case) -> str:
     return f"{case.family} {case.strength:g}: found in {case.found} of {case.runs} runs"
-
-
-def table(power: Power) -> str:
-    """As Markdown: one row for each family and strength."""
-    lines = [
-        "| left out | part | saves | found in | at least | over the strict bound | nearest check |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in power.cases:
-        lines.append(
-            f"| {case.family.replace('_', ' ')} | {case.strength:.2%} | {case.saves:.2%} | "
-            f"{case.found} of {case.runs} | {at_least(case.found, case.runs):.0%} | {case.strict} | "
-            f"{case.nearest} {case.times:.2g}× |"
-        )
-    return "\n".join(lines)
-
-
-def unseen(power: Power) -> dict[Family, float]:
-    """For each family the largest saving at a strength that an evaluation may miss; 0 where it misses none.
-
-    It misses where some run passes every check and some run meets the strict bound.
-    """
-    found: dict[Family, float] = {}
-    for case in power.cases:
-        missed = case.saves if max(case.found, case.strict) < case.runs else 0.0
-        found[case.family] = max(found.get(case.family, 0.0), missed)
-    return found

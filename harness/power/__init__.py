@@ -1,0 +1,1 @@
+"""`validator power`: what can be left out unseen, measured with graded cheats."""

@@ -1,0 +1,64 @@
+"""From counts of runs to the rate at which an evaluation finds a cheat, with a bound."""
+
+import math
+from typing import Final
+
+from harness.power.measured import Case, Power
+from harness.reference.cheats import Family
+
+CONFIDENCE: Final = 0.95
+#: An evaluation that finds a cheat less often than that does not deter it.
+DETECTED: Final = 0.99
+
+
+def at_least(found: int, runs: int, confidence: float = CONFIDENCE) -> float:
+    """Lower bound of a rate, one-sided (Clopper and Pearson 1934, by bisection)."""
+    if not found:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        tail = sum(
+            math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(found, runs + 1)
+        )
+        low, high = (rate, high) if tail < 1 - confidence else (low, rate)
+    return low
+
+
+def detection(power: Power, case: Case, *, bound: bool = False) -> float:
+    """The rate at which an evaluation finds a cheat that is in all of its runs.
+
+    It is missed only if every run passes by itself, and one of them, where there are several, is within
+    the strict bound. Runs are of independent challenges.
+
+    Args:
+        bound: the lower bound at CONFIDENCE instead of the estimate; two rates share what may be wrong.
+    """
+    runs = power.evaluation_runs
+    strict = power.strict_update_error is not None and runs > 1
+    confidence = 1 - (1 - CONFIDENCE) / (2 if strict else 1)
+
+    def rate(count: int) -> float:
+        return at_least(count, case.runs, confidence) if bound else count / case.runs
+
+    missed = (1 - rate(case.found)) ** runs
+    if strict:
+        missed = min(missed, 1 - rate(case.strict) ** runs)
+    return 1 - missed
+
+
+def unseen(power: Power, *, bound: bool = False) -> dict[Family, float | None]:
+    """For each family the largest saving at a strength that an evaluation finds at less than DETECTED.
+
+    Args:
+        bound: by the lower bound of that rate instead of its estimate.
+
+    Returns:
+        Parts of the timed FLOPs; None where every measured strength is found.
+    """
+    found: dict[Family, float | None] = {}
+    for case in power.cases:
+        largest = found.setdefault(case.family, None)
+        if detection(power, case, bound=bound) < DETECTED:
+            found[case.family] = max(case.saves, largest or 0.0)
+    return found

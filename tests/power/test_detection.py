@@ -1,0 +1,80 @@
+"""From runs to evaluations: bounds of rates, what an evaluation misses, and how it is told."""
+
+import math
+from typing import Any
+
+import pytest
+
+from harness.power.detection import at_least, detection, unseen
+from harness.power.measured import Case, Power
+from harness.power.tables import table, unseen_table
+
+
+@pytest.mark.parametrize(
+    ("found", "runs", "bound"), [(0, 5, 0.0), (1, 1, 0.05), (59, 59, 0.9505), (5, 10, 0.2224)]
+)
+def test_the_bound_is_that_of_clopper_and_pearson(found: int, runs: int, bound: float) -> None:
+    assert at_least(found, runs) == pytest.approx(bound, abs=1e-4)
+
+
+def case(strength: float, found: int, strict: int = 0, runs: int = 4) -> Case:
+    return Case(
+        family="top_1", strength=strength, saves=strength / 4, runs=runs, found=found, strict=strict,
+        nearest="token_group_shift", times=1.5,
+    )  # fmt: skip
+
+
+def power(*cases: Case, **different: Any) -> Power:
+    settings: dict[str, Any] = {"evaluation_runs": 2, "strict_update_error": 1e-4} | different
+    return Power(benchmark="b", hparams_sha256="0" * 64, cases=cases, **settings)
+
+
+@pytest.mark.parametrize(
+    ("found", "strict", "settings", "rate"),
+    [
+        (0, 0, {}, 0.0),
+        (4, 0, {}, 1.0),
+        (3, 0, {}, 15 / 16),  # missed if both runs pass
+        (0, 3, {}, 9 / 16),  # missed unless both are over the strict bound
+        (3, 3, {}, 15 / 16),
+        (0, 4, {}, 1.0),
+        (3, 4, {"strict_update_error": None}, 15 / 16),
+        (3, 4, {"evaluation_runs": 1}, 3 / 4),  # one run is not judged by the strict bound
+    ],
+)
+def test_an_evaluation_misses_what_all_of_its_runs_miss(
+    found: int, strict: int, settings: dict[str, Any], rate: float
+) -> None:
+    measured = power(case(0.01, found, strict), **settings)
+    assert detection(measured, measured.cases[0]) == pytest.approx(rate)
+
+
+def test_a_bound_of_two_rates_shares_what_may_be_wrong() -> None:
+    """By hand: of n that were all found at least x with x**n = 0.05, or 0.025 where there are two."""
+    alone = power(case(0.01, 8, runs=8), strict_update_error=None)
+    lower = 0.05 ** (1 / 8)
+    assert detection(alone, alone.cases[0], bound=True) == pytest.approx(1 - (1 - lower) ** 2)
+    both = power(case(0.01, 0, 8, runs=8))
+    assert detection(both, both.cases[0], bound=True) == pytest.approx((0.025 ** (1 / 8)) ** 2)
+    assert math.isclose(detection(both, both.cases[0]), 1.0)
+
+
+def test_unseen_is_the_largest_saving_that_too_few_evaluations_find() -> None:
+    measured = power(case(0.01, 0), case(0.02, 3), case(0.04, 4))
+    assert unseen(measured) == {"top_1": 0.005}
+    assert unseen(measured, bound=True) == {"top_1": 0.01}  # four runs show little
+    assert unseen(power(case(0.01, 4), case(0.02, 4))) == {"top_1": None}
+    nothing_saved = case(0.01, 0).model_copy(update={"saves": 0.0})
+    assert unseen(power(nothing_saved)) == {"top_1": 0.0}
+
+
+def test_the_tables_say_it_in_markdown() -> None:
+    measured = power(case(0.02, 3), case(0.04, 4))
+    rows = table(measured).splitlines()
+    assert rows[2] == (
+        "| top 1 | 2.00% | 0.50% | 3 of 4 | 0 of 4 | 94% | 35% | token_group_shift 1.5× |"
+    )
+    assert len(rows) == 4
+    assert unseen_table(measured).splitlines()[2] == "| top 1 | 0.50% | 1.00% |"
+    found = power(case(0.04, 400, runs=400))
+    assert unseen_table(found).splitlines()[2] == "| top 1 | nothing | nothing |"
