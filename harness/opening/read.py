@@ -17,7 +17,7 @@ from harness.protocol.text import quoted
 from harness.tensors.boxes import Box, StoredPiece
 from harness.tensors.shards import OUR_FAULT, ShardEntry, ShardError, read_shard
 
-_FILE = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_FILE = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 _SHOWN = 5
 
 # What identifies a box of a rank: name, offset, shape.

@@ -179,7 +179,9 @@ class _Layout:
 
 def _parse_object(text: bytes | str, what: str) -> dict[str, object]:
     try:
-        parsed = json.loads(text, object_pairs_hook=_unique)
+        # Bytes of another encoding would be guessed, and other readers take UTF-8 alone.
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+        parsed = json.loads(decoded, object_pairs_hook=_unique)
     except RecursionError:
         raise ShardError(f"{what} is nested too deeply") from None
     except ShardError:

@@ -61,7 +61,10 @@ def metric_values(
         loss_difference: from `checks.judge_losses`, nats per token.
         shifts: one for each version; none where token losses were not compared.
     """
-    tensors = [tensor for comparison in comparisons for tensor in comparison.tensors]
+    # A tensor that has to be equal is judged by its elements that are not.
+    tensors = [
+        tensor for comparison in comparisons for tensor in comparison.tensors if not tensor.exact
+    ]
     return RunMetrics(
         loss=_worst([loss_difference]),
         update_error=_worst(comparison.update_error for comparison in comparisons),
@@ -105,6 +108,10 @@ def _step_weight(attributions: Sequence[Attribution]) -> float:
     return _worst(step_distance(attribution) for attribution in attributions)
 
 
+def badness(value: float) -> float:
+    """For ordering: a NaN is as bad as can be, since no comparison may be passed by it."""
+    return math.inf if math.isnan(value) else value
+
+
 def _worst(values: Iterable[float]) -> float:
-    """The largest; a NaN counts as infinite, since no comparison may be passed by it."""
-    return max((math.inf if math.isnan(value) else value for value in values), default=0.0)
+    return max((badness(value) for value in values), default=0.0)

@@ -14,7 +14,14 @@ from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution, explain_weights
 from harness.verify.compare import StateComparison, TensorComparison
 from harness.verify.findings import Finding, TensorFinding, note, rejects
-from harness.verify.metrics import RunMetrics, exceeds, length_error, slice_error, step_distance
+from harness.verify.metrics import (
+    RunMetrics,
+    badness,
+    exceeds,
+    length_error,
+    slice_error,
+    step_distance,
+)
 from harness.verify.words import (
     NOT_MOVED,
     WORST_SHOWN,
@@ -72,7 +79,8 @@ def _worst(
     """Of every tensor the version with the largest value: which that is differs between checks."""
     worst: dict[str, TensorComparison] = {}
     for tensor in versions:
-        if tensor.name not in worst or exceeds(value(tensor), value(worst[tensor.name])):
+        known = worst.get(tensor.name)
+        if known is None or badness(value(tensor)) > badness(value(known)):
             worst[tensor.name] = tensor
     return list(worst.values())
 
@@ -156,7 +164,7 @@ def _judge_tensors(
             for t in bad[:WORST_SHOWN]
         )
         message = (
-            f"{len(bad)} of {counted(len(floating), 'tensor')} are off; "
+            f"{len(bad)} of {counted(len(floating), 'tensor')} {'is' if len(bad) == 1 else 'are'} off; "
             f"worst: {worst[0].tensor}: {worst[0].message}"
         )
         found.append(_off(check, message, metrics, tolerances, worst))

@@ -257,6 +257,14 @@ def test_anything_else_in_the_folder_is_refused_by_kind(folder: Path, kind: str)
     assert f"({kind})" in error.message
 
 
+def test_digits_of_another_script_are_no_name_of_a_file_of_ours(folder: Path) -> None:
+    name = file_name(4, 9, 9).replace("4", "\u0664")
+    (folder / name).touch()
+    message = refused(folder).message
+    assert "unexpected in the outbox" in message
+    assert message.isascii()
+
+
 def test_a_disk_is_refused_as_a_device_too(folder: Path) -> None:
     make_device(stat.S_IFBLK)(folder / file_name(4, 9, 9))
     assert "(device)" in refused(folder).message

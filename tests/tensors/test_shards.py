@@ -280,6 +280,8 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "nothing but a length": (bytes(8), "its header is not JSON"),
     "header of 2^64 bytes": (shard(b"{}", length=2**64 - 1), "claims 18446744073709551615 bytes"),
     "no JSON": (shard(b"{"), "its header is not JSON"),
+    "another encoding": (shard('{"a": 1}'.encode("utf-16")), "its header is not JSON"),
+    "and without its mark": (shard('{"a": 1}'.encode("utf-16-le")), "its header is not JSON"),
     "no UTF-8": (shard(b'{"\xff":1}'), "its header is not JSON"),
     "a list": (shard([]), "its header is not a JSON object"),
     "NaN": (shard(b"NaN"), "its header is not a JSON object"),

@@ -173,12 +173,12 @@ def test_five_tensors_are_shown_and_all_are_counted() -> None:
 
 def test_one_tensor_is_one_tensor() -> None:
     found = only(judge(state(tensor("a", 0.6))), "tensor_update_error")
-    assert found.message.startswith("1 of 1 tensor are off; worst: a: ")
+    assert found.message.startswith("1 of 1 tensor is off; worst: a: ")
 
 
 def test_exact_tensors_are_not_counted_among_those_with_an_update() -> None:
     found = judge(state(exact("n", 0), tensor("a", 0.6)))
-    assert only(found, "tensor_update_error").message.startswith("1 of 1 tensor are off")
+    assert only(found, "tensor_update_error").message.startswith("1 of 1 tensor is off")
 
 
 def test_elements_that_are_not_finite_are_said_and_nothing_else_is() -> None:
@@ -423,6 +423,14 @@ def test_of_versions_that_are_equally_wrong_the_first_is_named() -> None:
 def test_a_version_with_nan_is_not_hidden_by_the_one_before() -> None:
     found = judge(state(tensor("a", 0.6)), state(tensor("a", math.nan)))
     assert math.isnan(found[0].worst[0].measured)
+
+
+@pytest.mark.parametrize("broken_first", [True, False])
+def test_of_two_versions_a_figure_that_is_no_number_is_the_worst(broken_first: bool) -> None:
+    versions = [state(tensor("a", math.nan)), state(tensor("a", 0.1))]
+    found = judge(*(versions if broken_first else versions[::-1]))
+    worst = next(f for f in found if f.check == "tensor_update_error").worst
+    assert [math.isnan(each.measured) for each in worst] == [True]
 
 
 def test_versions_are_noted_only_where_something_was_found() -> None:
