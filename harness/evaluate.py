@@ -33,8 +33,6 @@ from harness.timed.workspace import Workspace, check_room
 from harness.verification import verify
 
 MEASURED = "MFU is against a peak measured on this CPU: compare it on this machine only"
-#: Shown while another evaluation has the machine.
-WAITING = "another evaluation is being timed on this machine; waiting for its end"
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def evaluate(
 def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
     """All rooms in order; fills the partial result."""
     hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
-    phases.enter(PhaseName.PREPARE)
+    phases.enter(PhaseName.PREPARE, "the train file")
     partial.submission = submission = read(file, world_size)
     submission.strategy.check_batch(hparams.global_batch)
     check_rows(hparams, default_variant(hparams, world_size))
@@ -132,7 +130,7 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     check_files(shapes, partial.snapshot.state_bytes, world_size, setup.runs)
     check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
     # The reference keeps all cores busy too, so the machine is held to the end.
-    with machine_held(lambda: phases.enter(PhaseName.PREPARE, WAITING)):
+    with machine_held(lambda: phases.enter(PhaseName.WAIT)):
         _run_and_verify(setup, partial, options)
 
 
@@ -145,6 +143,7 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
 
     hparams, phases, world_size = setup.hparams, partial.phases, setup.world_size
     # A CPU's peak is measured, so before anything else keeps the machine busy.
+    phases.enter(PhaseName.PREPARE, "the peak of this machine")
     assert partial.machine is not None
     peak = peak_of(partial.machine, hparams, world_size)
     others: list[float] = []

@@ -16,6 +16,7 @@ class PhaseName(StrEnum):
     """The parts of an evaluation, in order. Only `timed` is on the judge's clock."""
 
     PREPARE = "prepare"
+    WAIT = "wait"
     LAUNCH = "launch"
     LOAD = "load"
     SETUP = "setup"

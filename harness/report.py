@@ -25,7 +25,8 @@ COLOURS = {Verdict.ACCEPTED: "green", Verdict.REJECTED: "red", Verdict.ERROR: "y
 DETAIL_LINES = 25
 
 WORDS = {
-    PhaseName.PREPARE: "reading the train file",
+    PhaseName.PREPARE: "preparing",
+    PhaseName.WAIT: "waiting: another evaluation is being timed on this machine",
     PhaseName.LAUNCH: "starting the ranks",
     PhaseName.LOAD: "loading the model",
     PhaseName.SETUP: "importing and setting up",

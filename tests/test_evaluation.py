@@ -8,7 +8,9 @@ its walls or that end what torchrun has started; the others are judged with rank
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,19 @@ def test_an_exemplary_train_file_is_accepted_in_the_best_sandbox_there_is(
 def test_a_file_that_is_not_there_is_the_callers_fault(judge: Judge, quick: LoadedHparams) -> None:
     with pytest.raises(InputError):
         judge(Path(os.devnull + "-missing.py"), quick, 1)
+
+
+def test_waiting_for_the_machine_is_a_phase_of_its_own(
+    forked_judge: Judge, quick: LoadedHparams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def busy_at_first(tell: Callable[[], None]) -> Iterator[None]:
+        tell()
+        time.sleep(0.2)
+        yield
+
+    monkeypatch.setattr("harness.evaluate.machine_held", busy_at_first)
+    result = forked_judge(FILES[0].with_name("import_error.py"), quick, 1)
+    seconds = {phase.name: phase.seconds for phase in result.phases}
+    assert list(seconds)[:3] == ["prepare", "wait", "launch"]
+    assert 0.2 <= seconds["wait"] < 2
