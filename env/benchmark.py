@@ -35,10 +35,18 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Numerics:
-    """`param_dtype` of the model that is handed over, `compute_dtype` of its matrix products."""
+    """`param_dtype` of the model that is handed over, and the lowest precision that is allowed.
+
+    Attributes:
+        compute_dtype: of matrix products.
+        reduce_dtype: of gradients on their way between ranks.
+        state_dtype: of the optimizer's state.
+    """
 
     param_dtype: Literal["float32", "bfloat16"]
     compute_dtype: Literal["float32", "bfloat16"]
+    reduce_dtype: Literal["float32", "bfloat16"] = "float32"
+    state_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)

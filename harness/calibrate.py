@@ -21,6 +21,7 @@ from harness.benchmark.hparams import (
     Calibration,
     CalibrationVariant,
     LoadedHparams,
+    Numerics,
     Tolerances,
 )
 from harness.benchmark.snapshot import Snapshot
@@ -71,8 +72,12 @@ class NamedVariant:
     counted: bool = True
 
 
-def variants(base: Variant, global_batch: int) -> list[NamedVariant]:
-    """The ways in which honest submissions differ from the reference `base`."""
+def variants(base: Variant, global_batch: int, numerics: Numerics) -> list[NamedVariant]:
+    """The ways in which honest submissions differ from the reference `base`.
+
+    Args:
+        numerics: of the benchmark: a lower precision than the reference's is honest where it is allowed.
+    """
 
     def differs(name: str, counted: bool = True, **changes: object) -> NamedVariant:
         return NamedVariant(name, base.model_copy(update=changes), counted)
@@ -100,6 +105,10 @@ def variants(base: Variant, global_batch: int) -> list[NamedVariant]:
     if bf16:
         found.append(differs("float32 compute", compute_dtype="float32"))
     found.append(differs("bfloat16 compute", counted=bf16, compute_dtype="bfloat16"))
+    if numerics.reduce_dtype == "bfloat16":
+        found.append(differs("bfloat16 reductions", reduce_dtype="bfloat16"))
+    if numerics.state_dtype == "bfloat16":
+        found.append(differs("bfloat16 optimizer state", state_dtype="bfloat16"))
     return found
 
 
@@ -130,7 +139,9 @@ def calibrate(
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
         reference = lab.run("reference", base)
         measured = []
-        wanted = [v for v in variants(base, hparams.global_batch) if only in v.name]
+        wanted = [
+            v for v in variants(base, hparams.global_batch, hparams.numerics) if only in v.name
+        ]
         for number, named in enumerate(wanted):
             noise = worst(lab.measure(reference, lab.run(f"variant{number}", named.variant)))
             lab.discard(f"variant{number}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
-from harness.benchmark.mistakes import in_words
+from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare, compare_tokens
 from harness.errors import Code, JudgeError, SubmissionError
@@ -125,8 +125,8 @@ def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
         told[best] = with_finding(told[best], finding)
     number = first_off(told)
     if number is not None:
-        asked = note("asked", f"the benchmark asks for {in_words(hparams.optimizer)}")
-        told[number] = with_finding(told[number], asked)
+        asked = f"{in_words(hparams.optimizer)}; {numerics_in_words(hparams.numerics)}"
+        told[number] = with_finding(told[number], note("asked", f"the benchmark asks for {asked}"))
     return told
 
 

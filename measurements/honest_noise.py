@@ -32,7 +32,8 @@ def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
     """Metrics of `runs` honest runs on fresh challenges."""
     hparams = loaded.hparams
     base = default_variant(hparams, hparams.world.size)
-    honest = next(v.variant for v in variants(base, hparams.global_batch) if v.name == VARIANT)
+    known = variants(base, hparams.global_batch, hparams.numerics)
+    honest = next(each.variant for each in known if each.name == VARIANT)
     found: list[RunMetrics] = []
     with ProgressDisplay() as progress:
         snapshot = ready_snapshot(loaded, None, progress)

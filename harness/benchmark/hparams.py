@@ -32,6 +32,7 @@ def _finite(value: object) -> object:
 
 
 FiniteJson = Annotated[object, AfterValidator(_finite)]
+Dtype = Literal["float32", "bfloat16"]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -139,11 +140,19 @@ Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
 
 
 class Numerics(Section):
-    param_dtype: Literal["float32", "bfloat16"] = Field(
+    """What is lower than said here is a cheat that is looked for; what is allowed is in the calibration."""
+
+    param_dtype: Dtype = Field(
         default="float32", description="dtype of the parameters handed to the submission"
     )
-    compute_dtype: Literal["float32", "bfloat16"] = Field(
-        description="dtype of matrix products that the calibration regards as honest"
+    compute_dtype: Dtype = Field(
+        description="lowest precision of matrix products that is honest; the reference computes in it"
+    )
+    reduce_dtype: Dtype = Field(
+        default="float32", description="lowest precision in which ranks may reduce gradients"
+    )
+    state_dtype: Dtype = Field(
+        default="float32", description="lowest precision of the optimizer's state"
     )
     placement: Literal["device", "cpu"] = Field(
         default="device", description="where the submission gets the model"

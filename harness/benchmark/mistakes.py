@@ -7,7 +7,7 @@ and no guess.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.benchmark.hparams import AdamW, Sgd
+from harness.benchmark.hparams import AdamW, Numerics, Sgd
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,14 @@ def in_words(optimizer: Sgd | AdamW) -> str:
     parts.append(f"linear warm-up over {steps} steps" if steps else "no warm-up")
     parts.append("no clipping" if norm is None else f"gradients clipped to norm {norm:g}")
     return ", ".join(parts)
+
+
+def numerics_in_words(numerics: Numerics) -> str:
+    """The lowest precision of everything that has one."""
+    return (
+        f"matrix products in {numerics.compute_dtype}, reductions in {numerics.reduce_dtype} and "
+        f"optimizer state in {numerics.state_dtype} at least"
+    )
 
 
 def likely_mistakes(asked: Sgd | AdamW) -> tuple[Mistake, ...]:

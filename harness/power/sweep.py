@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.benchmark.hparams import Hparams, LoadedHparams, Tolerances
+from harness.benchmark.hparams import Hparams, LoadedHparams, Sgd, Tolerances
 from harness.benchmark.model_config import load_config
 from harness.benchmark.snapshot import Snapshot
 from harness.lab import Lab, Measured
 from harness.phases import OnProgress
 from harness.power.measured import Case, Power, pooled
-from harness.reference.cheats import Cheat, Family
-from harness.reference.launch import default_variant
+from harness.reference.cheats import LESS_EXACT, Cheat, Family
+from harness.reference.launch import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.score.flops import ParameterCount, attention_flops_per_token, count_parameters
 from harness.verify.findings import Severity
@@ -35,6 +35,9 @@ STRENGTHS: Final[Mapping[Family, tuple[float, ...]]] = {
     "backward_bf16": (1.0,),
     "backward_fp8": (1.0,),
     "learning_rate": (0.001, 0.002, 0.005, 0.01),
+    "products_bf16": (1.0,),
+    "reductions_bf16": (1.0,),
+    "state_bf16": (1.0,),
 }
 #: Of a product's passes, those that go backwards.
 BACKWARD: Final = 2 / 3
@@ -71,8 +74,8 @@ def measure(
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
         reference = lab.run("reference", base)
-        for cheat in _cheats(families):
-            trained = lab.run("cheat", base.model_copy(update={"cheat": cheat}))
+        for cheat in cheats(families, hparams):
+            trained = lab.run("cheat", cheated(base, cheat))
             measured = lab.measure(reference, trained)
             lab.discard("cheat")
             saves = saved(cheat, count, hparams.sequence_length)
@@ -83,10 +86,23 @@ def measure(
     return known
 
 
-def _cheats(families: Sequence[Family]) -> Iterator[Cheat]:
+def cheats(families: Sequence[Family], hparams: Hparams) -> Iterator[Cheat]:
+    """Every strength of these families, but what the benchmark allows, or has nothing of."""
+    numerics, optimizer = hparams.numerics, hparams.optimizer
+    stateless = isinstance(optimizer, Sgd) and not optimizer.momentum
+    no_cheat = {
+        "products_bf16": numerics.compute_dtype == "bfloat16",
+        "reductions_bf16": numerics.reduce_dtype == "bfloat16",
+        "state_bf16": numerics.state_dtype == "bfloat16" or stateless,
+    }
     for family in families:
-        for strength in STRENGTHS[family]:
+        for strength in () if no_cheat.get(family) else STRENGTHS[family]:
             yield Cheat(family=family, strength=strength)
+
+
+def cheated(base: Variant, cheat: Cheat) -> Variant:
+    """The trusted loop with a cheat in it."""
+    return base.model_copy(update={"cheat": cheat, **LESS_EXACT.get(cheat.family, {})})
 
 
 def saved(cheat: Cheat, count: ParameterCount, sequence_length: int) -> float:
@@ -94,7 +110,8 @@ def saved(cheat: Cheat, count: ParameterCount, sequence_length: int) -> float:
 
     A dropped token saves the head's products (of the tokens with the lowest loss only backwards: the loss
     has to be known), a dropped position or row all of its work; a second expert that is not visited its
-    products; a gradient that is not computed the backward products below it.
+    products; a gradient that is not computed the backward products below it. What saves bytes between ranks
+    or memory saves no FLOPs.
     """
     total = 6 * count.matmul_active + attention_flops_per_token(count, sequence_length)
     head = 6 * count.input_embedding / total  # of the same size as the head
@@ -110,7 +127,10 @@ def saved(cheat: Cheat, count: ParameterCount, sequence_length: int) -> float:
         "layer_gradients": (1 - head) * share * BACKWARD,
         "backward_bf16": BACKWARD / 2,
         "backward_fp8": BACKWARD / 2,
+        "products_bf16": 0.5,
         "learning_rate": 0.0,
+        "reductions_bf16": 0.0,
+        "state_bf16": 0.0,
     }[cheat.family]
 
 

@@ -24,8 +24,17 @@ Family = Literal[
     "backward_bf16",
     "backward_fp8",
     "learning_rate",
+    "products_bf16",
+    "reductions_bf16",
+    "state_bf16",
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+#: What is less exact by a setting of the loop itself.
+LESS_EXACT: dict[Family, dict[str, str]] = {
+    "products_bf16": {"compute_dtype": "bfloat16"},
+    "reductions_bf16": {"reduce_dtype": "bfloat16"},
+    "state_bf16": {"state_dtype": "bfloat16"},
+}
 #: Of what these leave out the loss is still computed, but not its gradient.
 TOKEN_FAMILIES = ("random_tokens", "lowest_loss_tokens", "last_positions", "rows")
 

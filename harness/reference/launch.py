@@ -10,14 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import AdamW, Hparams, Optimizer, Sgd
+from harness.benchmark.hparams import AdamW, Dtype, Hparams, Optimizer, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError, JudgeError
 from harness.files import make_readable, make_readable_folder, take_over
@@ -46,13 +45,18 @@ class Variant(Record):
     """What may differ between two honest runs of the same benchmark; null is transformers' default.
 
     Attributes:
+        compute_dtype: of matrix products.
+        reduce_dtype: of the gradients that ranks reduce.
+        state_dtype: what the optimizer's state is rounded to after every step.
         near_ties: relative size of the noise that decides the router's near ties; 0 is none.
         cheat: work that is left out, for `validator power`; then the run is not honest at all.
     """
 
     world_size: int
     micro_batches: int
-    compute_dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Dtype
+    reduce_dtype: Dtype = "float32"
+    state_dtype: Dtype = "float32"
     attention: str | None = None
     experts: str | None = None
     near_ties: float = 0.0
@@ -77,7 +81,7 @@ class ReferenceTask(Record):
     coordinates: Path
     output: Path
     device: Device
-    param_dtype: Literal["float32", "bfloat16"]
+    param_dtype: Dtype
     optimizers: tuple[Optimizer, ...]
     variant: Variant
     token_rows: Path | None = None
@@ -155,7 +159,7 @@ class ReferenceRun:
 
 
 def default_variant(hparams: Hparams, world_size: int) -> Variant:
-    """The reference as the benchmark asks for it."""
+    """The reference as the benchmark asks for it. It reduces, and keeps its state, in float32."""
     return Variant(
         world_size=hparams.reference.world_size or world_size,
         micro_batches=hparams.reference.micro_batches,

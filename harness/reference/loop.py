@@ -78,6 +78,7 @@ def train(
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
+        round_state(optimizer, getattr(torch, task.variant.state_dtype))
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         values.append(recorder.values())
@@ -94,7 +95,7 @@ def train(
 
 
 def build(task: ReferenceTask, device: torch.device) -> nn.Module:
-    """The model, sharded layer by layer, with float32 gradient reductions."""
+    """The model, sharded layer by layer."""
     variant = task.variant
     model = load_model(
         task.model_dir,
@@ -107,7 +108,8 @@ def build(task: ReferenceTask, device: torch.device) -> nn.Module:
     )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     policy = MixedPrecisionPolicy(
-        param_dtype=getattr(torch, variant.compute_dtype), reduce_dtype=torch.float32
+        param_dtype=getattr(torch, variant.compute_dtype),
+        reduce_dtype=getattr(torch, variant.reduce_dtype),
     )
     blocks = set(getattr(model, "_no_split_modules", None) or ())
     for module in model.modules():
@@ -137,6 +139,16 @@ def build_optimizer(
         eps=settings.eps,
         weight_decay=settings.weight_decay,
     )
+
+
+def round_state(optimizer: torch.optim.Optimizer, dtype: torch.dtype) -> None:
+    """Momenta and second moments to the values that `dtype` has; counts of steps stay as they are."""
+    if dtype is torch.float32:
+        return
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor) and value.ndim:
+                value.copy_(value.to(dtype))
 
 
 def backward(model: nn.Module, batch: torch.Tensor, variant: Variant) -> torch.Tensor:

@@ -56,7 +56,7 @@ BENCHMARK_FIELDS: Final[dict[str, Any]] = {
     "sequence_length": True,
     "global_batch": True,
     "optimizer": True,
-    "numerics": {"param_dtype", "compute_dtype"},
+    "numerics": {"param_dtype", "compute_dtype", "reduce_dtype", "state_dtype"},
 }
 SHOWN_STAGES = {Stage.SETUP: PhaseName.SETUP, Stage.WARMUP: PhaseName.WARMUP}
 

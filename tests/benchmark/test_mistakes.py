@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import AdamW, Sgd
-from harness.benchmark.mistakes import in_words, likely_mistakes
+from harness.benchmark.hparams import AdamW, Numerics, Sgd
+from harness.benchmark.mistakes import in_words, likely_mistakes, numerics_in_words
 
 PLAIN = Sgd(name="sgd", lr=0.1)
 FULL: dict[str, Any] = {"lr": 0.001, "weight_decay": 0.1, "warmup_steps": 2, "max_grad_norm": 1.0}
@@ -26,6 +26,13 @@ RICH = AdamW(name="adamw", beta1=0.8, beta2=0.95, eps=1e-4, **FULL)
 )
 def test_all_settings_are_told_the_missing_ones_too(optimizer: Sgd | AdamW, words: str) -> None:
     assert in_words(optimizer) == words
+
+
+def test_the_lowest_precision_of_everything_is_told() -> None:
+    numerics = Numerics(compute_dtype="bfloat16", state_dtype="bfloat16")
+    assert numerics_in_words(numerics) == (
+        "matrix products in bfloat16, reductions in float32 and optimizer state in bfloat16 at least"
+    )
 
 
 def test_of_a_plain_benchmark_what_others_add_is_likely() -> None:

@@ -1,6 +1,7 @@
 """What a cheat saves, and the way of a sweep from training to a file that can be added to."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +10,13 @@ from harness.benchmark.model_config import load_config
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
 from harness.power.measured import Power
-from harness.power.sweep import STRENGTHS, measure, saved
-from harness.reference.cheats import FAMILIES, Cheat, Family
+from harness.power.sweep import STRENGTHS, cheated, cheats, measure, saved
+from harness.reference.cheats import FAMILIES, LESS_EXACT, Cheat, Family
+from harness.reference.launch import Variant
 from harness.score.flops import count_parameters
 from tests.forked_ranks import ForkedRanks
+
+ADAMW = {"name": "adamw", "lr": 0.001}
 
 pytest_plugins = ("tests.judging",)
 
@@ -37,10 +41,42 @@ def test_savings_are_those_of_the_embedded_model(snapshot: Snapshot) -> None:
         ("expert_gradients", 0.2): 0.2 * 4 * 4 * 2 * expert / products,
         ("backward_fp8", 1.0): 1 / 3,
         ("learning_rate", 0.01): 0.0,
+        ("products_bf16", 1.0): 0.5,
+        ("reductions_bf16", 1.0): 0.0,
     }
     for (family, strength), part in by_hand.items():
         cheat = Cheat.model_validate({"family": family, "strength": strength})
         assert saved(cheat, count, 256) == pytest.approx(part, rel=1e-6), family
+
+
+@pytest.mark.parametrize(
+    ("allowed", "optimizer", "tried"),
+    [
+        ({}, {"name": "sgd", "lr": 0.1}, {"products_bf16", "reductions_bf16"}),
+        ({}, {"name": "sgd", "lr": 0.1, "momentum": 0.9}, set(LESS_EXACT)),
+        ({"compute_dtype": "bfloat16"}, ADAMW, {"reductions_bf16", "state_bf16"}),
+        ({"reduce_dtype": "bfloat16"}, ADAMW, {"products_bf16", "state_bf16"}),
+        ({"state_dtype": "bfloat16"}, ADAMW, {"products_bf16", "reductions_bf16"}),
+    ],
+)
+def test_what_a_benchmark_allows_is_no_cheat(
+    loaded: LoadedHparams, allowed: dict[str, str], optimizer: dict[str, Any], tried: set[str]
+) -> None:
+    raw = loaded.hparams.model_dump()
+    raw["numerics"] |= allowed
+    raw["optimizer"] = optimizer
+    hparams = type(loaded.hparams).model_validate(raw)
+    assert {cheat.family for cheat in cheats(list(LESS_EXACT), hparams)} == tried
+
+
+def test_less_exact_is_a_setting_of_the_loop() -> None:
+    base = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
+    cheat = Cheat(family="state_bf16", strength=1.0)
+    assert cheated(base, cheat) == base.model_copy(
+        update={"state_dtype": "bfloat16", "cheat": cheat}
+    )
+    late = Cheat(family="top_1", strength=0.5)
+    assert cheated(base, late) == base.model_copy(update={"cheat": late})
 
 
 def test_an_unknown_family_is_the_callers_mistake(tmp_path: Path) -> None:
