@@ -1,6 +1,6 @@
 """Which check finds which wrong version in which numeric regime, as docs/tolerances.md shows it.
 
-    python measurements/wrong_versions.py [--repeats N] [--regime NAME ...] [NAME ...]
+    python -m measurements.wrong_versions [--repeats N] [--regime NAME ...] [NAME ...]
 
 One run each of the files in tests/submissions/wrong/. A cell holds the check that is most over its
 tolerance, how many times, and how many checks reject. With `--repeats` it says in how many of N runs on
@@ -14,11 +14,10 @@ import argparse
 import re
 from pathlib import Path
 
-from strategies import REGIMES, judge, used
-
 from harness.errors import Verdict
 from harness.result import EvaluationResult
 from harness.verify.findings import Severity
+from measurements.strategies import REGIMES, judge, used
 
 ROOT = Path(__file__).resolve().parent.parent
 WRONG = ROOT / "tests" / "submissions" / "wrong"
