@@ -50,10 +50,15 @@ OFTEN = 64
 # Below float32 an update can be smaller than the spacing of the numbers that it is added to, so only
 # in these dtypes does a slice that did not change say that it was not trained.
 WIDE = ("float32", "float64")
-# What SLICE_FLOOR cannot see: a slice that the submission left exactly as it was, although the
-# reference moved it by more than this part of the rms. An expert that got one token by a near tie
-# may get none in another honest run; a token of the data is there in all of them.
+# What SLICE_FLOOR cannot see: a slice that the submission did not train, although the reference moved it
+# by more than this part of the rms. An expert that got one token by a near tie may get none in another
+# honest run; a token of the data is there in all of them.
 UNTOUCHED_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
+# Trained is what moved by this part of the reference's update, in its direction: (ws − a·w0)·u / ‖u‖² with
+# u = wr − a·w0. Near ties turn the update of a token that occurred once; the worst of thousands of honest
+# rows, in any regime, still has several times as much (docs/tolerances.md). A row that is nudged, or moved
+# somewhere else, has none.
+LEAST_PROJECTION = 0.1
 # Decay alone leaves a·w0 only up to the rounding of every step, which differs between kernels. A gradient
 # that moved less than this part of the weights is judged as if it had moved so far. Below it are
 # tensors whose gradient is zero; above it, by far, is all that training does.
@@ -92,7 +97,9 @@ class TensorComparison:
         worst_slice: the slice with the largest update error, or None for a PLAIN tensor.
         slice_errors: float64 [shape[0]], the update error of every slice, rows that are judged
             together having the same; empty for a PLAIN tensor.
-        untouched_slices: those that did not move at all, though the reference's did (UNTOUCHED_FLOOR).
+        untouched_slices: those that were not trained, though the reference's were (UNTOUCHED_FLOOR,
+            LEAST_PROJECTION), and those that did not move at all.
+        least_projection: of the slices that the reference has trained; infinite where there is none.
     """
 
     name: str
@@ -107,6 +114,7 @@ class TensorComparison:
     worst_slice: SliceComparison | None = None
     slice_errors: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     untouched_slices: tuple[int, ...] = ()
+    least_projection: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -280,13 +288,13 @@ def _tensor(
         ratio += 1 - reference / float(smallest[0])  # of two that hardly move none is too short
     worst: SliceComparison | None = None
     errors = np.empty(0)
-    untouched: tuple[int, ...] = ()
+    untouched, projection = tuple[int, ...](), math.inf
     if spec.kind is not TensorKind.PLAIN and numel:
         embedding = spec.kind is TensorKind.EMBEDDING
         groups = _groups(len(totals.sums), occurrences if embedding else None)
         errors, worst = _slices(totals.sums, groups, floor)
         if spec.dtype in WIDE:
-            untouched = _untouched(totals.sums, UNTOUCHED_FLOOR[spec.kind])
+            untouched, projection = _untouched(totals.sums, UNTOUCHED_FLOOR[spec.kind], floor)
     return TensorComparison(
         name,
         spec.kind,
@@ -298,6 +306,7 @@ def _tensor(
         worst_slice=worst,
         slice_errors=errors,
         untouched_slices=untouched,
+        least_projection=projection,
     )
 
 
@@ -342,11 +351,21 @@ def _errors(sums: Floats, floor: Floats) -> tuple[Floats, Floats]:
     return errors, ratios
 
 
-def _untouched(sums: Floats, floor: float) -> tuple[int, ...]:
-    """Of what moved in all: a row that only decays may not stand still either."""
-    reference, submitted = np.sqrt(sums[:, [REFERENCE_IN_ALL, SUBMITTED_IN_ALL]]).T
-    stuck = (submitted == 0) & (reference > floor * _rms(reference))
-    return tuple(int(index) for index in np.flatnonzero(stuck))
+def _untouched(sums: Floats, floor: float, rounding: float) -> tuple[tuple[int, ...], float]:
+    """Slices that were not trained, or stand still though they should have decayed; and the least
+    projection of those that the reference has trained.
+    """
+    in_all = np.sqrt(sums[:, REFERENCE_IN_ALL])
+    stuck = (sums[:, SUBMITTED_IN_ALL] == 0) & (in_all > floor * _rms(in_all))
+    length = np.sqrt(sums[:, REFERENCE])
+    trained = length > np.maximum(floor * _rms(length), rounding * np.sqrt(sums[:, INITIAL]))
+    projections = np.full(len(sums), math.inf)
+    with np.errstate(invalid="ignore"):  # what is not finite is found elsewhere
+        # |s − r|² = |s|² + |r|² − 2 s·r
+        products = (sums[:, SUBMITTED] + sums[:, REFERENCE] - sums[:, DIFFERENCE]) / 2
+    np.divide(products, sums[:, REFERENCE], out=projections, where=trained)
+    untouched = np.flatnonzero(stuck | (projections < LEAST_PROJECTION))
+    return tuple(int(index) for index in untouched), float(projections.min(initial=math.inf))
 
 
 def _rms(norms: Floats) -> float:

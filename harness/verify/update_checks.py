@@ -189,7 +189,7 @@ def _judge_slices(
 
 
 def _judge_untouched(versions: Sequence[TensorComparison]) -> list[Finding]:
-    """Slices that the submission never touched, however little the reference moved them."""
+    """Slices that the submission did not train, however little the reference moved them."""
     bad = [t for t in _worst(versions, lambda t: len(t.untouched_slices)) if t.untouched_slices]
     if not bad:
         return []
@@ -198,14 +198,14 @@ def _judge_untouched(versions: Sequence[TensorComparison]) -> list[Finding]:
             tensor=t.name,
             slice_index=t.untouched_slices[0],
             measured=len(t.untouched_slices),
-            message=f"{SLICE_NAMES[t.kind]}s without any update: {indices(t.untouched_slices)}",
+            message=f"{SLICE_NAMES[t.kind]}s without their update: {indices(t.untouched_slices)}",
         )
         for t in bad[:WORST_SHOWN]
     )
     total = sum(len(t.untouched_slices) for t in bad)
     message = (
-        f"{counted(total, 'expert or embedding row', 'experts or embedding rows')} did not move at "
-        f"all, though the reference moved them; {worst[0].tensor}: {worst[0].message}"
+        f"{counted(total, 'expert or embedding row', 'experts or embedding rows')} did not move as the "
+        f"reference's did, or not at all; {worst[0].tensor}: {worst[0].message}"
     )
     return [rejects(Code.UPDATE_MISMATCH, UNTOUCHED, message, total, 0.0, worst)]
 

@@ -344,12 +344,19 @@ def test_a_slice_without_any_update_is_rejected_for_that_alone(
         assert [(t.tensor, t.slice_index, t.measured) for t in found[0].worst] == [(name, 9, 1)]
 
 
-def test_a_slice_that_moved_at_all_is_not_still() -> None:
-    def barely(run: Run, _: float) -> None:
-        run.weights[EMBEDDING][-1] = 0.5
-        run.weights[EMBEDDING][-1, 3] += 1e-6
+@pytest.mark.parametrize(
+    ("part", "still"), [(0.0, True), (0.099, True), (0.101, False), (1.0, False)]
+)
+def test_a_row_that_moved_a_tenth_of_its_way_counts_as_trained(part: float, still: bool) -> None:
+    """Of a rare row, so small that no other check sees it."""
 
-    assert judged(barely, 0.0, TOLERANCES, {EMBEDDING: 0.02})[1] == []
+    def moved(run: Run, _: float) -> None:
+        run.weights[EMBEDDING][-1] = 0.5 + part * (run.weights[EMBEDDING][-1] - 0.5)
+
+    _, found = judged(moved, 0.0, TOLERANCES, {EMBEDDING: 0.02})
+    assert [(f.code, f.check, f.measured, f.allowed) for f in found] == (
+        [(Code.UPDATE_MISMATCH, "still", 1, 0.0)] if still else []
+    )
 
 
 WORLD = 512  # 8 rows of 16 tokens, 4 steps

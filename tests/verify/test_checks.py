@@ -156,7 +156,7 @@ def hide_nan(weights: Weights, _: Training) -> None:
         (freeze_expert, "slice_update_error", EXPERTS, f"{EXPERTS}: expert 2: update error"),
         (swap_experts, "slice_update_error", EXPERTS, "(2 of 4 experts are off: 1, 3)"),
         (freeze_row, "slice_update_error", EMBEDDING, f"{EMBEDDING}: row 41: update error"),
-        (freeze_rare_row, "still", EMBEDDING, "rows without any update: 5"),
+        (freeze_rare_row, "still", EMBEDDING, "rows without their update: 5"),
         (hide_nan, "finite", EXPERTS, f"contains 1 non-finite element (NaN or infinity) in {EXPERTS}"),
     ],
 )  # fmt: skip

@@ -179,16 +179,53 @@ def test_a_row_that_the_reference_left_alone_must_be_left_alone() -> None:
     assert tensor.worst_slice.update_error > 0.5
 
 
-def test_one_row_of_a_rare_token_may_differ_as_a_near_tie_of_the_router_makes_it() -> None:
+def rare_row(turned: float, longer: float) -> TensorComparison:
+    """One of a hundred rows moves by 2 % of the others, and is turned by so many degrees and longer."""
     rng = np.random.default_rng(2)
     w0 = rng.standard_normal((100, 64))
     wr = w0 + 0.1 * rng.standard_normal((100, 64))
-    wr[7] = w0[7] + 0.002 * rng.standard_normal(64)  # 2 % of the others
+    update, aside = np.linalg.qr(rng.standard_normal((64, 2)))[0].T * 0.016
+    wr[7] = w0[7] + update
     ws = wr.copy()
-    ws[7] = w0[7] + 0.002 * rng.standard_normal(64)  # in another direction altogether
-    tensor = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
-    assert tensor.slice_errors.max() < 0.05
-    assert tensor.untouched_slices == ()
+    angle = math.radians(turned)
+    ws[7] = w0[7] + longer * (math.cos(angle) * update + math.sin(angle) * aside)
+    return compare_one(w0, wr, ws, TensorKind.EMBEDDING)
+
+
+@pytest.mark.parametrize(
+    ("turned", "longer", "untouched"),
+    [
+        (0, 1, ()),
+        (60, 1, ()),  # what near ties of the router do at worst
+        (84, 1, ()),  # cos 84° is 0.105
+        (85, 1, (7,)),  # 0.087: in another direction altogether
+        (180, 1, (7,)),
+        (0, 0.001, (7,)),  # nudged
+        (0, 0.09, (7,)),
+        (0, 0.11, ()),
+        (85, 2, ()),  # twice as long, it goes far enough in the right direction too
+    ],
+)
+def test_a_row_of_a_rare_token_has_to_move_in_its_own_direction(
+    turned: float, longer: float, untouched: tuple[int, ...]
+) -> None:
+    tensor = rare_row(turned, longer)
+    assert tensor.slice_errors.max() < 0.06, "no other figure sees it"
+    assert tensor.untouched_slices == untouched
+    expected = longer * math.cos(math.radians(turned))
+    assert tensor.least_projection == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_least_projection_is_of_what_the_reference_trained() -> None:
+    alone = compare_one(rows(0, 0), rows(0, 0), rows(1, 0), TensorKind.EMBEDDING)
+    assert alone.least_projection == math.inf
+    # The rms of 30 and 0.2 is 21: 0.2 is less than a hundredth of it, and 0.3 more.
+    less = compare_one(rows(0, 0), rows(30, 0.2), rows(30, -1), TensorKind.EMBEDDING)
+    assert (less.least_projection, less.untouched_slices) == (1.0, ())
+    more = compare_one(rows(0, 0), rows(30, 0.3), rows(30, -0.6), TensorKind.EMBEDDING)
+    assert more.least_projection == pytest.approx(-2.0)
+    assert more.untouched_slices == (1,)
+    assert compare_one(rows(0), rows(1), rows(1)).least_projection == math.inf, "it has no slices"
 
 
 def one_row_in_another_direction(row: int, occurrences: Array | None) -> TensorComparison:
@@ -343,8 +380,8 @@ def test_an_update_below_the_spacing_of_16_bit_numbers_is_not_called_untouched(
     assert compare_one(w0, wr, ws, TensorKind.EMBEDDING, dtype=dtype).untouched_slices == still
 
 
-def test_slices_are_untouched_only_where_nothing_at_all_changed() -> None:
-    ws = np.array([[0, 0], [0, 1e-7], [0, 0], [1, 0]])
+def test_slices_are_untouched_where_they_hardly_moved() -> None:
+    ws = np.array([[0, 0], [0.2, 0], [0, 1e-7], [1, 0]])
     tensor = compare_one(rows(0, 0, 0, 0), rows(1, 1, 1, 1), ws, TensorKind.EXPERTS)
     assert tensor.untouched_slices == (0, 2)
 

@@ -312,10 +312,12 @@ def test_slices_that_never_moved_are_counted_and_listed() -> None:
     ]
     found = only(judge(state(*tensors)), "still")
     assert (found.measured, found.allowed) == (3.0, 0.0)
-    assert found.message.startswith("3 experts or embedding rows did not move at all")
+    assert found.message.startswith(
+        "3 experts or embedding rows did not move as the reference's did, or not at all; a: "
+    )
     assert [(t.tensor, t.slice_index, t.measured, t.message) for t in found.worst] == [
-        ("a", 1, 2.0, "experts without any update: 1, 3"),
-        ("b", 2, 1.0, "rows without any update: 2"),
+        ("a", 1, 2.0, "experts without their update: 1, 3"),
+        ("b", 2, 1.0, "rows without their update: 2"),
     ]
 
 
