@@ -25,7 +25,8 @@ class Rows:
 
     def __next__(self) -> torch.Tensor:
         if self._step >= len(self._tokens):
-            raise StopIteration
+            # Whoever reads ahead sees this in a traceback.
+            raise StopIteration(f"all {len(self._tokens)} batches of this run were served")
         batch = self._tokens[self._step].long()
         self._step += 1
         return batch

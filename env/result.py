@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import _StridedShard
@@ -50,29 +52,50 @@ class LocalResult:
     boxes: tuple[LocalBox, ...]
 
 
-def read_result(result: object, shapes: Mapping[str, tuple[int, ...]]) -> LocalResult:
+@dataclass(frozen=True)
+class ModelNames:
+    """What the tensors of the given model are called.
+
+    Attributes:
+        shapes: shape of every tensor of its state dict; for the per-expert names.
+        passing: buffers that a state dict leaves out, such as a rotary embedding's frequencies: whoever
+            gathers a state by hand often has them in it.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    passing: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ModelNames":
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        buffers = (name for name, _ in model.named_buffers(remove_duplicate=False))
+        return cls(shapes, frozenset(buffers) - shapes.keys())
+
+
+def read_result(result: object, names: ModelNames) -> LocalResult:
     """Check and normalise what `inner_steps` returned on this rank.
 
     Args:
-        result: any object with `final_loss`, `total_tokens` and `final_state`.
-        shapes: shape of every tensor of the model's state dict, for the per-expert names.
+        result: any object or mapping with `final_loss`, `total_tokens` and `final_state`.
+        names: of the given model.
 
     Raises:
         ResultError: a field is missing or of a type that the contract does not know.
     """
-    missing = [
-        field
-        for field in ("final_loss", "total_tokens", "final_state")
-        if not hasattr(result, field)
-    ]
+    fields = ("final_loss", "total_tokens", "final_state")
+    if isinstance(result, Mapping):
+        found = {field: result[field] for field in fields if field in result}
+    else:
+        found = {field: getattr(result, field) for field in fields if hasattr(result, field)}
+    missing = [field for field in fields if field not in found]
     if missing:
         raise ResultError(
             f"inner_steps returned {type(result).__name__} without {', '.join(missing)}"
         )
     return LocalResult(
-        final_loss=_loss(result.final_loss),  # type: ignore[attr-defined]
-        total_tokens=_tokens(result.total_tokens),  # type: ignore[attr-defined]
-        boxes=local_boxes(result.final_state, shapes),  # type: ignore[attr-defined]
+        final_loss=_loss(found["final_loss"]),
+        total_tokens=_tokens(found["total_tokens"]),
+        boxes=local_boxes(found["final_state"], names),
     )
 
 
@@ -81,6 +104,8 @@ def _loss(value: object) -> float | None:
         return None
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return float(value.detach())
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     raise ResultError(
@@ -98,8 +123,8 @@ def _tokens(value: object) -> int | None:
     raise ResultError(f"total_tokens is {_describe(value)}; it must be an int")
 
 
-def local_boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[LocalBox, ...]:
-    """The boxes of a state dict that this rank holds; `shapes` as for `read_result`.
+def local_boxes(state: object, names: ModelNames) -> tuple[LocalBox, ...]:
+    """The boxes of a state dict that this rank holds.
 
     Raises ResultError for what is not a dict of tensors.
     """
@@ -115,9 +140,12 @@ def local_boxes(state: object, shapes: Mapping[str, tuple[int, ...]]) -> tuple[L
             raise ResultError(f"final_state has the key {name!r:.80}; keys must be parameter names")
         if not isinstance(tensor, torch.Tensor):
             raise ResultError(f"final_state[{name!r}] is {_describe(tensor)}; it must be a tensor")
-        for box in _boxes(canonical_name(name), tensor.detach()):
+        canonical = canonical_name(name)
+        if canonical in names.passing:
+            continue
+        for box in _boxes(canonical, tensor.detach()):
             if box.tensor.numel() or not math.prod(box.tensor_shape):
-                boxes.append(_fused(box, shapes))
+                boxes.append(_fused(box, names.shapes))
     return tuple(boxes)
 
 

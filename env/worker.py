@@ -26,7 +26,7 @@ from torch import nn
 
 from env.data import Rows, challenge_tokens, random_tokens
 from env.model import load_model
-from env.result import LocalResult, ResultError, read_result
+from env.result import LocalResult, ModelNames, ResultError, read_result
 from harness.protocol.digest import KEY_BYTES, digest_many
 from harness.protocol.messages import (
     PROTOCOL_VERSION,
@@ -55,6 +55,8 @@ from harness.protocol.text import encodable
 from harness.protocol.wire import RankSocket
 
 M = TypeVar("M", bound=Message)
+#: What a train file does to an optimizer.
+OF_OPTIMIZERS = ("zero_grad", "step", "param_groups", "state", "state_dict", "add_param_group")
 
 
 class StageError(Exception):
@@ -144,7 +146,7 @@ def serve(me: Rank) -> None:
         backend = "cpu:gloo,cuda:nccl" if me.device.type == "cuda" else "gloo"
         dist.init_process_group(backend)
         model = build(me)
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        names = ModelNames.of(model)
         me.link.send(Loaded())
         order = me.expect(Import)
     with stage(Stage.IMPORT):
@@ -152,7 +154,7 @@ def serve(me: Rank) -> None:
     if me.task.warmup_steps:
         model = set_up(me, submission, model)
         me.link.send(Progress(stage=Stage.WARMUP))
-        warm_up(me, submission, model, shapes)
+        warm_up(me, submission, model, names)
         del model
         model = build(me)
     run = 0
@@ -161,7 +163,7 @@ def serve(me: Rank) -> None:
         if me.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(me.device)
         me.link.send(Ready(run=run))
-        evaluate(me, submission, model, shapes)
+        evaluate(me, submission, model, names)
         following = me.link.receive()
         if isinstance(following, Bye):
             return
@@ -210,9 +212,7 @@ def train(me: Rank, submission: ModuleType, model: nn.Module, tokens: torch.Tens
     return submission.inner_steps(model, rows, None, len(tokens), me.device, num_gpus=me.world_size)
 
 
-def warm_up(
-    me: Rank, submission: ModuleType, model: nn.Module, shapes: dict[str, tuple[int, ...]]
-) -> None:
+def warm_up(me: Rank, submission: ModuleType, model: nn.Module, names: ModelNames) -> None:
     """Compile, allocate and connect on random tokens; the digests of the clock's end included."""
     tokens = random_tokens(
         me.task.warmup_steps, me.task.global_batch, me.task.sequence_length, me.task.vocab_size
@@ -220,19 +220,17 @@ def warm_up(
     with stage(Stage.WARMUP):
         returned = train(me, submission, model, tokens)
     with stage(Stage.RESULT):
-        commit(me, read_result(returned, shapes), run=0, key=bytes(KEY_BYTES))
+        commit(me, read_result(returned, names), run=0, key=bytes(KEY_BYTES))
 
 
-def evaluate(
-    me: Rank, submission: ModuleType, model: nn.Module, shapes: dict[str, tuple[int, ...]]
-) -> None:
+def evaluate(me: Rank, submission: ModuleType, model: nn.Module, names: ModelNames) -> None:
     """One run, from GO to OPENED."""
     go = me.expect(Go)
     with stage(Stage.TRAINING):
         tokens = challenge_tokens(Path(me.task.inbox) / go.challenge)
         returned = train(me, submission, model, tokens)
     with stage(Stage.RESULT):
-        result = read_result(returned, shapes)
+        result = read_result(returned, names)
         me.link.send(
             Done(
                 run=go.run,
@@ -291,9 +289,16 @@ def describe(error: StageError) -> Failed:
     text = "".join(traceback.format_exception(cause))
     return Failed(
         stage=error.stage,
-        message=encodable(f"{type(cause).__name__}: {cause}", 2_000),
+        message=encodable(f"{type(cause).__name__}: {cause}{advice(cause)}", 2_000),
         detail=encodable(text[-8_000:], 8_000),
     )
+
+
+def advice(cause: BaseException) -> str:
+    """What to do about a mistake that is made often; empty where none is known."""
+    if isinstance(cause, AttributeError) and cause.obj is None and cause.name in OF_OPTIMIZERS:
+        return ". The `optimizer` that inner_steps is given is None: make the benchmark's own"
+    return ""
 
 
 if __name__ == "__main__":

@@ -61,6 +61,13 @@ def plan_opening(
         SubmissionError(STATE_INVALID): names, shapes, dtypes or coverage are not the layout's. The
             message names the worst problems, at most five.
     """
+    elements = sum(math.prod(spec.shape) for spec in layout.values())
+    if elements and not any(commitment.pieces for commitment in commitments):
+        raise SubmissionError(
+            Code.STATE_INVALID,
+            "no rank returned a final_state: return the model's state dict on rank 0, or every rank its "
+            "shards as DTensors",
+        )
     problems = _Problems()
     tensors = _collect(commitments, layout, problems)
     for name, spec in layout.items():

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from env.data import Rows, challenge_tokens
 from env.model import load_model
-from env.result import local_boxes
+from env.result import ModelNames, local_boxes
 from harness.benchmark.hparams import AdamW, Sgd
 from harness.protocol.opening import write_opened
 from harness.reference.cheats import Cheat, cheating, token_weights
@@ -88,7 +88,7 @@ def train(
         for name, tensor in model.state_dict().items()
         if rank == 0 or isinstance(tensor, DTensor)
     }
-    write_opened(output / STATE, local_boxes(mine, {}), shard=rank + 1)
+    write_opened(output / STATE, local_boxes(mine, ModelNames({})), shard=rank + 1)
     rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
     if rank == 0:
         save_file({"losses": rows, "values": torch.stack(values)}, output / RECORD)
@@ -209,7 +209,7 @@ class Recorder:
         self._model = model
         self._samples = sum(len(indices) for indices in coordinates.values())
         self._parts: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-        boxes = {box.name: box for box in local_boxes(model.state_dict(), {})}
+        boxes = {box.name: box for box in local_boxes(model.state_dict(), ModelNames({}))}
         base = 0
         for name, indices in sorted(coordinates.items()):
             if name in boxes:

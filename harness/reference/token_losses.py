@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
 
 from env.data import challenge_tokens
-from env.result import local_boxes
+from env.result import ModelNames, local_boxes
 from harness.reference.launch import (
     REFERENCE,
     STATE,
@@ -88,7 +88,7 @@ def load(model: nn.Module, weights: Iterable[WeightPiece]) -> None:
     pieces = defaultdict(list)
     for piece in weights:
         pieces[piece.name].append(piece)
-    for shard in local_boxes(model.state_dict(), {}):
+    for shard in local_boxes(model.state_dict(), ModelNames({})):
         box = Box(shard.offset, tuple(shard.tensor.shape))
         for piece in pieces[shard.name]:
             place = Box(piece.offset, piece.shape)

@@ -121,7 +121,7 @@ def judge_losses(
     """Compare the reported losses of the last step with the reference's.
 
     A rank may report the mean over its own rows or over all rows. Rank 0 has to report one; with a
-    pipeline, where the first stage has none, any rank.
+    pipeline, where all stages but the last have none, any rank. There a 0.0 means none too.
 
     Args:
         claims: every rank's DONE, in rank order.
@@ -135,7 +135,8 @@ def judge_losses(
     rows = np.asarray(row_losses, np.float64).reshape(strategy.dp_size, -1).mean(axis=1)
     overall = float(rows.mean())
     worst, found = 0.0, []
-    reported = [rank for rank, claim in enumerate(claims) if claim.loss is not None]
+    none = (None, 0.0) if strategy.pp_size > 1 else (None,)
+    reported = [rank for rank, claim in enumerate(claims) if claim.loss not in none]
     if not reported or (0 not in reported and strategy.pp_size == 1):
         message = "rank 0 reports no final_loss" if reported else "no rank reports a final_loss"
         message += ": return the loss of the last step"

@@ -60,7 +60,7 @@ def test_rows_are_an_iterator_that_ends_after_the_last_step_and_stays_ended() ->
     assert next(rows)[0, 0] == 20
     assert [batch[0, 0].item() for batch in rows] == [120, 220]
     for _ in range(2):
-        with pytest.raises(StopIteration):
+        with pytest.raises(StopIteration, match="all 3 batches of this run were served"):
             next(rows)
 
 

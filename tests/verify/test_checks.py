@@ -334,6 +334,8 @@ ALL = float(ROWS.mean())
         ([None, None, None, ALL], Strategy(dp_size=2, pp_size=2), True),
         ([None, OWN[0], None, OWN[1]], Strategy(dp_size=2, pp_size=2), True),
         ([None] * 4, Strategy(dp_size=2, pp_size=2), False),
+        ([0.0, OWN[0], 0.0, OWN[1]], Strategy(dp_size=2, pp_size=2), True),  # stages without a loss
+        ([0.0] * 4, Strategy(dp_size=2, pp_size=2), False),
     ],
 )
 def test_losses_are_those_of_the_ranks_rows_or_of_all(
