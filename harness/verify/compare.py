@@ -55,9 +55,9 @@ WIDE = ("float32", "float64")
 # honest run; a token of the data is there in all of them.
 UNTOUCHED_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
 # Trained is what moved by this part of the reference's update, in its direction: (ws − a·w0)·u / ‖u‖² with
-# u = wr − a·w0. Near ties turn the update of a token that occurred once; the worst of thousands of honest
-# rows, in any regime, still has several times as much (docs/tolerances.md). A row that is nudged, or moved
-# somewhere else, has none.
+# u = wr − a·w0. Near ties turn the update of a token that occurred once, but the worst of thousands of
+# honest rows still has five times as much (docs/tolerances.md). A row that is nudged, or moved somewhere
+# else, has none.
 LEAST_PROJECTION = 0.1
 # Decay alone leaves a·w0 only up to the rounding of every step, which differs between kernels. A gradient
 # that moved less than this part of the weights is judged as if it had moved so far. Below it are
