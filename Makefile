@@ -7,6 +7,8 @@ IMAGE ?= validator
 HPARAMS ?= hparams.json
 # For `docker build`, such as --build-arg BASE_IMAGE=... or --secret id=pip,src=...
 BUILD_OPTIONS ?=
+# Of isolation, for `make attack`; empty: a sandbox for those that need one, and forked ranks for the others.
+LEVEL ?=
 # Seconds that `make fuzz` has for each target.
 BUDGET ?= 600
 
@@ -28,9 +30,9 @@ test: install-test lint
 test-all: install-test lint
 	$(BIN)/pytest
 
-# All attacks and honest files of the corpus, and a table of what came of them.
+# All attacks and honest files of the corpus, and a table of what came of them; LEVEL=docker: all at that level.
 attack: install-test
-	$(BIN)/pytest -m corpus
+	CORPUS_LEVEL=$(LEVEL) $(BIN)/pytest -m corpus
 
 # Mutated bytes to everything that reads what others have written, BUDGET seconds each, two at a time.
 fuzz: $(VENV)/.installed-fuzz
