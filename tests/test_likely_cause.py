@@ -36,6 +36,7 @@ def notes(result: EvaluationResult, check: str) -> list[str]:
             "without weight decay",
             "AdamW with lr 0.001, betas 0.9 and 0.999, eps 0.0001, weight decay 0.1",
             id="no weight decay",
+            marks=pytest.mark.slow,  # five mistakes are tried
         ),
         pytest.param(
             HONEST,
