@@ -26,12 +26,16 @@ DEVICES = [
     "/dev/userfaultfd", "/dev/kfd", *glob.glob("/dev/nvidia*"), *glob.glob("/dev/dri/*"), *glob.glob("/dev/[vs]d[a-z]*"),
     *glob.glob("/dev/nvme*"), *glob.glob("/dev/loop[0-9]*"), *glob.glob("/dev/accel*"), *glob.glob("/dev/dm-*"),
 ]
+# What an engine has covered is the null device.
+NOTHING = os.stat("/dev/null").st_rdev
 opened = []
 for path in SWITCHES + DEVICES:
     for flags in (os.O_WRONLY, os.O_RDONLY) if path in DEVICES else (os.O_WRONLY,):
         try:
-            os.close(os.open(path, flags | os.O_NONBLOCK))
-            opened.append(path)
+            descriptor = os.open(path, flags | os.O_NONBLOCK)
+            if os.fstat(descriptor).st_rdev != NOTHING:
+                opened.append(path)
+            os.close(descriptor)
         except OSError:
             pass
 if opened or torch.cuda.is_available():
