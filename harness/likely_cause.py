@@ -18,6 +18,7 @@ from harness.tensors.boxes import State
 from harness.timed.run import TimedSetup
 from harness.timed.workspace import Workspace
 from harness.verify.findings import Finding, Severity, note
+from harness.verify.metrics import badness
 
 CHECK: Final = "likely_cause"
 #: A mistake that fits is that much nearer to the submission than the benchmark's own training is.
@@ -41,6 +42,7 @@ def likely_cause(
     setup: TimedSetup,
     truth: Truth,
     states: Sequence[State],
+    away: float,
     training_seconds: float,
     workspace: Workspace,
 ) -> Finding | None:
@@ -49,6 +51,7 @@ def likely_cause(
     Args:
         truth: what that run was compared with.
         states: the versions of its final state.
+        away: its update error.
         training_seconds: what the reference took for one run, so that no more is tried than
             `verify.explain_seconds` allows.
 
@@ -76,7 +79,6 @@ def likely_cause(
                 folder,
                 optimizers=[mistake.optimizer for mistake in mistakes],
             )
-            away = update_error(truth, states)
             errors = [
                 update_error(replace(truth, reference=run, optimizer=mistake.optimizer), states)
                 for mistake, run in zip(mistakes, trained, strict=True)
@@ -92,7 +94,7 @@ def update_error(truth: Truth, states: Sequence[State]) -> float:
     try:
         comparisons, _ = compare(truth, states)
     except JudgeError:
-        return float("inf")
+        return math.inf
     return max(comparison.update_error for comparison in comparisons)
 
 
@@ -106,9 +108,8 @@ def fitting(
         away: the update error against the benchmark's training.
         allowed: what an honest run of the training with the mistake may be off by.
     """
-    # NaN is less than nothing, and nothing is less than NaN.
-    known = [math.inf if math.isnan(error) else error for error in errors]
-    error, mistake = min(zip(known, mistakes, strict=True), key=lambda pair: pair[0])
+    pairs = zip(errors, mistakes, strict=True)
+    error, mistake = min(pairs, key=lambda pair: badness(pair[0]))
     if not (error <= allowed and error < NEARER * away):
         return None
     return note(

@@ -96,7 +96,8 @@ def verify(
     if number is not None:
         phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
         seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
-        cause = likely_cause(setup, truths[number], opened[number], seconds, workspace)
+        away = update_error(runs[number])
+        cause = likely_cause(setup, truths[number], opened[number], away, seconds, workspace)
         if cause is not None:
             runs[number] = with_finding(runs[number], cause)
     return runs
@@ -107,6 +108,10 @@ def first_off(runs: Sequence[RunResult]) -> int | None:
     return next((n for n, run in enumerate(runs) if rejects_update(run.findings)), None)
 
 
+def update_error(run: RunResult) -> float:
+    return next(metric.measured for metric in run.metrics if metric.name == "update_error")
+
+
 def with_finding(run: RunResult, finding: Finding) -> RunResult:
     return run.model_copy(update={"findings": (*run.findings, finding)})
 
@@ -115,9 +120,7 @@ def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
     """The runs with what is said once: by all together, of the one that is nearest to the reference; and
     what the benchmark asks for, of the first that is off.
     """
-    errors = [
-        metric.measured for run in runs for metric in run.metrics if metric.name == "update_error"
-    ]
+    errors = [update_error(run) for run in runs]
     told = list(runs)
     finding = judge_together(errors, hparams.strict_update_error)
     if finding is not None:
