@@ -7,7 +7,6 @@ by the very functions that judge a submission. A tolerance is a stated multiple 
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from harness.benchmark.hparams import (
 )
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
+from harness.files import write_whole
 from harness.lab import Lab, worst
 from harness.machine import Device
 from harness.phases import OnProgress
@@ -256,8 +256,4 @@ def write(path: Path, tolerances: Tolerances, calibration: Calibration) -> None:
     document = json.loads(path.read_bytes())
     document["verify"]["tolerances"] = tolerances.model_dump(exclude_none=True)
     document["verify"]["calibration"] = calibration.model_dump(mode="json")
-    # In one step, so that whoever interrupts this still has a benchmark.
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.copymode(path, new)
-    new.replace(path)
+    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,10 +1,20 @@
-"""Files and folders that another user, the sandbox's, has to read, whatever the caller's umask."""
+"""Files that are written whole, and those that another user, the sandbox's, has to read."""
 
 import os
+import shutil
 from pathlib import Path
 
 READABLE_FILE = 0o644
 READABLE_FOLDER = 0o755
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: whoever interrupts this still has the one before, and its mode stays."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    if path.exists():
+        shutil.copymode(path, part)
+    part.replace(path)
 
 
 def make_readable(path: Path) -> None:

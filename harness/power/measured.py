@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
+from harness.files import write_whole
 from harness.records import Record
 from harness.reference.cheats import Family
 
@@ -83,7 +84,5 @@ def read_measured(file: Path, loaded: LoadedHparams) -> Power | None:
 
 
 def write_measured(file: Path, power: Power) -> None:
-    """Whole or not at all: whoever ends a sweep keeps what it had."""
-    part = file.with_name(f"{file.name}.part")
-    part.write_text(power.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    """Whoever ends a sweep keeps what it had."""
+    write_whole(file, power.model_dump_json(indent=2) + "\n")
