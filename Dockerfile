@@ -54,6 +54,9 @@ COPY --from=project /opt/trainjudge/snapshots /opt/trainjudge/snapshots
 # A judge on the host mounts its folders where they are outside, often below /root, which is closed in many
 # bases: the sandbox's user has to pass through (docs/sandbox.md, level docker).
 RUN chmod 711 /root
+# The sandbox's users are in a group of their own, to which the project is closed (SHUT_OUT_GROUP of
+# harness/sandbox/environment.py): for all others, such as `--user 1000`, `validator check` works.
+RUN chgrp 61100 /opt/trainjudge/project && chmod 705 /opt/trainjudge/project
 ARG HPARAMS=hparams.json
 ENV TRAINJUDGE_HPARAMS=/opt/trainjudge/project/${HPARAMS} \
     TRAINJUDGE_CONTAINER=1 \

@@ -64,7 +64,7 @@ def main() -> None:
     user = settings["user"]
     if user is not None:
         drop_capabilities(libc)
-        os.setgroups([])
+        os.setgroups(settings["groups"])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
         clear_capabilities(libc)

@@ -16,6 +16,10 @@ OPEN_FILES = 8192
 # seen to be over it and ended with the reason, instead of going on with failing system calls.
 SPARE_BYTES = 2**20
 ENTER = str(ENTER_PROGRAM)
+# Every sandbox's user is in this group, which no account has (user.py says which ids are free). In the
+# image the project's folder is closed to it, and open to all others: mode 0705. A process without rights
+# can leave no group, and in a user namespace of its own neither (`setgroups` in user_namespaces(7)).
+SHUT_OUT_GROUP = 61100
 # The judge's own values of these go in with the GPUs; none of them is a secret.
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "CUDA_HOME")
 
@@ -132,6 +136,7 @@ def enter_argv(
         "argv": job.argv,
         "folder": folder,
         "user": user,
+        "groups": [SHUT_OUT_GROUP],
         "isolated": isolated,
         "rlimits": rlimits,
     }

@@ -17,6 +17,7 @@ from harness.image.build import build, find_docker, seal
 from harness.image.entry import expand, read_submission
 from harness.results import result_place
 from harness.sandbox import judge_container, user
+from harness.sandbox.environment import SHUT_OUT_GROUP
 from harness.sandbox.judge_container import check_rights, exposure, outward_interfaces
 from tests.project import ROOT
 
@@ -38,6 +39,11 @@ def test_the_dockerfile_sets_every_label_from_the_argument_that_the_build_gives(
         }
     assert {label: set_there.get(label) for label in facts.labels()} == facts.labels()
     assert IMAGE_PYTHON in DOCKERFILE
+
+
+def test_the_project_is_closed_to_the_group_that_every_sandbox_is_in() -> None:
+    folder = "/opt/trainjudge/project"
+    assert f"chgrp {SHUT_OUT_GROUP} {folder} && chmod 705 {folder}" in DOCKERFILE
 
 
 def test_labels_name_public_versions_so_that_a_gpu_build_matches_a_cpu_one(

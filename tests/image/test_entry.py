@@ -65,6 +65,10 @@ ATTEMPTS = {
         os.listdir(snapshot.path + "/corpus") for snapshot in os.scandir("/opt/trainjudge/snapshots")
     ],
     "read the corpus as text": lambda: read("/opt/trainjudge/project/assets/kjv.txt.gz"),
+    "list the judge's code": lambda: os.listdir("/opt/trainjudge/project"),
+    "read the judge's code": lambda: read("/opt/trainjudge/project/harness/evaluate.py"),
+    "read the benchmark": lambda: read("/opt/trainjudge/project/hparams.json"),
+    "leave the group that is shut out": lambda: os.setgroups([]),
     "read the caller's closed file": lambda: read("WORK/secret"),
     "read the judge's environment": lambda: read("/proc/1/environ"),
     "read the judge's memory": lambda: read("/proc/1/mem"),

@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def test_the_container_is_as_closed_as_the_engine_can_make_it(folder: Path) -> N
     assert made.create["image"] == IMAGE.digest  # a name may mean another image tomorrow
     assert made.create["user"] == "60600:60600"
     host = made.host
+    assert host["group_add"] == [61100]  # to which the image's project is closed
     assert host["network_mode"] == "none"
     assert host["read_only"] is True
     assert host["cap_drop"] == ["ALL"] and "cap_add" not in host
@@ -85,6 +87,13 @@ def test_the_images_python_takes_the_place_of_the_judges(folder: Path) -> None:
     assert settings["argv"] == [IMAGE.python, "-m", "program", "argument"]
     assert sys.prefix not in json.dumps(made.create["environment"])
     assert made.create["environment"]["PYTHONPATH"] == str(folder / "code")
+
+
+def test_variables_for_a_judge_inside_are_taken_away(folder: Path) -> None:
+    image = replace(IMAGE, judges_variables=("TRAINJUDGE_HOME", "TRAINJUDGE_HPARAMS"))
+    given = level.container(make_job(folder, ""), image, 60600).create["environment"]
+    absent = {name for name, value in given.items() if value is None}  # the SDK's word for it
+    assert absent == {"TRAINJUDGE_HOME", "TRAINJUDGE_HPARAMS"}
 
 
 def test_proxies_and_their_passwords_stay_out(folder: Path) -> None:

@@ -21,6 +21,7 @@ from harness.sandbox.environment import (
     GPU_VARIABLES,
     OPEN_FILES,
     PATH,
+    SHUT_OUT_GROUP,
     SPARE_BYTES,
     clean_environment,
     enter_argv,
@@ -117,6 +118,7 @@ def _host(job: Job, user: int | None) -> dict[str, Any]:
         "network_mode": "none",
         "read_only": True,
         "cap_drop": ["ALL"],
+        "group_add": [SHUT_OUT_GROUP],
         "security_opt": ["no-new-privileges"],
         "ipc_mode": "private",
         "cgroupns": "private",
@@ -205,12 +207,14 @@ def _mount(source: Path, target: Path, *, read_only: bool) -> dict[str, Any]:
     }
 
 
-def environment(job: Job, image: Image) -> dict[str, str]:
+def environment(job: Job, image: Image) -> dict[str, str | None]:
     """The clean environment with the image's Python in place of this machine's.
 
-    The image's own variables stay beside it: they are as public as the image.
+    The image's other variables stay beside it, but for those that tell the judge where its things are: None
+    takes a variable away.
     """
-    variables = clean_environment(job, FOLDER)
+    variables: dict[str, str | None] = dict.fromkeys(image.judges_variables)
+    variables |= clean_environment(job, FOLDER)
     if job.gpus:
         # Paths of this machine, and numbers of GPUs that are counted anew inside.
         for name in GPU_VARIABLES:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DEFAULT_SOCKET: Final = "unix:///var/run/docker.sock"
 # An engine that is there answers in milliseconds; one that hangs must not hold a judge up.
 LOOK_SECONDS: Final = 5.0
+VARIABLES: Final = "TRAINJUDGE_"
 BUILD: Final = "`make image` builds it"
 INSTALL: Final = (
     "install Docker's engine (`apt-get install docker.io`) and start it, or start podman's "
@@ -34,12 +35,14 @@ class Image:
         digest: "sha256:..." of its configuration; containers are made of this, not of the name.
         python: absolute path of its interpreter.
         hparams_sha256: of the benchmark that it was built for.
+        judges_variables: names of those in its environment that are for a judge inside of it.
     """
 
     name: str
     digest: str
     python: str
     hparams_sha256: str
+    judges_variables: tuple[str, ...] = ()
 
 
 def default_image() -> str:
@@ -191,7 +194,14 @@ def find_image(client: "APIClient", name: str | None = None) -> Image:
             raise _unavailable(
                 f"image {name} has {package} {theirs or 'unknown'}, the judge {ours}; {BUILD} anew"
             )
-    return Image(name, found["Id"], python, str(marks.get(labels.LABEL_HPARAMS, "")))
+    names = [str(variable).partition("=")[0] for variable in config.get("Env") or ()]
+    return Image(
+        name,
+        found["Id"],
+        python,
+        hparams_sha256=str(marks.get(labels.LABEL_HPARAMS, "")),
+        judges_variables=tuple(each for each in names if each.startswith(VARIABLES)),
+    )
 
 
 def check_benchmark(image: Image, hparams_sha256: str) -> None:
