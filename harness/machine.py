@@ -79,7 +79,7 @@ def pick_device(wanted: Literal["auto", "cpu", "cuda"], world_size: int) -> Devi
 
 
 def describe(device: Device, world_size: int) -> Machine:
-    names: tuple[str, ...] = (platform.processor() or platform.machine(),)
+    names: tuple[str, ...] = (cpu_name(),)
     driver = ""
     if device == "cuda":
         import torch
@@ -97,6 +97,21 @@ def describe(device: Device, world_size: int) -> Machine:
         torch=version("torch"),
         transformers=version("transformers"),
     )
+
+
+def cpu_name() -> str:
+    """As far as Python knows it: often the architecture alone."""
+    return platform.processor() or platform.machine()
+
+
+def device_names() -> frozenset[str]:
+    """Of all devices here, as `describe` names them; where there is a GPU it costs the import of torch."""
+    found = {cpu_name()}
+    if gpu_files():
+        import torch
+
+        found |= {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    return frozenset(found)
 
 
 def gpu_driver() -> str:

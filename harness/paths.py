@@ -9,8 +9,10 @@ from typing import Final
 
 HARNESS: Final = Path(__file__).resolve().parent
 PROJECT: Final = HARNESS.parent
+#: Benchmarks, their data and the exemplary train files: in a wheel they are inside (setup.py), else beside.
+SHIPPED: Final = folder if (folder := HARNESS / "shipped").is_dir() else PROJECT
 #: The benchmark that is taken where nobody names one.
-DEFAULT_HPARAMS: Final = PROJECT / "hparams.json"
+DEFAULT_HPARAMS: Final = SHIPPED / "hparams.json"
 #: The program that drops privileges; it is run as a file, by a Python that sees nothing else.
 ENTER_PROGRAM: Final = HARNESS / "sandbox" / "enter.py"
 #: The program that tries to escape; it is copied into a sandbox.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.errors import Verdict
 from harness.phases import PhaseName
-from harness.protocol.text import one_line
+from harness.protocol.text import counted, one_line
 
 if TYPE_CHECKING:
     from harness.benchmark.hparams import Calibration, Tolerances
@@ -178,7 +178,7 @@ def _footer(result: "EvaluationResult") -> str:
     image = f" (image {result.benchmark.image[:19]})" if result.benchmark.image else ""
     peaks = [peak for run in result.runs for peak in run.reported_memory_bytes]
     memory = f", {max(peaks) / 2**30:.2f} GiB the most of a rank" if peaks else ""
-    where = f"isolation {result.isolation}{image}, {result.world_size} ranks{memory}"
+    where = f"isolation {result.isolation}{image}, {counted(result.world_size, 'rank')}{memory}"
     return f"{where}; seconds: {phases}"
 
 

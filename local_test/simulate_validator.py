@@ -8,17 +8,24 @@ The same code path and thresholds as `validator run`; afterwards it shows where 
 says when the hardware is not the benchmark's.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a checkout that is not installed
 
-from harness.api import judge_file
-from harness.benchmark.hparams import load_hparams
-from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption
-from harness.cli.statuses import exit_statuses
-from harness.report import phases_table, print_result
-from harness.results import result_file, store
+from harness.installed import require_packages
+
+require_packages()
+
+import typer  # noqa: E402
+
+from harness.api import judge_file  # noqa: E402
+from harness.benchmark.hparams import load_hparams  # noqa: E402
+from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption  # noqa: E402
+from harness.cli.statuses import exit_statuses  # noqa: E402
+from harness.report import phases_table, print_result  # noqa: E402
+from harness.results import result_file, store  # noqa: E402
 
 if TYPE_CHECKING:
     from harness.benchmark.hparams import Hparams

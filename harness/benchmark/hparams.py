@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness.benchmark.at_hand import file_of
 from harness.errors import Code, InputError
 from harness.paths import DEFAULT_HPARAMS
 from harness.protocol.text import one_line
@@ -382,12 +383,15 @@ def load(path: Path) -> LoadedHparams:
 def load_hparams(path: Path | None) -> LoadedHparams:
     """The benchmark: `path`, else $TRAINJUDGE_HPARAMS, else hparams.json here, else the project's.
 
-    Raises InputError(HPARAMS_INVALID).
+    Args:
+        path: of a file, or the name of a benchmark that comes with the judge; so for the variable.
+
+    Raises InputError(HPARAMS_INVALID, BAD_ARGUMENT).
     """
     environment = os.environ.get("TRAINJUDGE_HPARAMS")
     named = path or (Path(environment) if environment else None)
     if named is not None:
-        return load(named)
+        return load(file_of(named))
     here = Path("hparams.json")
     return load(here if here.is_file() else DEFAULT_HPARAMS)
 

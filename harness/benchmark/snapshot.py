@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.benchmark.hparams import EmbeddedModel, LoadedHparams
 from harness.errors import Code, InputError
+from harness.paths import DEFAULT_HPARAMS
 from harness.tensors.boxes import TensorSpec
 
 MANIFEST = "manifest.json"
@@ -170,14 +171,15 @@ def open_snapshot(loaded: LoadedHparams, directory: Path | None = None) -> Snaps
             file is not what `preload` wrote, HPARAMS_INVALID where the benchmark asks for longer rows
             or more tokens than model and corpus have.
     """
+    make_it = _preload_command(loaded, directory)
     directory = default_directory(loaded) if directory is None else directory.absolute()
-    manifest = read_manifest(directory)
+    manifest = read_manifest(directory, make_it)
     if manifest.key != benchmark_key(loaded):
         raise InputError(
             Code.SNAPSHOT_MISSING,
             f"{directory} holds a snapshot of another benchmark ({manifest.name}), or of other "
             f"library versions (transformers {manifest.transformers}, torch {manifest.torch}): run "
-            f"`validator preload` for {loaded.path}",
+            f"`{make_it}`",
         )
     try:
         _verify_files(directory, manifest)
@@ -195,13 +197,27 @@ def open_snapshot(loaded: LoadedHparams, directory: Path | None = None) -> Snaps
     return Snapshot(directory, directory / "model", directory / TOKENS, manifest, layout)
 
 
-def read_manifest(directory: Path) -> Manifest:
-    """The manifest alone; nothing else is verified. Raises InputError as `open_snapshot` does."""
+def _preload_command(loaded: LoadedHparams, directory: Path | None) -> str:
+    """What makes this very snapshot."""
+    words = ["validator preload"]
+    if loaded.path != DEFAULT_HPARAMS:
+        words.append(f"--hparams {loaded.path}")
+    if directory is not None:
+        words.append(f"--snapshot {directory}")
+    return " ".join(words)
+
+
+def read_manifest(directory: Path, make_it: str = "validator preload") -> Manifest:
+    """The manifest alone; nothing else is verified. Raises InputError as `open_snapshot` does.
+
+    Args:
+        make_it: the command that makes the snapshot, for whoever has none.
+    """
     try:
         raw = (directory / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            Code.SNAPSHOT_MISSING, f"no snapshot in {directory}: run `validator preload` first"
+            Code.SNAPSHOT_MISSING, f"no snapshot in {directory}: run `{make_it}` first"
         ) from None
     except OSError as error:
         raise InputError(

@@ -4,6 +4,8 @@ Heavy imports (torch, transformers, pydantic models) are inside the commands, so
 at once.
 """
 
+from typing import Annotated
+
 import typer
 
 from harness.cli import (
@@ -30,6 +32,28 @@ app = typer.Typer(
     help="Judges train files: did it really do the training, and how fast?",
     epilog="Exit status: 0 accepted, 1 rejected, 2 bad input, 3 our own failure, 4 no verdict yet.",
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trainjudge {version('trainjudge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Say which, and end."
+        ),
+    ] = False,
+) -> None:
+    """Options of `validator` itself; what it is for stands above, with `app`."""
+
+
 for group in (judging, compare, benchmark, host, taking_part, remote, organising, serve, publish):
     group.add_to(app)
 

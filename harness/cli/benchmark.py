@@ -1,4 +1,4 @@
-"""Commands about a benchmark: `preload`, `calibrate`, `power` and `flops`."""
+"""Commands about a benchmark: `benchmarks`, `preload`, `calibrate`, `power` and `flops`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,34 @@ from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make `preload`, `calibrate`, `power` and `flops` commands of `app`."""
+    """Make `benchmarks`, `preload`, `calibrate`, `power` and `flops` commands of `app`."""
+    app.command()(benchmarks)
     app.command()(preload)
     app.command()(calibrate)
     app.command()(power)
     app.command()(flops)
+
+
+def benchmarks(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the benchmarks that can be named: what each asks for, and whether it is ready here.
+
+    [dim]validator benchmarks[/dim]
+
+    [dim]validator run my_train.py --hparams embedded-adamw[/dim]
+    """
+    from pydantic import TypeAdapter
+    from rich.console import Console
+
+    from harness.benchmark.listing import BenchmarkAtHand, list_benchmarks, render
+
+    found = list_benchmarks()
+    if json:
+        documents = TypeAdapter(tuple[BenchmarkAtHand, ...])
+        typer.echo(documents.dump_json(found, indent=2).decode())
+    else:
+        Console().print(render(found))
 
 
 def preload(
@@ -27,7 +50,7 @@ def preload(
 
     [dim]validator preload[/dim]
 
-    [dim]validator preload --hparams profiles/qwen3-30b-a3b.json[/dim]
+    [dim]validator preload --hparams qwen3-30b-a3b[/dim]
     """
     from harness.benchmark.hparams import load_hparams
     from harness.benchmark.preload import preload as make

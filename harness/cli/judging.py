@@ -1,4 +1,4 @@
-"""Commands about one train file: `run` and `check`."""
+"""Commands about one train file: `init`, `run` and `check`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,38 @@ from harness.cli.options import (
 
 
 def add_to(app: typer.Typer) -> None:
-    """Make `run` and `check` commands of `app`."""
+    """Make `init`, `run` and `check` commands of `app`."""
+    app.command()(init)
     app.command()(run)
     app.command()(check)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="New or empty; it gets a train.py.")],
+    strategy: Annotated[
+        str, typer.Option(help="What the train file starts from, such as ddp, fsdp, tp, ep or pp.")
+    ] = "ddp",
+    hparams: HparamsOption = None,
+) -> None:
+    """Start a train file: a commented one of a strategy, and what to run next.
+
+    [dim]validator init my_run --strategy ep[/dim]
+    """
+    from harness.benchmark.hparams import load_hparams
+    from harness.protocol.text import counted
+    from harness.submission.example import CONTRACT, start
+    from harness.submission.read import read
+
+    world = load_hparams(hparams).hparams.world.size
+    started = start(folder, strategy)
+    ranks = read(started.file).strategy.world_size or world
+    options = "" if hparams is None else f" --hparams {hparams}"
+    options += "" if ranks == world else f" --world {ranks}"
+    ready = f"{started.file} is {started.origin.name}, for {counted(ranks, 'rank')}"
+    typer.echo(f"{ready}; next:")
+    for command in ("check", "run"):
+        typer.echo(f"  validator {command} {started.file}{options}")
+    typer.echo(f"what it has to define, and what it is given: {CONTRACT}")
 
 
 def run(

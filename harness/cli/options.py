@@ -7,7 +7,12 @@ import typer
 
 HparamsOption = Annotated[
     Path | None,
-    typer.Option("--hparams", help="The benchmark. Default: $TRAINJUDGE_HPARAMS or hparams.json."),
+    typer.Option(
+        "--hparams",
+        metavar="FILE_OR_NAME",
+        help="The benchmark: a file, or a name that `benchmarks` lists. Default: $TRAINJUDGE_HPARAMS "
+        "or hparams.json.",
+    ),
 ]
 SnapshotOption = Annotated[
     Path | None, typer.Option("--snapshot", help="Folder of the preloaded snapshot.")

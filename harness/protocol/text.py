@@ -41,6 +41,11 @@ def quoted(text: str) -> str:
     return ascii(short)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 rank", "2 ranks", "1,024 ranks": for nouns that take an s."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def encodable(text: str, limit: int) -> str:
     """What a message can carry: no lone surrogates, at most `limit` characters."""
     return text.encode("utf-8", "replace").decode()[:limit]

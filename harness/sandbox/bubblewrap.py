@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.paths import HARNESS
 from harness.sandbox.environment import (
     ENTER,
     enter_argv,
@@ -65,6 +66,7 @@ def command(job: Job, user: int | None) -> Command:
         *_namespaces(user),
         *_system(job, inside, descriptors),
         *_python(),
+        *_without_the_judge(),
         *_job_paths(job),
         *(*_parents(Path(ENTER_INSIDE)), "--ro-bind", ENTER, ENTER_INSIDE),
         # Every mount is in place: nothing can be made in the root or in /dev any more.
@@ -147,6 +149,14 @@ def _python() -> list[str]:
         if not any(path.is_relative_to(folder) for folder in folders)
     ]
     return _bind("--ro-bind", (*folders, *elsewhere))
+
+
+def _without_the_judge() -> list[str]:
+    """Where the judge is installed among the packages, an empty folder in place of it and its corpus."""
+    shown = (Path("/usr"), *python_folders(), *package_folders())
+    if not any(HARNESS.is_relative_to(folder) for folder in shown):
+        return []
+    return ["--perms", "0711", "--tmpfs", str(HARNESS), "--remount-ro", str(HARNESS)]
 
 
 def _job_paths(job: Job) -> list[str]:

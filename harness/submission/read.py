@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.errors import Code, InputError, SubmissionError, TrainjudgeError
 from harness.parsing.ask import Broken, ask
-from harness.protocol.text import one_line
+from harness.protocol.text import counted, one_line
 from harness.submission import source_facts
 from harness.submission.source_facts import Binding, Facts, StrategyFact
 from harness.submission.strategy import Strategy, read_strategy
@@ -122,7 +122,9 @@ def check_bytes(source: bytes, world: int, global_batch: int | None) -> list[Rem
         return remarks
     try:
         filled = strategy.check_world(world)
-        remarks.append(Remark(RemarkKind.OK, f"the strategy uses the benchmark's {world} rank(s)"))
+        remarks.append(
+            Remark(RemarkKind.OK, f"the strategy uses the benchmark's {counted(world, 'rank')}")
+        )
         if global_batch is not None:
             filled.check_batch(global_batch)
             rows = global_batch // filled.dp_size

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from harness.errors import Code, SubmissionError
+from harness.protocol.text import counted
 from harness.submission.source_facts import StrategyFact
 
 MAX_AXIS = 65_536
@@ -55,12 +56,13 @@ class Strategy:
         if not self.declared:
             message = (
                 f"the file has no get_strategy(), which means one rank, but the benchmark runs on "
-                f"{world}: say how they are used, as in `{EXAMPLE}`"
+                f"{world}: say how they are used, as in `{EXAMPLE}`, or try the file with `--world 1`"
             )
         else:
             message = (
-                f"get_strategy() asks for {self._product()} = {self.world_size} ranks, "
-                f"but the benchmark runs on {world}"
+                f"get_strategy() asks for {self._product()} = {counted(self.world_size, 'rank')}, "
+                f"but the benchmark runs on {world}: change it, or try the file with "
+                f"`--world {filled.world_size}`"
             )
         raise SubmissionError(Code.STRATEGY_WORLD_MISMATCH, message)
 

@@ -68,7 +68,7 @@ def test_a_killed_preload_leaves_no_snapshot_and_the_next_one_works(
 ) -> None:
     target = tmp_path / "s"
     script = ROOT / "local_test" / "setup_benchmark.py"
-    command = [sys.executable, "-u", str(script), "--directory", str(target)]
+    command = [sys.executable, "-u", str(script), "--snapshot", str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         while "tokenising" not in child.stdout.readline():

@@ -101,7 +101,7 @@ def test_a_whole_world_in_dp_has_rows_for_every_rank_and_in_tp_one_share_for_all
 
 
 def test_a_legacy_string_for_one_rank_is_no_excuse_on_more() -> None:
-    with pytest.raises(SubmissionError, match=r"asks for dp_size 1 = 1 ranks.* on 2") as caught:
+    with pytest.raises(SubmissionError, match=r"asks for dp_size 1 = 1 rank,.* on 2") as caught:
         strategy_of(returning("'single'")).check_world(2)
     assert caught.value.code is Code.STRATEGY_WORLD_MISMATCH
 
