@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.benchmark.hparams import EmbeddedModel, LoadedHparams, load_hparams
+from harness.benchmark.hparams import LoadedHparams, load_hparams
 from harness.benchmark.snapshot import Snapshot, open_snapshot
 from harness.errors import Code, InputError
 from harness.evaluate import Options, evaluate
@@ -17,15 +17,15 @@ from harness.sandbox import Sandbox, choose
 def ready_snapshot(
     loaded: LoadedHparams, directory: Path | None, progress: ProgressDisplay
 ) -> Snapshot:
-    """Open the snapshot; the embedded one, which needs no network, is made where it is missing.
+    """Open the snapshot; one that needs no network is made where it is missing.
 
     Raises InputError(SNAPSHOT_MISSING or SNAPSHOT_CHANGED).
     """
     try:
         return open_snapshot(loaded, directory)
     except InputError as error:
-        embedded = isinstance(loaded.hparams.model, EmbeddedModel)
-        if error.code is not Code.SNAPSHOT_MISSING or not embedded:
+        parts = (loaded.hparams.model.source, loaded.hparams.data.source)
+        if error.code is not Code.SNAPSHOT_MISSING or "hub" in parts:
             raise
     from harness.benchmark.preload import preload
 

@@ -1,8 +1,8 @@
 """A small Hugging Face hub on 127.0.0.1, for tests of downloads without a network.
 
-It answers the requests of `huggingface_hub`: paths-info and tree of a commit, and resolve with the hub's
-headers, small files directly, large ones by a redirect, both with ranges. Its error answers carry
-the hub's X-Error-Code.
+It answers the requests of `huggingface_hub`: which commit is the newest, paths-info and tree of a
+commit, and resolve with the hub's headers, small files directly, large ones by a redirect, both with
+ranges. Its error answers carry the hub's X-Error-Code.
 """
 
 import hashlib
@@ -122,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _api(self, parts: list[str], body: bytes) -> None:
+        if len(parts) == 3 or parts[3] == "revision":
+            self._information("/".join(parts[:3]), parts[4] if parts[4:] else "main")
+            return
         kind, owner, name, call, revision = parts[:5]
         repository = self._repository(f"{kind}/{owner}/{name}", revision)
         if repository is None:
@@ -129,6 +132,15 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = parse_qs(body.decode())["paths"] if call == "paths-info" else repository.files
         listing = [describe(p, repository.files[p]) for p in wanted if p in repository.files]
         self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+
+    def _information(self, name: str, revision: str) -> None:
+        """Of a repository at its newest commit, or at the one that is named."""
+        there = self.hub.repositories.get(name)
+        newest = there.revision if there is not None and revision == "main" else revision
+        repository = self._repository(name, newest)
+        if repository is not None:
+            said = {"id": name.partition("/")[2], "sha": repository.revision}
+            self._send(200, json.dumps(said).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, parts: list[str]) -> None:
         _, revision, *rest = parts

@@ -34,7 +34,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [wheel] = folder.glob("trainjudge-*.whl")
     made = folder / "environment"
     venv.create(made, with_pip=True)
-    install = [made / "bin" / "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    install = [
+        str(made / "bin" / "pip"),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run(install, check=True)
     [packages] = (made / "lib").glob("python*/site-packages")
     (packages / "others.pth").write_text("\n".join(site.getsitepackages()))

@@ -45,7 +45,7 @@ class Section(BaseModel):
 class EmbeddedModel(Section):
     """A transformers config in this file, initialised at random from a fixed seed by `preload`."""
 
-    source: Literal["embedded"]
+    source: Literal["embedded"] = Field(description="the config stands in this file")
     config: dict[str, FiniteJson] = Field(description="as in a config.json; needs `model_type`")
     init_seed: int = Field(ge=0, lt=2**63, description="torch seed of the random initialisation")
     tokenizer: str = Field(description="tokenizer.json, relative to the hparams file")
@@ -54,39 +54,74 @@ class EmbeddedModel(Section):
 class HubModel(Section):
     """A model repository of the hub at one commit: config, weights and tokenizer."""
 
-    source: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    source: Literal["hub"] = Field(description="a repository of the Hugging Face hub")
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the model")
     revision: Revision = Field(description="full commit hash; a branch name is not a benchmark")
     random_init: bool = Field(
         default=False, description="take only config and tokenizer, draw weights from `init_seed`"
     )
-    init_seed: int = Field(default=0, ge=0, lt=2**63)
+    init_seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="torch seed of random weights; without them no matter",
+    )
+
+
+class LocalModel(Section):
+    """A folder as `save_pretrained` writes it: config.json, tokenizer.json and safetensors weights."""
+
+    source: Literal["local"] = Field(description="a folder on this machine")
+    folder: str = Field(description="relative to the hparams file")
+    sha256: str = Field(
+        pattern=r"^[0-9a-f]{64}$",
+        description="of what `sha256sum config.json tokenizer.json <weights>` prints, sorted by name",
+    )
+    random_init: bool = Field(
+        default=False, description="take only config and tokenizer, draw weights from `init_seed`"
+    )
+    init_seed: int = Field(
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="torch seed of random weights; without them no matter",
+    )
 
 
 class EmbeddedData(Section):
     """A text file shipped beside the hparams file, plain or .gz, one document a line."""
 
-    source: Literal["embedded"]
-    file: str
+    source: Literal["embedded"] = Field(description="a file on this machine")
+    file: str = Field(
+        description="relative to the hparams file: .txt, or .jsonl and .parquet with a field `text`; or .gz"
+    )
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the uncompressed text")
 
 
 class HubData(Section):
     """One file of a dataset repository at one commit: .txt, .jsonl or .parquet, or any of them .gz."""
 
-    source: Literal["hub"]
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: Revision
-    file: str
+    source: Literal["hub"] = Field(description="a dataset of the Hugging Face hub")
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the dataset")
+    revision: Revision = Field(description="full commit hash")
+    file: str = Field(description="its path in the repository")
     text_field: str = Field(default="text", description="column or key that holds the text")
-    max_documents: int = Field(default=100_000, ge=1, description="how many to tokenise")
+    max_documents: int = Field(
+        default=100_000,
+        ge=1,
+        description="how many to tokenise; the more tokens, the less can be known of a run's beforehand",
+    )
 
 
 class Steps(Section):
     """The number of optimizer steps of a run is drawn from this range when the clock starts."""
 
-    min: int = Field(ge=1, le=10_000)
-    max: int = Field(ge=1, le=10_000)
+    min: int = Field(
+        ge=1, le=10_000, description="fewest of a run; few make each weigh more in the comparison"
+    )
+    max: int = Field(
+        ge=1, le=10_000, description="most; a range keeps a run's length unknown until it starts"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -96,6 +131,8 @@ class Steps(Section):
 
 
 class World(Section):
+    """How many ranks a submission gets, and of what kind."""
+
     size: int = Field(ge=1, le=1024, description="ranks, one device each")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where torch sees a GPU, else cpu"
@@ -105,8 +142,12 @@ class World(Section):
 class _Optimizer(Section):
     """What the reference applies after every step; a submission brings its own equal one."""
 
-    lr: float = Field(gt=0, le=100)
-    weight_decay: float = Field(default=0.0, ge=0, le=10)
+    lr: float = Field(
+        gt=0, le=100, description="rate of a step; large enough that the loss falls within a run"
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=10, description="as torch's, for all parameters alike"
+    )
     warmup_steps: int = Field(
         default=0,
         ge=0,
@@ -124,17 +165,25 @@ class _Optimizer(Section):
 class Sgd(_Optimizer):
     """torch.optim.SGD."""
 
-    name: Literal["sgd"]
-    momentum: float = Field(default=0.0, ge=0, lt=1)
+    name: Literal["sgd"] = Field(description="updates follow the gradients: errors show plainly")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="as torch's, not Nesterov's")
 
 
 class AdamW(_Optimizer):
     """torch.optim.AdamW."""
 
-    name: Literal["adamw"]
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0, le=1)
+    name: Literal["adamw"] = Field(description="what models are trained with")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of gradients")
+    beta2: float = Field(
+        default=0.999, ge=0, lt=1, description="decay of the mean of their squares"
+    )
+    eps: float = Field(
+        default=1e-8,
+        gt=0,
+        le=1,
+        description="added to the root; near the gradients' own size it keeps the noise of tiny ones down "
+        "(1e-4 in the embedded benchmarks)",
+    )
 
 
 Optimizer = Annotated[Sgd | AdamW, Field(discriminator="name")]
@@ -156,7 +205,8 @@ class Numerics(Section):
         default="float32", description="lowest precision of the optimizer's state"
     )
     placement: Literal["device", "cpu"] = Field(
-        default="device", description="where the submission gets the model"
+        default="device",
+        description="where the submission gets the model; cpu where one device cannot hold it",
     )
 
 
@@ -230,8 +280,15 @@ class Calibration(Section):
 
 
 class Verify(Section):
-    tolerances: Tolerances
-    attribution_samples: int = Field(default=100_000, ge=100, le=10_000_000)
+    """What the comparison with the reference allows and looks at."""
+
+    tolerances: Tolerances = Field(description="measured by `validator calibrate`, not chosen")
+    attribution_samples: int = Field(
+        default=100_000,
+        ge=100,
+        le=10_000_000,
+        description="elements, drawn in secret, from which the weight of each step is computed",
+    )
     token_loss_share: float = Field(
         default=0.5,
         ge=0,
@@ -251,6 +308,8 @@ class Verify(Section):
 
 
 class Mfu(Section):
+    """How speed becomes the figure that is ranked."""
+
     basis: Literal["active_params", "matmul_flops"] = Field(
         default="active_params", description="which of the two MFU figures is the headline"
     )
@@ -285,22 +344,40 @@ class Limits(Section):
 class Hparams(Section):
     """The whole file."""
 
-    schema_version: Literal[1]
-    name: str = Field(pattern=r"^[\w.-]{1,64}$")
-    model: EmbeddedModel | HubModel = Field(discriminator="source")
-    data: EmbeddedData | HubData = Field(discriminator="source")
+    schema_version: Literal[1] = Field(description="of this form of file")
+    name: str = Field(
+        pattern=r"^[\w.-]{1,64}$",
+        description="letters, digits, dot, hyphen, underscore; 64 at most",
+    )
+    model: EmbeddedModel | HubModel | LocalModel = Field(
+        discriminator="source", description="what is trained"
+    )
+    data: EmbeddedData | HubData = Field(
+        discriminator="source", description="what it is trained on, packed without padding"
+    )
     sequence_length: int = Field(ge=8, le=2**20, description="tokens in a row")
     global_batch: int = Field(ge=1, le=2**20, description="rows of one step over all dp ranks")
-    steps: Steps
-    warmup_steps: int = Field(default=2, ge=0, le=100)
-    evaluation_runs: int = Field(default=2, ge=1, le=100)
-    world: World
-    optimizer: Optimizer
-    numerics: Numerics
-    reference: Reference = Reference()
-    verify: Verify
-    mfu: Mfu = Mfu()
-    limits: Limits = Limits()
+    steps: Steps = Field(description="of a timed run")
+    warmup_steps: int = Field(
+        default=2,
+        ge=0,
+        le=100,
+        description="before the clock, on random tokens: compilers and caches",
+    )
+    evaluation_runs: int = Field(
+        default=2,
+        ge=1,
+        le=100,
+        description="timed runs, each with its own data; the score is their median, and cheats have to "
+        "pass all of them",
+    )
+    world: World = Field(description="ranks")
+    optimizer: Optimizer = Field(description="what a step is")
+    numerics: Numerics = Field(description="which precisions are honest")
+    reference: Reference = Field(default=Reference(), description="the judge's own training")
+    verify: Verify = Field(description="the comparison")
+    mfu: Mfu = Field(default=Mfu(), description="the score")
+    limits: Limits = Field(default=Limits(), description="of the sandbox")
 
     @model_validator(mode="after")
     def _reference_divides_the_batch(self) -> Self:

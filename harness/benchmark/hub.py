@@ -5,7 +5,6 @@ snapshot is made, that cache may be deleted.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,20 +24,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from harness.benchmark.checkpoint import FILES, INDEX, SINGLE, ModelFolder, indexed_names
 from harness.benchmark.hparams import HubData, HubModel
 from harness.errors import Code, InputError, JudgeError
 from harness.phases import OnProgress
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class DownloadedModel:
-    """A folder with config.json and tokenizer.json, and the weights (empty: random ones wanted)."""
-
-    folder: Path
-    checkpoint: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class _Repository:
         return f"{self.name} at {self.revision[:12]}"
 
 
-def download_model(model: HubModel, token: str | None, progress: OnProgress) -> DownloadedModel:
+def download_model(model: HubModel, token: str | None, progress: OnProgress) -> ModelFolder:
     """Config, tokenizer and safetensors weights of a model repository.
 
     Raises:
@@ -62,7 +51,7 @@ def download_model(model: HubModel, token: str | None, progress: OnProgress) -> 
             own hashes say.
     """
     repository = _Repository(model.repo, model.revision, "model", token)
-    wanted = ["config.json", "tokenizer.json"]
+    wanted = list(FILES)
     listed = {file.path for file in _list(repository, [*wanted, INDEX, SINGLE])}
     for name in wanted:
         if name not in listed:
@@ -79,13 +68,25 @@ def download_model(model: HubModel, token: str | None, progress: OnProgress) -> 
                 f"{repository} has no weights as safetensors ({SINGLE} or {INDEX})",
             )
     folder = _download(repository, [*wanted, *weights], progress)
-    return DownloadedModel(folder, tuple(folder / name for name in weights))
+    return ModelFolder(folder, tuple(folder / name for name in weights))
 
 
 def download_data(data: HubData, token: str | None, progress: OnProgress) -> Path:
     """One file of a dataset repository. Raises as `download_model` does."""
     repository = _Repository(data.repo, data.revision, "dataset", token)
     return _download(repository, [data.file], progress) / data.file
+
+
+def commit_of(
+    kind: Literal["model", "dataset"], name: str, revision: str | None, token: str | None
+) -> str:
+    """The full commit hash of a revision (None: the newest). Raises as `download_model` does."""
+    repository = _Repository(name, revision or "main", kind, token)
+    with _explained(repository):
+        found = _api().repo_info(name, repo_type=kind, revision=revision, token=token).sha
+    if found is None:
+        raise JudgeError(Code.DOWNLOAD_FAILED, f"the hub does not say which commit {repository} is")
+    return found
 
 
 def _api() -> HfApi:
@@ -169,12 +170,8 @@ def _verify(path: Path, listed: RepoFile) -> None:
 
 
 def _indexed_files(index: Path, repository: _Repository) -> list[str]:
-    """The weight files that the index names, plain names only."""
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        names = []
-    if not names or any(not isinstance(n, str) or n != Path(n).name for n in names):
+    names = indexed_names(index)
+    if not names:
         raise InputError(Code.DOWNLOAD_FAILED, f"{repository}: {INDEX} is not a weight index")
     return names
 

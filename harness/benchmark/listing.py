@@ -8,7 +8,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from harness.benchmark.at_hand import benchmarks
-from harness.benchmark.hparams import HubModel, LoadedHparams, load
+from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams, LocalModel, load
 from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.snapshot import default_directory, read_manifest
 from harness.errors import InputError
@@ -52,7 +52,7 @@ def _at_hand(name: str, loaded: LoadedHparams, here: frozenset[str]) -> Benchmar
         name=name,
         file=loaded.path,
         default=loaded.path == DEFAULT_HPARAMS,
-        model=model.repo if isinstance(model, HubModel) else str(model.config.get("model_type")),
+        model=_model_name(model),
         data=Path(data.file).name if data.source == "embedded" else f"{data.repo}, {data.file}",
         ranks=hparams.world.size,
         device=hparams.world.device,
@@ -64,6 +64,12 @@ def _at_hand(name: str, loaded: LoadedHparams, here: frozenset[str]) -> Benchmar
         calibrated_here=device in here,
         snapshot=_snapshot(loaded),
     )
+
+
+def _model_name(model: EmbeddedModel | HubModel | LocalModel) -> str:
+    if isinstance(model, EmbeddedModel):
+        return str(model.config.get("model_type"))
+    return model.repo if isinstance(model, HubModel) else Path(model.folder).name
 
 
 def _snapshot(loaded: LoadedHparams) -> Path | None:

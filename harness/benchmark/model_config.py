@@ -31,9 +31,12 @@ def load_config(source: str) -> "PretrainedConfig":
     if isinstance(content, dict) and "schema_version" in content:
         from harness.benchmark import hparams
 
-        model = hparams.load(path).hparams.model
-        if model.source == "hub":
+        loaded = hparams.load(path)
+        model = loaded.hparams.model
+        if isinstance(model, hparams.HubModel):
             return _config_from_hub(model.repo, model.revision)
+        if isinstance(model, hparams.LocalModel):
+            return load_config(str(loaded.resolve(model.folder)))
         content = model.config
     return config_from_dict(content, str(path))
 
@@ -68,7 +71,8 @@ def config_from_folder(folder: Path) -> "PretrainedConfig":
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            Code.HPARAMS_INVALID, f"transformers cannot read the model's config.json: {error}"
+            Code.HPARAMS_INVALID,
+            f"transformers cannot read the model's config.json: {_first_line(error)}",
         ) from None
 
 
@@ -104,7 +108,10 @@ def _config_from_hub(name: str, revision: str | None = None) -> "PretrainedConfi
     try:
         return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except Exception as error:  # offline, unknown, gated, remote code: all end the same way here
-        lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
-            Code.BAD_ARGUMENT, f"cannot get the config of {name} from the hub: {lines[0]}"
+            Code.BAD_ARGUMENT, f"cannot get the config of {name} from the hub: {_first_line(error)}"
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

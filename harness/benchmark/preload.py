@@ -15,7 +15,8 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams
+from harness.benchmark.checkpoint import ModelFolder, pinned_folder
+from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams, LocalModel
 from harness.benchmark.snapshot import (
     CONFIG,
     LAYOUT,
@@ -139,7 +140,7 @@ class _Inputs:
 
     Attributes:
         tokenizer: a tokenizer.json.
-        model_folder: of a hub model: config.json lies in it; None: the config is in the hparams.
+        model_folder: config.json lies in it; None: the config is in the hparams.
         checkpoint: safetensors files; empty: the weights are drawn at random.
         corpus: the text.
     """
@@ -177,11 +178,9 @@ def _gather(loaded: LoadedHparams, token: str | None, progress: OnProgress) -> _
         model_folder: Path | None = None
         checkpoint: tuple[Path, ...] = ()
     else:
-        from harness.benchmark import hub
-
-        downloaded = hub.download_model(model, token, progress)
-        tokenizer = downloaded.folder / "tokenizer.json"
-        model_folder, checkpoint = downloaded.folder, downloaded.checkpoint
+        found = _model_folder(loaded, model, token, progress)
+        tokenizer = found.folder / "tokenizer.json"
+        model_folder, checkpoint = found.folder, found.checkpoint
     if data.source == "embedded":
         corpus = _checked_text(loaded, data.file, data.sha256)
     else:
@@ -189,6 +188,17 @@ def _gather(loaded: LoadedHparams, token: str | None, progress: OnProgress) -> _
 
         corpus = hub.download_data(data, token, progress)
     return _Inputs(tokenizer, model_folder, checkpoint, corpus)
+
+
+def _model_folder(
+    loaded: LoadedHparams, model: HubModel | LocalModel, token: str | None, progress: OnProgress
+) -> ModelFolder:
+    if isinstance(model, LocalModel):
+        progress(f"hashing {model.folder}")
+        return pinned_folder(loaded.resolve(model.folder), model)
+    from harness.benchmark import hub
+
+    return hub.download_model(model, token, progress)
 
 
 def _checked_text(loaded: LoadedHparams, file: str, sha256: str) -> Path:
@@ -313,10 +323,13 @@ def _write_corpus(
     )
 
 
-def _model_source(model: EmbeddedModel | HubModel) -> str:
+def _model_source(model: EmbeddedModel | HubModel | LocalModel) -> str:
     if isinstance(model, EmbeddedModel):
         return f"random weights from seed {model.init_seed}"
-    source = f"{model.repo}@{model.revision}"
+    if isinstance(model, LocalModel):
+        source = f"a folder with sha256 {model.sha256[:12]}"
+    else:
+        source = f"{model.repo}@{model.revision}"
     return f"{source}, random weights from seed {model.init_seed}" if model.random_init else source
 
 

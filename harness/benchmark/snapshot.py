@@ -142,10 +142,11 @@ def benchmark_key(loaded: LoadedHparams) -> str:
     versions = {"transformers": version("transformers")}
     if isinstance(hparams.model, EmbeddedModel):
         model["tokenizer"] = _sha256_of_input(loaded, "model.tokenizer", hparams.model.tokenizer)
-        data_is_random = True
+        weights_are_random = True
     else:
-        data_is_random = hparams.model.random_init
-    if data_is_random:
+        model.pop("folder", None)  # its sha256 stays
+        weights_are_random = hparams.model.random_init
+    if weights_are_random:
         versions["torch"] = version("torch").partition("+")[0]
     if hparams.data.source == "embedded":
         del data["file"]  # its sha256 stays

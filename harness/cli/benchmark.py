@@ -1,4 +1,4 @@
-"""Commands about a benchmark: `benchmarks`, `preload`, `calibrate`, `power` and `flops`."""
+"""Commands about benchmarks: `benchmarks`, `benchmark new`, `preload`, `calibrate`, `power` and `flops`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +7,13 @@ import typer
 
 from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
 
+own = typer.Typer(no_args_is_help=True, help="A benchmark of one's own.")
+
 
 def add_to(app: typer.Typer) -> None:
-    """Make `benchmarks`, `preload`, `calibrate`, `power` and `flops` commands of `app`."""
+    """Make them commands of `app`."""
     app.command()(benchmarks)
+    app.add_typer(own, name="benchmark")
     app.command()(preload)
     app.command()(calibrate)
     app.command()(power)
@@ -37,6 +40,74 @@ def benchmarks(
         typer.echo(documents.dump_json(found, indent=2).decode())
     else:
         Console().print(render(found))
+
+
+@own.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="Letters, digits, dot, hyphen, underscore.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Of the hub (owner/name, owner/name@commit), a folder, or a config.json."
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(help="Of the hub (owner/name:file, owner/name@commit:file), or a file here."),
+    ],
+    sequence_length: Annotated[int, typer.Option("--sequence-length", help="Tokens in a row.")],
+    global_batch: Annotated[
+        int, typer.Option("--global-batch", help="Rows of a step over all ranks.")
+    ] = 16,
+    optimizer: Annotated[str, typer.Option(help="sgd or adamw.")] = "adamw",
+    lr: Annotated[float, typer.Option(help="Its learning rate.")] = 1e-3,
+    compute_dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--compute-dtype",
+            help="Lowest precision of products: float32, bfloat16. Default: bfloat16 on GPUs.",
+        ),
+    ] = None,
+    world: Annotated[
+        int | None, typer.Option("--world", min=1, help="Ranks. Default: the GPUs here, or 2.")
+    ] = None,
+    random_init: Annotated[
+        bool, typer.Option("--random-init", help="Draw weights, though the model has some.")
+    ] = False,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, for a config.json alone.")
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="The file. Default: NAME.json here.")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="HF_TOKEN", help="Hub token for gated models.")
+    ] = None,
+) -> None:
+    """Write the hparams file of a new benchmark, with every field, and say what comes next.
+
+    [dim]validator benchmark new mine --model Qwen/Qwen3-0.6B --data OWNER/NAME:FILE.parquet
+    --sequence-length 1024[/dim]
+
+    [dim]validator benchmark new small --model config.json --tokenizer tokenizer.json
+    --data text.txt.gz --sequence-length 256[/dim]
+    """
+    from harness.benchmark.new import Wish, new_benchmark, next_steps
+
+    wish = Wish(
+        name=name,
+        model=model,
+        data=data,
+        sequence_length=sequence_length,
+        global_batch=global_batch,
+        tokenizer=tokenizer,
+        random_init=random_init,
+        optimizer=optimizer,
+        lr=lr,
+        compute_dtype=compute_dtype,
+        world_size=world,
+        token=token,
+    )
+    file = to or Path(f"{name}.json")
+    typer.echo(next_steps(new_benchmark(wish, file), file))
 
 
 def preload(

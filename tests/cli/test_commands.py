@@ -41,10 +41,24 @@ def test_help_needs_neither_torch_nor_pydantic() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "preload", "calibrate", "power", "flops", "doctor"]
+    "command",
+    [
+        *(
+            "init",
+            "run",
+            "check",
+            "benchmarks",
+            "benchmark new",
+            "preload",
+            "calibrate",
+            "power",
+            "flops",
+        ),
+        "doctor",
+    ],
 )
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
-    done = validator(command, "--help")
+    done = validator(*command.split(), "--help")
     assert done.returncode == 0
     assert f"validator {command}" in done.stdout
 
