@@ -6,6 +6,7 @@ this process belongs to the submission as much as to us, so nothing here protect
 makes an honest submission's life easy, and its failures readable.
 """
 
+import faulthandler
 import gc
 import importlib.util
 import os
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TypeVar
 
 import torch
@@ -55,6 +56,8 @@ from harness.protocol.text import encodable
 from harness.protocol.wire import RankSocket
 
 M = TypeVar("M", bound=Message)
+#: What a train file is called once it is imported.
+MODULE = "train"
 #: What a train file does to an optimizer.
 OF_OPTIMIZERS = ("zero_grad", "step", "param_groups", "state", "state_dict", "add_param_group")
 
@@ -98,6 +101,7 @@ class Rank:
 
 
 def main() -> None:
+    faulthandler.enable(all_threads=False)  # a rank that dies in native code says where
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))
     link = RankSocket(f"{os.environ['TRAINJUDGE_SOCKETS']}/rank{rank}.sock")
@@ -185,11 +189,11 @@ def build(me: Rank) -> nn.Module:
 
 
 def import_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train", path)
+    spec = importlib.util.spec_from_file_location(MODULE, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot import {path.name}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["train"] = module  # dataclasses and pickling by the submission look it up here
+    sys.modules[MODULE] = module  # dataclasses and pickling by the submission look it up here
     spec.loader.exec_module(module)
     return module
 
@@ -286,12 +290,20 @@ def describe(error: StageError) -> Failed:
     cause = error.__cause__ or error
     if isinstance(cause, ResultError):
         return Failed(stage=error.stage, message=encodable(str(cause), 2_000))
-    text = "".join(traceback.format_exception(cause))
+    text = "".join(traceback.format_exception(cause.with_traceback(own_frames(cause))))
     return Failed(
         stage=error.stage,
         message=encodable(f"{type(cause).__name__}: {cause}{advice(cause)}", 2_000),
         detail=encodable(text[-8_000:], 8_000),
     )
+
+
+def own_frames(cause: BaseException) -> TracebackType | None:
+    """The traceback from the train file's first frame on; all of it where that has none."""
+    found = cause.__traceback__
+    while found is not None and found.tb_frame.f_globals.get("__name__") != MODULE:
+        found = found.tb_next
+    return found or cause.__traceback__
 
 
 def advice(cause: BaseException) -> str:

@@ -140,11 +140,6 @@ class Code(StrEnum):
         Side.SUBMISSION,
         "the reported loss is not that of the reference",
     )
-    TOKENS_MISMATCH = (
-        "tokens_mismatch",
-        Side.SUBMISSION,
-        "the reported token count is not the true one",
-    )
     UPDATE_MISMATCH = (
         "update_mismatch",
         Side.SUBMISSION,

@@ -26,7 +26,7 @@ from harness.reference.launch import check_rows, default_variant
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
 from harness.score.medians import score
-from harness.submission.read import read
+from harness.submission.read import read_source, sha256_of, understood
 from harness.timed.others import NOTED_SHARE
 from harness.timed.run import TimedSetup, run_submission
 from harness.timed.workspace import Workspace, check_room
@@ -107,7 +107,9 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     """All rooms in order; fills the partial result."""
     hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
     phases.enter(PhaseName.PREPARE, "the train file")
-    partial.submission = submission = read(file, world_size)
+    source = read_source(file)
+    partial.sha256 = sha256_of(source)
+    partial.submission = submission = understood(file, source, world_size)
     submission.strategy.check_batch(hparams.global_batch)
     check_rows(hparams, default_variant(hparams, world_size))
     device = machine.pick_device(hparams.world.device, world_size)

@@ -19,6 +19,9 @@ from harness.sandbox import Sandbox
 from harness.submission.read import Submission
 from harness.submission.strategy import AXES, Strategy
 
+#: Of the log, shown where a rank died: torchrun's summary names the signal, faulthandler the line.
+LAST_LINES = 60
+
 
 @dataclass
 class PartialResult:
@@ -32,6 +35,7 @@ class PartialResult:
     phases: Phases
     started_at: str
     warnings: list[str]
+    sha256: str = ""
     submission: Submission | None = None
     machine: Machine | None = None
     runs: list[RunResult] = field(default_factory=list)
@@ -59,7 +63,7 @@ class PartialResult:
             ),
             submission=SubmissionRecord(
                 name=self.name,
-                sha256=submission.sha256 if submission else "",
+                sha256=self.sha256,
                 strategy=_axes(submission.strategy) if submission else {},
             ),
             isolation=self.sandbox.level.value,
@@ -76,8 +80,15 @@ class PartialResult:
         )
 
     def failed(self, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
-        """The result of an evaluation that an exception ended."""
-        return self.result(verdict, error.code, error.message, error.detail)
+        """The result of an evaluation that an exception ended.
+
+        A rank that died has said nothing of it to the judge, but perhaps to its log, as torchrun has.
+        """
+        detail = error.detail
+        if error.code is Code.RANK_EXITED and not detail:
+            lines = "".join(self.log).rstrip().splitlines()
+            detail = "\n".join(lines[-LAST_LINES:])
+        return self.result(verdict, error.code, error.message, detail)
 
 
 def _axes(strategy: Strategy) -> dict[str, int | bool]:

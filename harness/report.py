@@ -47,6 +47,7 @@ class ProgressDisplay:
         self._console = Console(stderr=True, quiet=quiet)
         self._at_first = at_first
         self._status: Status | None = None
+        self._last = ""
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -64,6 +65,10 @@ class ProgressDisplay:
             self._status.stop()
 
     def line(self, text: str) -> None:
+        """Below the others; what was said just now is not said again."""
+        if text == self._last:
+            return
+        self._last = text
         self._console.print(f"[dim]·[/dim] {escape(text)}", highlight=False)
 
     def moment(self, text: str) -> None:
@@ -82,12 +87,13 @@ def print_result(result: "EvaluationResult", path: Path | None) -> None:
     """The verdict on stdout, with the path of the JSON document; None: it was not kept."""
     console = Console()
     console.print(render(result))
+    console.print(phases_table(result))
     kept = path or "not kept, as there is no folder to write to; --json - prints it"
     console.print(f"result: {kept}", markup=False, highlight=False, soft_wrap=True)
 
 
 def render(result: "EvaluationResult") -> RenderableType:
-    """Verdict, runs, checks and phases of one evaluation."""
+    """Verdict, runs and checks of one evaluation."""
     colour = COLOURS[result.verdict]
     head = Text.assemble(
         (result.verdict.value.upper(), f"bold {colour}"),
@@ -130,7 +136,7 @@ def _runs_table(runs: Sequence["RunResult"]) -> Table:
     for name in ("run", "steps", "tokens", "seconds", "tokens/s", "MFU", "loss", "reference loss"):
         table.add_column(name, justify="right")
     for run in runs:
-        losses = [loss for loss in run.reported_losses if loss is not None]
+        loss = run.mean_reported_loss
         table.add_row(
             str(run.run + 1),
             str(run.steps),
@@ -138,7 +144,7 @@ def _runs_table(runs: Sequence["RunResult"]) -> Table:
             f"{run.seconds:.3f}",
             f"{run.tokens_per_second:,.0f}",
             "" if run.mfu_active_params is None else f"{run.mfu_active_params:.2%}",
-            f"{losses[0]:.5f}" if losses else "none",
+            "none" if loss is None else f"{loss:.5f}",
             "" if run.reference_loss is None else f"{run.reference_loss:.5f}",
         )
     return table
@@ -174,12 +180,11 @@ def _findings(result: "EvaluationResult") -> list[RenderableType]:
 
 
 def _footer(result: "EvaluationResult") -> str:
-    phases = "  ".join(f"{phase.name} {phase.seconds:.1f}" for phase in result.phases)
     image = f" (image {result.benchmark.image[:19]})" if result.benchmark.image else ""
     peaks = [peak for run in result.runs for peak in run.reported_memory_bytes]
     memory = f", {max(peaks) / 2**30:.2f} GiB the most of a rank" if peaks else ""
-    where = f"isolation {result.isolation}{image}, {counted(result.world_size, 'rank')}{memory}"
-    return f"{where}; seconds: {phases}"
+    ranks = counted(result.world_size, "rank")
+    return f"isolation {result.isolation}{image}, {ranks}{memory}"
 
 
 def phases_table(result: "EvaluationResult") -> Table:

@@ -69,10 +69,21 @@ class RunResult(Record):
         description="each rank's claim of its peak: of tensors on its GPU in this run, or resident on "
         "a CPU since it started",
     )
-    reference_loss: float | None = Field(description="mean loss of the last step, nats per token")
+    reference_loss: float | None = Field(
+        description="mean loss of the last step over all rows, nats per token"
+    )
     step_weights: tuple[float, ...] = Field(description="step attribution: 1 is a step done once")
     metrics: tuple[Metric, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def mean_reported_loss(self) -> float | None:
+        """What is like the reference's: the mean of what ranks say of their own rows, or of all rows.
+
+        0.0 is what a pipeline's stage without a loss says.
+        """
+        said = [loss for loss in self.reported_losses if loss not in (None, 0.0)]
+        return sum(loss or 0.0 for loss in said) / len(said) if said else None
 
 
 class Phase(Record):

@@ -25,7 +25,8 @@ def result_file(name: str, wanted: Path | None = None) -> Path:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
     path = wanted or RESULTS / f"{stamp}-{Path(name).stem}.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if wanted is None:  # a folder that somebody has named is not made without a word
+            RESULTS.mkdir(exist_ok=True)
         new = not path.exists()
         with path.open("ab"):
             pass

@@ -4,8 +4,8 @@
     python local_test/simulate_validator.py my_train.py --world 1 --runs 1
     python local_test/simulate_validator.py my_train.py --sandbox docker   (as in production)
 
-The same code path and thresholds as `validator run`; afterwards it shows where the time went, and
-says when the hardware is not the benchmark's.
+The same code path and thresholds as `validator run`; afterwards it says when the hardware is not the
+benchmark's.
 """
 
 import sys
@@ -24,7 +24,7 @@ from harness.api import judge_file  # noqa: E402
 from harness.benchmark.hparams import load_hparams  # noqa: E402
 from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption  # noqa: E402
 from harness.cli.statuses import exit_statuses  # noqa: E402
-from harness.report import phases_table, print_result  # noqa: E402
+from harness.report import print_result  # noqa: E402
 from harness.results import result_file, store  # noqa: E402
 
 if TYPE_CHECKING:
@@ -49,12 +49,10 @@ def simulate(
     )
     store(result, path)
     print_result(result, path)
-    console = Console()
-    console.print(phases_table(result))
     if result.machine is not None:
         remark = other_hardware(load_hparams(hparams).hparams, result.machine)
         if remark is not None:
-            console.print(remark, markup=False, highlight=False)
+            Console().print(remark, markup=False, highlight=False)
     raise typer.Exit(result.verdict.exit_status)
 
 

@@ -7,6 +7,7 @@ its walls or that end what torchrun has started; the others are judged with rank
 (`forked_ranks.py`), which takes a second or two instead of ten.
 """
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams
-from harness.errors import InputError, Verdict
+from harness.errors import Code, InputError, Verdict
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
 from tests.judging import Judge, expected_of, explain
@@ -134,6 +135,40 @@ def test_an_exemplary_train_file_is_accepted_in_the_best_sandbox_there_is(
 def test_a_file_that_is_not_there_is_the_callers_fault(judge: Judge, quick: LoadedHparams) -> None:
     with pytest.raises(InputError):
         judge(Path(os.devnull + "-missing.py"), quick, 1)
+
+
+def test_a_rank_that_dies_of_a_signal_is_quoted_with_its_name_and_the_line(
+    judge: Judge, quick: LoadedHparams
+) -> None:
+    result = judge(FILES[0].with_name("segfault.py"), quick, 1)
+    assert result.code is Code.RANK_EXITED
+    assert "SIGSEGV" in result.detail, result.detail
+    assert 'train.py", line 16 in inner_steps' in result.detail, result.detail
+
+
+def test_a_traceback_begins_in_the_train_file(forked_judge: Judge, quick: LoadedHparams) -> None:
+    for name in ("raises_in_setup", "raises_in_warmup", "raises_at_import"):
+        detail = forked_judge(FILES[0].with_name(f"{name}.py"), quick, 1).detail
+        first = detail.splitlines()[1]
+        assert "Traceback" in detail and "train.py" in first, detail
+
+
+def test_a_file_whose_strategy_does_not_fit_is_known_by_its_hash(
+    forked_judge: Judge, quick: LoadedHparams
+) -> None:
+    file = FILES[0].with_name("wrong_product.py")
+    refused = forked_judge(file, quick, 1)
+    assert refused.verdict is Verdict.REJECTED and not refused.submission.strategy
+    assert refused.submission.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_wrong_token_count_is_noted_and_nothing_more(
+    forked_judge: Judge, quick: LoadedHparams
+) -> None:
+    result = forked_judge(FILES[0].with_name("lies_about_tokens.py"), quick, 1)
+    assert result.verdict is Verdict.ACCEPTED, explain(result)
+    [said] = [finding for run in result.runs for finding in run.findings]
+    assert said.check == "tokens" and "It is not used" in said.message
 
 
 def test_waiting_for_the_machine_is_a_phase_of_its_own(

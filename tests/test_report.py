@@ -9,7 +9,7 @@ from rich.console import Console
 from harness import report
 from harness.errors import InputError
 from harness.results import result_file
-from tests.board.examples import rejected_result
+from tests.board.examples import accepted_result, rejected_result
 
 
 @pytest.fixture
@@ -55,6 +55,43 @@ def test_looking_for_the_results_place_leaves_no_empty_file(
 
 def test_a_result_that_cannot_be_written_is_the_callers_fault(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for wanted in (tmp_path, tmp_path / "file" / "x.json", tmp_path / ("x" * 300)):
+    for wanted in (
+        tmp_path,
+        tmp_path / "file" / "x.json",
+        tmp_path / "no" / "x.json",
+        tmp_path / ("x" * 300),
+    ):
         with pytest.raises(InputError):
             result_file("train.py", wanted)
+    assert not (tmp_path / "no").exists()  # a folder with a slip in its name is not made
+
+
+def test_the_loss_that_is_shown_is_the_mean_over_all_rows_as_the_reference_s_is(
+    printed: io.StringIO,
+) -> None:
+    result = accepted_result()
+    shown = {(7.4, 7.8): "7.60000", (7.6, None): "7.60000", (0.0, 7.5): "7.50000", (None,): "none"}
+    for losses, words in shown.items():
+        runs = tuple(
+            run.model_copy(update={"reported_losses": losses, "reference_loss": 7.1})
+            for run in result.runs
+        )
+        Console(file=printed, width=120).print(
+            report.render(result.model_copy(update={"runs": runs}))
+        )
+        assert f"{words}         7.10000" in printed.getvalue(), losses
+
+
+def test_where_the_time_went_is_shown_with_the_verdict(printed: io.StringIO) -> None:
+    report.print_result(accepted_result(), Path("result.json"))
+    assert "where the time went" in printed.getvalue()
+    assert printed.getvalue().rstrip().endswith("result: result.json")
+
+
+def test_a_line_of_progress_is_not_said_twice_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with report.ProgressDisplay() as progress:
+        for line in ("hashing", "hashing", "packing", "hashing"):
+            progress.line(line)
+    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == [
+        "hashing", "packing", "hashing",
+    ]  # fmt: skip

@@ -27,7 +27,7 @@ from huggingface_hub.hf_api import RepoFile
 from harness.benchmark.checkpoint import FILES, INDEX, SINGLE, ModelFolder, indexed_names
 from harness.benchmark.hparams import HubData, HubModel
 from harness.errors import Code, InputError, JudgeError
-from harness.phases import OnProgress
+from harness.phases import OnProgress, silent
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def download_data(data: HubData, token: str | None, progress: OnProgress) -> Pat
     """One file of a dataset repository. Raises as `download_model` does."""
     repository = _Repository(data.repo, data.revision, "dataset", token)
     return _download(repository, [data.file], progress) / data.file
+
+
+def download_config(name: str, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of config.json alone; revision None: the newest commit. Raises as `download_model`."""
+    commit = commit_of("model", name, revision, token)
+    return _download(_Repository(name, commit, "model", token), ["config.json"], silent)
 
 
 def commit_of(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.benchmark.at_hand import benchmarks
 from harness.errors import Code, InputError
 
 if TYPE_CHECKING:
@@ -15,20 +16,18 @@ def load_config(source: str) -> "PretrainedConfig":
     """The config that a person names: nothing is executed, remote code is never trusted.
 
     Args:
-        source: a config.json, a folder that holds one, an hparams file, or a model name of the hub.
+        source: a config.json, a folder that holds one, an hparams file, the name of a benchmark, or a
+            model name of the hub.
 
     Raises InputError(BAD_ARGUMENT) with one line.
     """
-    path = Path(source).expanduser()
+    path = _named(source)
     if path.is_dir():
         path = path / "config.json"
     elif not path.exists():
         return _config_from_hub(source)
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(Code.BAD_ARGUMENT, f"cannot read {path} as JSON: {error}") from None
-    if isinstance(content, dict) and "schema_version" in content:
+    content = _json_of(path)
+    if _is_hparams(content):
         from harness.benchmark import hparams
 
         loaded = hparams.load(path)
@@ -39,6 +38,31 @@ def load_config(source: str) -> "PretrainedConfig":
             return load_config(str(loaded.resolve(model.folder)))
         content = model.config
     return config_from_dict(content, str(path))
+
+
+def row_length(source: str) -> int | None:
+    """Tokens in a row of an hparams file; None for whatever else is named."""
+    path = _named(source)
+    if not path.is_file() or not _is_hparams(_json_of(path)):
+        return None
+    from harness.benchmark import hparams
+
+    return hparams.load(path).hparams.sequence_length
+
+
+def _named(source: str) -> Path:
+    return benchmarks().get(source) or Path(source).expanduser()
+
+
+def _json_of(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(Code.BAD_ARGUMENT, f"cannot read {path} as JSON: {error}") from None
+
+
+def _is_hparams(content: object) -> bool:
+    return isinstance(content, dict) and "schema_version" in content
 
 
 def config_from_fields(fields: Mapping[str, object]) -> "PretrainedConfig":
@@ -98,19 +122,15 @@ def config_from_dict(content: object, where: str) -> "PretrainedConfig":
 
 
 def _config_from_hub(name: str, revision: str | None = None) -> "PretrainedConfig":
-    from transformers import AutoConfig
-
+    """As `preload` fetches it, so that what is wrong with name, token or network is said alike."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".json"):
         raise InputError(
             Code.BAD_ARGUMENT,
             f"there is no file {name}, and it is no model name of the hub (owner/name) either",
         )
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except Exception as error:  # offline, unknown, gated, remote code: all end the same way here
-        raise InputError(
-            Code.BAD_ARGUMENT, f"cannot get the config of {name} from the hub: {_first_line(error)}"
-        ) from None
+    from harness.benchmark.hub import download_config
+
+    return config_from_folder(download_config(name, revision))
 
 
 def _first_line(error: Exception) -> str:

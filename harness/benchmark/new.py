@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from harness.benchmark.checkpoint import folder_sha256, model_folder
-from harness.benchmark.hparams import Hparams, HubModel, LoadedHparams, load
+from harness.benchmark.hparams import Hparams, LoadedHparams, load
 from harness.benchmark.model_config import config_from_folder, load_config
 from harness.errors import Code, InputError
 from harness.files import write_whole
 from harness.machine import gpu_files
-from harness.phases import silent
 from harness.protocol.text import counted, quoted
 
 if TYPE_CHECKING:
@@ -157,12 +156,10 @@ def _model(wish: Wish, folder: Path) -> tuple[dict[str, Any], "PretrainedConfig"
         tokenizer = _relative(_file(wish.tokenizer), folder)
         section = {"source": "embedded", "config": json.loads(path.read_bytes())}
         return section | {"init_seed": 0, "tokenizer": tokenizer}, config
-    from harness.benchmark.hub import download_model
+    from harness.benchmark.hub import download_config
 
     repo, revision = _pinned("model", wish.model, wish.token)
-    # Config and tokenizer alone: weights are fetched by `preload`.
-    model = HubModel(source="hub", repo=repo, revision=revision, random_init=True)
-    config = config_from_folder(download_model(model, wish.token, silent).folder)
+    config = config_from_folder(download_config(repo, revision, wish.token))
     section = {"source": "hub", "repo": repo, "revision": revision}
     return section | {"random_init": wish.random_init}, config
 

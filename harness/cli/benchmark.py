@@ -7,6 +7,9 @@ import typer
 
 from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
 
+#: Tokens in a row where nothing says how many.
+DEFAULT_ROW = 1024
+
 own = typer.Typer(no_args_is_help=True, help="A benchmark of one's own.")
 
 
@@ -189,8 +192,14 @@ def flops(
         typer.Argument(metavar="MODEL_OR_CONFIG", help="config.json, hparams file or hub model."),
     ],
     sequence_length: Annotated[
-        int, typer.Option("--sequence-length", min=1, help="Tokens in a row, for attention.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            "--sequence-length",
+            min=1,
+            help="Tokens in a row, for attention. Default: the hparams file's, or 1024.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Count a model's parameters, active parameters and FLOPs per token.
 
@@ -198,9 +207,16 @@ def flops(
 
     [dim]validator flops Qwen/Qwen3-30B-A3B --sequence-length 4096[/dim]
     """
+    from json import dumps
+
     from rich.console import Console
 
-    from harness.benchmark.model_config import load_config
-    from harness.score.flops import count_parameters, render
+    from harness.benchmark.model_config import load_config, row_length
+    from harness.score.flops import count_parameters, document, render
 
-    Console().print(render(count_parameters(load_config(source)), sequence_length))
+    count = count_parameters(load_config(source))
+    length = sequence_length or row_length(source) or DEFAULT_ROW
+    if json:
+        typer.echo(dumps(document(count, length), indent=2))
+    else:
+        Console().print(render(count, length))

@@ -13,7 +13,7 @@ and another lacks need no rule of their own. Two figures come out, both in every
   torch.utils.flop_counter.FlopCounterMode to the last FLOP.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.benchmark.experts import (
@@ -77,6 +77,11 @@ class ParameterCount:
     attention_heads: int
     qk_head_dim: int
     v_head_dim: int
+
+    @property
+    def active_without_embedding(self) -> int:
+        """As many published figures count: a look-up is no work, a tied embedding is the head too."""
+        return self.active if self.tied else self.active - self.input_embedding
 
 
 def count_parameters(config: "PretrainedConfig") -> ParameterCount:
@@ -263,6 +268,18 @@ def _attention_layers(config: "PretrainedConfig", text: "PretrainedConfig") -> i
     return sum(kind in ATTENTION_LAYERS for kind in kinds)
 
 
+def document(count: ParameterCount, sequence_length: int) -> dict[str, int | str | bool]:
+    """The same for programs: the fields of `ParameterCount`, and both FLOPs of a token."""
+    return asdict(count) | {
+        "active_without_embedding": count.active_without_embedding,
+        "sequence_length": sequence_length,
+        "attention_flops_per_token": attention_flops_per_token(count, sequence_length),
+        "active_params_flops_per_token": flops_per_token(count, sequence_length, "active_params"),
+        "matmul_flops_per_token": flops_per_token(count, sequence_length, "matmul_flops"),
+        "formula_version": FORMULA_VERSION,
+    }
+
+
 def render(count: ParameterCount, sequence_length: int) -> "Table":
     """The table of `validator flops`."""
     from rich.table import Table
@@ -276,6 +293,7 @@ def render(count: ParameterCount, sequence_length: int) -> "Table":
     rows = [
         ("parameters, total", size(count.total)),
         ("parameters, active", size(count.active)),
+        ("of them without input embedding", size(count.active_without_embedding)),
         ("input embedding", size(count.input_embedding) + (", tied" if count.tied else "")),
         ("routed experts", experts if count.num_experts else "none"),
         ("routed experts, total", size(count.routed_experts)),

@@ -73,15 +73,24 @@ def read(path: Path, world: int | None = None) -> Submission:
         SubmissionError: with the code of the first problem that `check` would list.
         JudgeError: INTERNAL: the machine could not parse it.
     """
-    source = _read_bytes(path)
+    return understood(path, read_source(path), world)
+
+
+def understood(path: Path, source: bytes, world: int | None = None) -> Submission:
+    """The same, of bytes that were read already: a file that is refused has a hash nevertheless."""
     strategy = strategy_of(_parse(source))
     return Submission(
         name=one_line(path.name),
         path=path,
         source=source,
-        sha256=hashlib.sha256(source).hexdigest(),
+        sha256=sha256_of(source),
         strategy=strategy if world is None else strategy.check_world(world),
     )
+
+
+def sha256_of(source: bytes) -> str:
+    """By which a train file is known, hex."""
+    return hashlib.sha256(source).hexdigest()
 
 
 def strategy_of(facts: Facts) -> Strategy:
@@ -108,7 +117,7 @@ def check(path: Path, world: int, global_batch: int | None) -> list[Remark]:
     Raises InputError and JudgeError as `read` does; a SubmissionError becomes a problem.
     """
     try:
-        source = _read_bytes(path)
+        source = read_source(path)
     except SubmissionError as error:
         return [_problem(error)]
     return check_bytes(source, world, global_batch)
@@ -143,7 +152,7 @@ def _problem(error: TrainjudgeError) -> Remark:
 # --- bytes ------------------------------------------------------------------------------------
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_source(path: Path) -> bytes:
     """At most MAX_BYTES of a regular file; whatever else lies there is refused, not waited for."""
     try:
         # Without O_NONBLOCK the open itself would wait for somebody to write into a FIFO.

@@ -84,7 +84,6 @@ def test_a_rejected_submission_is_never_tried_again(store: Store, raw: Raw) -> N
     [
         (Code.UPDATE_MISMATCH, "held"),
         (Code.LOSS_MISMATCH, "held"),
-        (Code.TOKENS_MISMATCH, "held"),
         (Code.STATE_INVALID, "held"),
         (Code.TIMED_OUT, "judged"),
         (Code.IMPORT_FAILED, "judged"),

@@ -559,7 +559,7 @@ def test_what_is_no_file_is_not_asked_of_the_hub_unless_it_looks_like_one(source
 
 def test_a_hub_name_without_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="from the hub") as caught:
+    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set") as caught:
         load_config("no-such-owner/no-such-model")
     assert "\n" not in caught.value.message
 
@@ -601,11 +601,27 @@ def table_of(found: ParameterCount, sequence_length: int) -> dict[str, str]:
     return {**rows, "title": lines[0], "caption": lines[-1]}
 
 
+def test_an_embedding_that_is_the_head_too_is_no_look_up_alone() -> None:
+    untied, tied = count(**QWEN3_30B_A3B), count(**{**QWEN3_30B_A3B, "tie_word_embeddings": True})
+    assert untied.active - untied.active_without_embedding == 311_164_928
+    assert tied.active_without_embedding == tied.active == untied.active - 311_164_928
+
+
+def test_programs_get_the_same_figures() -> None:
+    found = count(**QWEN3_30B_A3B)
+    said = flops.document(found, 1024)
+    assert (said["total"], said["active"]) == (30_532_122_624, 3_353_032_704)
+    assert said["matmul_flops_per_token"] == flops.flops_per_token(found, 1024, "matmul_flops")
+    assert said["active_params_flops_per_token"] == 6 * 3_353_032_704
+    assert json.loads(json.dumps(said)) == said
+
+
 def test_the_table_shows_both_bases() -> None:
     assert table_of(count(**QWEN3_30B_A3B), 1024) == {
         "quantity": "value",
         "parameters, total": "30,532,122,624  (30.5 B)",
         "parameters, active": "3,353,032,704  (3.35 B)",
+        "of them without input embedding": "3,041,867,776  (3.04 B)",
         "input embedding": "311,164,928  (311 M)",
         "routed experts": "128 experts, 8 a token, 48 layers",
         "routed experts, total": "28,991,029,248  (29 B)",

@@ -1,4 +1,4 @@
-"""expects: rejected tokens_mismatch world=1 — reports twice the tokens."""
+"""expects: accepted ok world=1 — reports twice the tokens, which are not used."""
 
 from types import SimpleNamespace
 

@@ -22,7 +22,7 @@ def test_a_finding_that_rejects_carries_everything_that_was_said() -> None:
 
 
 def test_a_finding_may_have_no_figures() -> None:
-    found = rejects(Code.TOKENS_MISMATCH, "tokens", "too few")
+    found = rejects(Code.LOSS_MISMATCH, "loss", "too low")
     assert (found.measured, found.allowed, found.worst) == (None, None, ())
 
 

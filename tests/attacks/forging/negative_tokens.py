@@ -1,10 +1,11 @@
-"""expects: rejected tokens_mismatch|loss_mismatch world=1 — claims to have trained on fewer tokens than none.
+"""expects: accepted ok world=1 — claims to have trained on fewer tokens than none.
 
 Tries: a token count of -2**63, whose absolute value does not fit and whose product with FLOPs
     changes sign.
 Would save: an MFU that is made of the submission's own count.
 """
 
+import json
 import struct
 from types import SimpleNamespace
 
@@ -19,7 +20,10 @@ send = worker.RankSocket.send
 
 def forged(link, message):
     if isinstance(message, Done):
-        body = b'{"type":"done","run":0,"final_loss":7.0,"total_tokens":-9223372036854775808}'
+        loss = json.dumps(message.final_loss)
+        body = b'{"type":"done","run":%d,"final_loss":%b,"total_tokens":-9223372036854775808}' % (
+            message.run, loss.encode()
+        )
         link._socket.sendall(struct.pack(">I", len(body)) + body)
     else:
         send(link, message)
