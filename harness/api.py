@@ -9,6 +9,7 @@ from harness.errors import Code, InputError
 from harness.evaluate import Options, evaluate
 from harness.kept import write_result
 from harness.phases import Phases
+from harness.protocol.profile import RankProfile
 from harness.report import ProgressDisplay
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox, choose
@@ -59,6 +60,51 @@ def judge_file(
     if keep is not None and keep.is_dir():
         write_result(keep, result)
     return result
+
+
+def profile_file(
+    file: Path,
+    trace: Path,
+    *,
+    hparams: Path | None = None,
+    world_size: int | None = None,
+    sandbox: str = "auto",
+    image: str | None = None,
+    snapshot: Path | None = None,
+    quiet: bool = False,
+) -> tuple[RankProfile, ...]:
+    """Record one run of a train file in a sandbox; nothing of it is judged.
+
+    Args:
+        trace: gets the Chrome trace of rank 0, and those of the others beside it.
+
+    Raises:
+        InputError: a bad option, hparams file or snapshot.
+        SubmissionError: the train file failed.
+    """
+    from harness.machine import pick_device
+    from harness.submission.read import read
+    from harness.timed.profile import profile_ranks
+    from harness.timed.run import TimedSetup
+
+    if not trace.absolute().parent.is_dir():
+        raise InputError(Code.BAD_ARGUMENT, f"there is no folder for {trace}")
+    loaded = load_hparams(hparams)
+    ranks = world_size or loaded.hparams.world.size
+    with ProgressDisplay(quiet) as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        opened = ready_snapshot(loaded, snapshot, progress)
+        progress.line("one more run, recorded")
+        setup = TimedSetup(
+            submission=read(file, ranks),
+            hparams=loaded.hparams,
+            snapshot=opened,
+            sandbox=chosen,
+            world_size=ranks,
+            device=pick_device(loaded.hparams.world.device, ranks),
+            runs=1,
+        )
+        return profile_ranks(setup, trace)
 
 
 def rejudge_folder(

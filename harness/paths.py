@@ -24,6 +24,7 @@ IMAGE_ENTRY: Final = "harness.image.entry"
 IMAGE_BUILD: Final = "harness.image"
 REFERENCE_LOOP: Final = "harness.reference.loop"
 WORKER: Final = "env.worker"
+PROFILER: Final = "env.profiler"
 
 
 def data_folder(wanted: Path | None = None) -> Path:

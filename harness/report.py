@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.errors import Verdict
 from harness.phases import PhaseName
+from harness.protocol.profile import PARTS, RankProfile
 from harness.protocol.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -199,6 +200,41 @@ def phases_table(result: "EvaluationResult") -> Table:
         clock = "  on the clock" if phase.name == PhaseName.TIMED else ""
         table.add_row(phase.name, f"{phase.seconds:.2f}", bar + clock)
     return table
+
+
+def profile_table(profiles: Sequence[RankProfile], mfu: float | None) -> RenderableType:
+    """Where one recorded run of each rank went, and the dearest operations of the slowest.
+
+    Args:
+        mfu: of the judged runs; None where there is none. It is shared out like the time.
+    """
+    parts = Table(title="where a recorded run went", title_justify="left", box=None, pad_edge=False)
+    for name in ("rank", "seconds", *PARTS, "other"):
+        parts.add_column(name, justify="right")
+    for rank, each in enumerate(profiles):
+        shares = [getattr(each, part) / (each.seconds or 1.0) for part in (*PARTS, "other")]
+        parts.add_row(str(rank), f"{each.seconds:.3f}", *(f"{share:.1%}" for share in shares))
+    rank, slowest = max(enumerate(profiles), key=lambda pair: pair[1].seconds)
+    dearest = Table(
+        title=f"dearest operations of rank {rank}", title_justify="left", box=None, pad_edge=False
+    )
+    for name in ("operation", "calls", "seconds", "share"):
+        dearest.add_column(name, justify="left" if name == "operation" else "right")
+    for operation in slowest.operations:
+        share = f"{operation.seconds / (slowest.seconds or 1.0):.1%}"
+        dearest.add_row(
+            Text(one_line(operation.name)),
+            f"{operation.calls:,}",
+            f"{operation.seconds:.3f}",
+            share,
+        )
+    lines: list[RenderableType] = [parts, Text(), dearest]
+    if mfu is not None and slowest.compute:
+        computing = slowest.compute / slowest.seconds
+        busy = f"{mfu / computing:.2%} while ranks compute, which is {computing:.0%} of the time"
+        said = f"MFU {mfu:.2%}: {busy}"
+        lines += [Text(), Text(said)]
+    return Group(*lines)
 
 
 METRIC_HEADS = {

@@ -3,6 +3,7 @@
     python local_test/simulate_validator.py submissions/train_ep.py
     python local_test/simulate_validator.py my_train.py --world 1 --runs 1
     python local_test/simulate_validator.py my_train.py --sandbox docker   (as in production)
+    python local_test/simulate_validator.py my_train.py --profile trace.json
 
 The same code path and thresholds as `validator run`; afterwards it says when the hardware is not the
 benchmark's.
@@ -20,11 +21,11 @@ require_packages()
 
 import typer  # noqa: E402
 
-from harness.api import judge_file  # noqa: E402
+from harness.api import judge_file, profile_file  # noqa: E402
 from harness.benchmark.hparams import load_hparams  # noqa: E402
 from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption  # noqa: E402
 from harness.cli.statuses import exit_statuses  # noqa: E402
-from harness.report import print_result  # noqa: E402
+from harness.report import print_result, profile_table  # noqa: E402
 from harness.results import result_file, store  # noqa: E402
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ def simulate(
     runs: Annotated[int | None, typer.Option(min=1, max=100, help="Timed runs.")] = None,
     sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
     image: ImageOption = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Record one more run, off the clock: a Chrome trace goes to this file."),
+    ] = None,
 ) -> None:
     """Judge SUBMISSION as the validator would."""
     from rich.console import Console
@@ -53,6 +58,12 @@ def simulate(
         remark = other_hardware(load_hparams(hparams).hparams, result.machine)
         if remark is not None:
             Console().print(remark, markup=False, highlight=False)
+    if profile is not None:
+        profiles = profile_file(
+            file, profile, hparams=hparams, world_size=world, sandbox=sandbox, image=image
+        )
+        Console().print(profile_table(profiles, result.score.mfu if result.score else None))
+        Console().print(f"trace: {profile}; open it in https://ui.perfetto.dev", highlight=False)
     raise typer.Exit(result.verdict.exit_status)
 
 

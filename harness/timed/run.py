@@ -139,14 +139,14 @@ def _run(
 
     with (
         Session(workspace.sockets, world_size, show) as session,
-        setup.sandbox.start(_job(setup, workspace)) as running,
+        setup.sandbox.start(submission_job(setup, workspace)) as running,
         _ended_after(running, session, phases, log, others),
     ):
         session.watch(running)
         hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
         _check_ranks(hellos.messages)
         phases.enter(PhaseName.LOAD)
-        session.broadcast(_assignment(setup, workspace))
+        session.broadcast(assignment(setup, workspace))
         session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
         timed_runs = _runs(session, setup, workspace, phases)
         # All is committed to and opened: a rank that dies now has failed nothing.
@@ -204,7 +204,8 @@ def _check_ranks(hellos: Sequence[Hello]) -> None:
             )
 
 
-def _job(setup: TimedSetup, workspace: Workspace) -> Job:
+def submission_job(setup: TimedSetup, workspace: Workspace) -> Job:
+    """The ranks of the submission, and all that they may see."""
     shown = setup.hparams.model_dump_json(include=BENCHMARK_FIELDS)
     write_readable(workspace.inbox / BENCHMARK_FILE, shown.encode())
     return Job(
@@ -226,7 +227,8 @@ def _job(setup: TimedSetup, workspace: Workspace) -> Job:
     )
 
 
-def _assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
+def assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
+    """What every rank is told before it builds the model."""
     hparams = setup.hparams
     return Assignment(
         model_dir=str(setup.snapshot.model_dir),
