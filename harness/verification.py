@@ -93,7 +93,7 @@ def verify(
     judged = judge_runs(timed_runs, opened, truths, hparams, setup.submission.strategy)
     runs = together(list(judged), hparams)
     number = first_off(runs)
-    if number is not None:
+    if number is not None and hparams.verify.explain_seconds:
         phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
         seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
         away = update_error(runs[number])

@@ -51,12 +51,9 @@ class EmbeddedModel(Section):
     tokenizer: str = Field(description="tokenizer.json, relative to the hparams file")
 
 
-class HubModel(Section):
-    """A model repository of the hub at one commit: config, weights and tokenizer."""
+class _StoredModel(Section):
+    """A model that has weights, which a benchmark may leave aside."""
 
-    source: Literal["hub"] = Field(description="a repository of the Hugging Face hub")
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the model")
-    revision: Revision = Field(description="full commit hash; a branch name is not a benchmark")
     random_init: bool = Field(
         default=False, description="take only config and tokenizer, draw weights from `init_seed`"
     )
@@ -68,7 +65,15 @@ class HubModel(Section):
     )
 
 
-class LocalModel(Section):
+class HubModel(_StoredModel):
+    """A model repository of the hub at one commit: config, weights and tokenizer."""
+
+    source: Literal["hub"] = Field(description="a repository of the Hugging Face hub")
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$", description="owner/name of the model")
+    revision: Revision = Field(description="full commit hash; a branch name is not a benchmark")
+
+
+class LocalModel(_StoredModel):
     """A folder as `save_pretrained` writes it: config.json, tokenizer.json and safetensors weights."""
 
     source: Literal["local"] = Field(description="a folder on this machine")
@@ -76,15 +81,6 @@ class LocalModel(Section):
     sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$",
         description="of what `sha256sum config.json tokenizer.json <weights>` prints, sorted by name",
-    )
-    random_init: bool = Field(
-        default=False, description="take only config and tokenizer, draw weights from `init_seed`"
-    )
-    init_seed: int = Field(
-        default=0,
-        ge=0,
-        lt=2**63,
-        description="torch seed of random weights; without them no matter",
     )
 
 

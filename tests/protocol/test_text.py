@@ -2,7 +2,15 @@
 
 import pytest
 
-from harness.protocol.text import collapsed, encodable, excerpt, one_line, printable, quoted
+from harness.protocol.text import (
+    collapsed,
+    counted,
+    encodable,
+    excerpt,
+    one_line,
+    printable,
+    quoted,
+)
 
 BAD = "\N{REPLACEMENT CHARACTER}"
 
@@ -54,3 +62,9 @@ def test_a_message_can_carry_what_is_no_unicode_up_to_its_limit() -> None:
     assert encodable("a\ud800b", 10) == "a?b"
     assert encodable("12345", 4) == "1234"
     assert encodable("1234", 4) == "1234"
+
+
+def test_one_of_a_kind_takes_no_s() -> None:
+    assert [counted(n, "rank") for n in (0, 1, 2, 1024)] == [
+        "0 ranks", "1 rank", "2 ranks", "1,024 ranks",
+    ]  # fmt: skip
