@@ -1,4 +1,4 @@
-"""expects: accepted ok world=1 — its file's name is written with Arabic digits.
+"""expects: rejected outbox_invalid world=1 — its file's name is written with Arabic digits.
 
 Tries: renames the file to a name whose digits match a pattern for any script and are no digits for
     others.
