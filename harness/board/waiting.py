@@ -39,12 +39,15 @@ class _Waiting:
     submission: int
 
 
-def queue_view(session: Session, limit: int | None = None) -> tuple[QueueEntry, ...]:
+def queue_view(
+    session: Session, limit: int | None = None, offset: int = 0
+) -> tuple[QueueEntry, ...]:
     """What runs, then what waits, in the order in which it is started if nothing more comes.
 
     Args:
         session: of `Store.read()`.
-        limit: of those that wait; None is all.
+        limit: of those that wait, of each benchmark; None is all.
+        offset: how many of each benchmark are passed over.
     """
     running = session.scalars(
         select(Evaluation.id)
@@ -53,9 +56,8 @@ def queue_view(session: Session, limit: int | None = None) -> tuple[QueueEntry, 
     )
     places = dict.fromkeys(running, 0)
     for waiting in _in_turn(session):
-        if limit is not None and waiting.position > limit:
-            continue
-        places[waiting.evaluation] = waiting.position
+        if waiting.position > offset and (limit is None or waiting.position <= offset + limit):
+            places[waiting.evaluation] = waiting.position
     rows = {row.evaluation: row for row in _queue_entries(session, places)}
     return tuple(rows[number] for number in places if number in rows)
 

@@ -234,11 +234,14 @@ def one_result(
 
 @router.get("/queue")
 def the_queue(
-    request: Request, limit: Annotated[int, Query(ge=0, le=100_000)] = 1_000
+    request: Request,
+    limit: Annotated[int, Query(ge=0, le=100_000)] = 1_000,
+    offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
 ) -> QueueView:
     """What is judged now (position 0), and what waits in the order of its turn."""
     with site(request).store.read() as session:
-        return QueueView(length=queue_length(session), entries=queue_view(session, limit))
+        entries = queue_view(session, limit, offset)
+        return QueueView(length=queue_length(session), entries=entries)
 
 
 @router.get("/board")

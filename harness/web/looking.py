@@ -281,14 +281,18 @@ def author(request: Request) -> Response:
 def queue(request: Request) -> Response:
     here = site(request)
     now = here.store.now()
+    page = max(1, _page(request.query_params.get("page", "1")))
     with here.store.read() as session:
-        entries = queue_view(session, QUEUE_SHOWN)
+        entries = queue_view(session, QUEUE_SHOWN, (page - 1) * QUEUE_SHOWN)
+        length = queue_length(session)
         return render(
             request,
             "queue.html",
             running=[(each, last_line(each.progress)) for each in entries if each.position == 0],
             waiting=[each for each in entries if each.position > 0],
-            length=queue_length(session),
+            length=length,
+            page=page,
+            pages=max(1, -(-length // QUEUE_SHOWN)),
             workers=[each for each in workers_view(session, now) if each.alive],
             now=now,
         )

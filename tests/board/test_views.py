@@ -155,6 +155,10 @@ def test_turns_are_told_as_they_are_taken(store: Store, seed: int) -> None:
         assert queue_length(session) == 9
         assert [position_of(session, number) for number in told] == list(range(1, 10))
         assert [entry.submission for entry in queue_view(session, 2)] == told[:2]
+        second = queue_view(session, 4, 4)
+        assert [entry.submission for entry in second] == told[4:8]
+        assert [entry.position for entry in second] == [5, 6, 7, 8]
+        assert queue_view(session, 4, 12) == ()
     assert [judge_next(store, accepted_result()) for _ in told] == told
 
 

@@ -57,6 +57,23 @@ def test_what_the_first_visitor_would_wait_for_is_done_before(
     assert "41.00 %" in TestClient(app).get("/").text
 
 
+def test_a_long_queue_has_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.web.looking.QUEUE_SHOWN", 2)
+    for number in range(5):
+        hand_in(store, "alice", number)
+    client = TestClient(make_app(store))
+    first, last = client.get("/queue").text, client.get("/queue?page=3").text
+    assert 'href="?page=2"' in first and "Page 1 of 3" in words(first)
+    assert "← Sooner" in last and 'rel="next"' not in last
+    shown = [
+        re.findall(r'class="strong" href="/submissions/(\d+)"', page) for page in (first, last)
+    ]
+    assert shown == [["1", "2"], ["5"]]
+    for beyond in ("9", "99999999", "-1", "x"):
+        assert client.get(f"/queue?page={beyond}").status_code == 200
+    assert "The first one" in words(client.get("/queue?page=9").text)
+
+
 @pytest.mark.parametrize("seasons", [0, 1])
 def test_a_new_board_can_be_prepared(empty: Store, seasons: int) -> None:
     if seasons:
