@@ -1,6 +1,7 @@
 """Where the wall time of an evaluation goes, and who is told about it while it goes."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -34,10 +35,14 @@ class Phases:
 
     Args:
         on_enter: told the name of every phase as it begins, and a detail such as "run 2 of 3".
+
+    Attributes:
+        entered: how often each was.
     """
 
     def __init__(self, on_enter: Callable[[PhaseName, str], None]) -> None:
         self._on_enter = on_enter
+        self.entered: Counter[PhaseName] = Counter()
         self._seconds: dict[PhaseName, float] = {}
         self._current: PhaseName | None = None
         self._since = time.perf_counter()
@@ -45,6 +50,7 @@ class Phases:
     def enter(self, name: PhaseName, detail: str = "") -> None:
         self.finish()
         self._current = name
+        self.entered[name] += 1
         self._on_enter(name, detail)
 
     def finish(self) -> None:

@@ -30,7 +30,7 @@ WORDS = {
     PhaseName.WAIT: "waiting: another evaluation is being timed on this machine",
     PhaseName.LAUNCH: "starting the ranks",
     PhaseName.LOAD: "loading the model",
-    PhaseName.SETUP: "importing and setting up",
+    PhaseName.SETUP: "setting up",
     PhaseName.WARMUP: "warming up on random tokens",
     PhaseName.TIMED: "timed run",
     PhaseName.OPEN: "opening the committed state",

@@ -58,7 +58,6 @@ BENCHMARK_FIELDS: Final[dict[str, Any]] = {
     "optimizer": True,
     "numerics": {"param_dtype", "compute_dtype", "reduce_dtype", "state_dtype"},
 }
-SHOWN_STAGES = {Stage.SETUP: PhaseName.SETUP, Stage.WARMUP: PhaseName.WARMUP}
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,14 @@ def _run(
     phases.enter(PhaseName.LAUNCH)
 
     def show(stage: Stage) -> None:
-        if stage in SHOWN_STAGES:
-            phases.enter(SHOWN_STAGES[stage])
+        if stage is Stage.WARMUP:
+            phases.enter(PhaseName.WARMUP)
+        elif (
+            stage is Stage.SETUP
+            and phases.entered[PhaseName.WARMUP] + phases.entered[PhaseName.TIMED]
+        ):
+            run = phases.entered[PhaseName.TIMED] + 1
+            phases.enter(PhaseName.SETUP, f"a fresh model for run {run} of {setup.runs}")
 
     with (
         Session(workspace.sockets, world_size, show) as session,
@@ -249,7 +254,7 @@ def _runs(
 ) -> list[TimedRun]:
     """From the hand-over of the train file to the last OPENED."""
     write_readable(workspace.inbox / TRAIN_FILE, setup.submission.source)
-    phases.enter(PhaseName.SETUP)
+    phases.enter(PhaseName.SETUP, "the train file")
     session.handed_over = True
     session.broadcast(Import(file=TRAIN_FILE))
 
@@ -263,7 +268,7 @@ def _runs(
         drawn = challenges.draw(corpus, setup.hparams)
         phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
         timed = _timed(session, setup, workspace, run, drawn)
-        phases.enter(PhaseName.OPEN)
+        phases.enter(PhaseName.OPEN, f"run {run + 1} of {setup.runs}")
         session.send([Open(run=run, pieces=order) for order in timed.plan.orders])
         opened = session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
         peaks = tuple(message.peak_memory_bytes for message in opened.messages)
