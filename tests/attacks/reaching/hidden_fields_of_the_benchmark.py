@@ -22,7 +22,7 @@ with open(os.environ["TRAINJUDGE_BENCHMARK"]) as file:
     fields = json.load(file)
 if extra := set(fields) - {"sequence_length", "global_batch", "optimizer", "numerics"}:
     raise RuntimeError(f"in the benchmark: {extra}")
-if extra := set(fields["numerics"]) - {"param_dtype", "compute_dtype"}:
+if extra := set(fields["numerics"]) - {"param_dtype", "compute_dtype", "reduce_dtype", "state_dtype"}:
     raise RuntimeError(f"in its numerics: {extra}")
 frame = sys._getframe()
 while frame is not None:
