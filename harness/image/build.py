@@ -38,6 +38,11 @@ def build(loaded: LoadedHparams, tag: str, extra: Sequence[str], progress: OnPro
     """
     from harness.benchmark.preload import preload
 
+    if not (PROJECT / "Dockerfile").is_file():
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            "an image is built from a checkout of the project, and this judge is installed",
+        )
     try:
         hparams = loaded.path.resolve().relative_to(PROJECT)
     except ValueError:

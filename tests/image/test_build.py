@@ -60,6 +60,14 @@ def test_a_build_whose_labels_would_lie_fails(loaded: LoadedHparams, snapshot: S
     assert caught.value.code is Code.BAD_ARGUMENT
 
 
+def test_an_installed_judge_builds_no_image(
+    loaded: LoadedHparams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.image.build.PROJECT", tmp_path)
+    with pytest.raises(InputError, match="from a checkout"):
+        build(loaded, "validator", [], lambda line: None)
+
+
 def test_hparams_outside_of_the_project_cannot_get_into_an_image(
     loaded: LoadedHparams, tmp_path: Path
 ) -> None:
