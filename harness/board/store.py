@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,10 +46,12 @@ class Writer:
     Attributes:
         session: for reading, and for what is no history.
         now: seconds since 1970; the same for all that happens in this transaction.
+        taken: of each table the last number that was given out.
     """
 
     session: Session
     now: float
+    taken: dict[type[Any], int] = field(default_factory=dict)
 
     def append(self, body: Event, *, submission: int | None = None) -> int:
         """Write an event and carry it out; gives its number.
@@ -75,8 +77,20 @@ class Writer:
         return number
 
     def next_id(self, table: type[Any]) -> int:
-        """The number of the next row: without gaps, as there is one writer."""
-        return (self.session.scalar(select(func.max(table.id))) or 0) + 1
+        """The number of the next row, which is written then: without gaps, as there is one writer."""
+        if table not in self.taken:
+            self.taken[table] = self.session.scalar(select(func.max(table.id))) or 0
+        self.taken[table] += 1
+        return self.taken[table]
+
+
+class _Keeping(Session):
+    """Holds on to what it wrote: the next event often changes the same row, which is not read again."""
+
+
+@event.listens_for(_Keeping, "pending_to_persistent")
+def _keep(session: Session, row: object) -> None:
+    session.info.setdefault("written", []).append(row)
 
 
 class Store:
@@ -96,7 +110,7 @@ class Store:
 
         Raises JudgeError(STORE_FAILED) where the database fails, as on a full disk.
         """
-        with told_as_ours(), Session(self.engine) as session, session.begin():
+        with told_as_ours(), _Keeping(self.engine) as session, session.begin():
             if self.is_sqlite:
                 session.execute(text("BEGIN IMMEDIATE"))
             else:
