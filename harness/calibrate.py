@@ -16,13 +16,9 @@ from typing import Final
 import numpy as np
 
 from harness import machine
-from harness.benchmark.hparams import (
-    Calibration,
-    CalibrationVariant,
-    LoadedHparams,
-    Numerics,
-    Tolerances,
-)
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.problem import Numerics
+from harness.benchmark.rules import Calibration, CalibrationVariant, Tolerances
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
 from harness.files import write_whole

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import AdamW, Sgd
+from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.launch import ReferenceRun, TokenLosses
 from harness.tensors.boxes import State, TensorSpec
 from harness.verify.attribution import Attribution, Coordinates, attribute, gather

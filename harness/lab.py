@@ -11,7 +11,8 @@ import numpy as np
 from harness import machine
 from harness.benchmark import challenge as challenges
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import Hparams, Steps
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.problem import Steps
 from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare, compare_tokens
 from harness.machine import Device

@@ -18,7 +18,7 @@ from harness.protocol.profile import PARTS, RankProfile
 from harness.protocol.text import counted, one_line
 
 if TYPE_CHECKING:
-    from harness.benchmark.hparams import Calibration, Tolerances
+    from harness.benchmark.rules import Calibration, Tolerances
     from harness.result import EvaluationResult, RunResult
     from harness.submission.read import Remark
 

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness.benchmark.hparams import Limits
+from harness.benchmark.rules import Limits
 from harness.escapes.decoys import processes_with as processes_with  # for the tests too
 from harness.sandbox import Ending, Job, Level, Running, Sandbox
 

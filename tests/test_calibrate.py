@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.benchmark.hparams import (
-    CalibrationVariant,
-    LoadedHparams,
-    Numerics,
-    Tolerances,
-    load,
-)
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.problem import Numerics
+from harness.benchmark.rules import CalibrationVariant, Tolerances
 from harness.calibrate import (
     CEILINGS,
     FLOORS,

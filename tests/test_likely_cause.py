@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, Sgd, load
+from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import Mistake
+from harness.benchmark.problem import Sgd
 from harness.errors import Verdict
 from harness.likely_cause import CHECK, affordable, fitting
 from harness.result import EvaluationResult

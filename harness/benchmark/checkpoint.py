@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.benchmark.hparams import LocalModel
+from harness.benchmark.problem import LocalModel
 from harness.benchmark.snapshot import hash_files
 from harness.errors import Code, InputError
 

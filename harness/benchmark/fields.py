@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from harness.benchmark.hparams import Calibration, CalibrationVariant, Hparams
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.rules import Calibration, CalibrationVariant
 
 BEGIN: Final = "<!-- fields: python -m harness.benchmark.fields docs/benchmark.md -->"
 END: Final = "<!-- end of fields -->"

@@ -25,7 +25,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from harness.benchmark.checkpoint import FILES, INDEX, SINGLE, ModelFolder, indexed_names
-from harness.benchmark.hparams import HubData, HubModel
+from harness.benchmark.problem import HubData, HubModel
 from harness.errors import Code, InputError, JudgeError
 from harness.phases import OnProgress, silent
 

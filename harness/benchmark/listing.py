@@ -8,8 +8,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from harness.benchmark.at_hand import benchmarks
-from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams, LocalModel, load
+from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import in_words, numerics_in_words
+from harness.benchmark.problem import EmbeddedModel, HubModel, LocalModel
 from harness.benchmark.snapshot import default_directory, read_manifest
 from harness.errors import InputError
 from harness.machine import device_names

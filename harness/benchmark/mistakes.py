@@ -7,7 +7,7 @@ and no guess.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.benchmark.hparams import AdamW, Numerics, Sgd
+from harness.benchmark.problem import AdamW, Numerics, Sgd
 
 
 @dataclass(frozen=True)

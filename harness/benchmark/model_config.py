@@ -28,13 +28,13 @@ def load_config(source: str) -> "PretrainedConfig":
         return _config_from_hub(source)
     content = _json_of(path)
     if _is_hparams(content):
-        from harness.benchmark import hparams
+        from harness.benchmark import hparams, problem
 
         loaded = hparams.load(path)
         model = loaded.hparams.model
-        if isinstance(model, hparams.HubModel):
+        if isinstance(model, problem.HubModel):
             return _config_from_hub(model.repo, model.revision)
-        if isinstance(model, hparams.LocalModel):
+        if isinstance(model, problem.LocalModel):
             return load_config(str(loaded.resolve(model.folder)))
         content = model.config
     return config_from_dict(content, str(path))

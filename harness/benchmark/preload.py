@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from harness.benchmark.checkpoint import ModelFolder, pinned_folder
-from harness.benchmark.hparams import EmbeddedModel, HubModel, LoadedHparams, LocalModel
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.problem import EmbeddedModel, HubModel, LocalModel
 from harness.benchmark.snapshot import (
     CONFIG,
     LAYOUT,

@@ -28,7 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.benchmark.hparams import EmbeddedModel, LoadedHparams
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.problem import EmbeddedModel
 from harness.errors import Code, InputError
 from harness.paths import DEFAULT_HPARAMS
 from harness.tensors.boxes import TensorSpec

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness.benchmark.hparams import Limits
+from harness.benchmark.rules import Limits
 from harness.errors import Code, JudgeError, TrainjudgeError
 from harness.escapes.inside.stage import Target
 from harness.files import write_readable

@@ -8,8 +8,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.benchmark.hparams import Hparams, LoadedHparams, Sgd, Tolerances
+from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.model_config import load_config
+from harness.benchmark.problem import Sgd
+from harness.benchmark.rules import Tolerances
 from harness.benchmark.snapshot import Snapshot
 from harness.lab import Lab, Measured
 from harness.phases import OnProgress

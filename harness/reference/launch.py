@@ -16,7 +16,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from harness.benchmark.challenge import Challenge
-from harness.benchmark.hparams import AdamW, Dtype, Hparams, Optimizer, Sgd
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.problem import AdamW, Dtype, Optimizer, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError, JudgeError
 from harness.files import make_readable, make_readable_folder, take_over

@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from env.data import Rows, challenge_tokens
 from env.model import load_model
 from env.result import ModelNames, local_boxes
-from harness.benchmark.hparams import AdamW, Sgd
+from harness.benchmark.problem import AdamW, Sgd
 from harness.protocol.opening import write_opened
 from harness.reference.cheats import Cheat, cheating, token_weights
 from harness.reference.launch import FINISHED, RECORD, STATE, ReferenceTask, Variant

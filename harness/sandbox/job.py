@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.benchmark.hparams import Limits
+    from harness.benchmark.rules import Limits
 
 
 class Level(StrEnum):

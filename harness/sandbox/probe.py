@@ -114,9 +114,7 @@ def try_level(
 
 def _trial(sandbox: Sandbox) -> str | None:
     """Why the trial failed, or None."""
-    from harness.benchmark.hparams import (
-        Limits,  # pydantic: not for the supervisor, which imports this package
-    )
+    from harness.benchmark.rules import Limits
 
     with tempfile.TemporaryDirectory(prefix="trainjudge-probe-") as folder:
         code = Path(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.protocol.messages import Done
 from harness.protocol.text import counted

@@ -8,7 +8,7 @@ gradients hides them: a file that computes none at all has nearly the right weig
 import numpy as np
 import numpy.typing as npt
 
-from harness.benchmark.hparams import AdamW, Sgd
+from harness.benchmark.problem import AdamW, Sgd
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison, TensorComparison
 from harness.verify.token_losses import TokenShift

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.verify.findings import Finding, note, rejects
 from harness.verify.metrics import RunMetrics, exceeds

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution, explain_weights

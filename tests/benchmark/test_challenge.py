@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from harness.benchmark.challenge import Challenge, draw
-from harness.benchmark.hparams import Hparams, LoadedHparams, Steps
+from harness.benchmark.hparams import Hparams, LoadedHparams
+from harness.benchmark.problem import Steps
 from harness.errors import Code, InputError
 
 CORPUS = np.arange(60_000, dtype=np.uint16)

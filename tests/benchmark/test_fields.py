@@ -1,7 +1,8 @@
 """docs/benchmark.md says of every field what it is."""
 
 from harness.benchmark.fields import BEGIN, END, document, in_step, sections
-from harness.benchmark.hparams import Calibration, Hparams
+from harness.benchmark.hparams import Hparams
+from harness.benchmark.rules import Calibration
 from tests.project import ROOT
 
 

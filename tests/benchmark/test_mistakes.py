@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import AdamW, Numerics, Sgd
 from harness.benchmark.mistakes import in_words, likely_mistakes, numerics_in_words
+from harness.benchmark.problem import AdamW, Numerics, Sgd
 
 PLAIN = Sgd(name="sgd", lr=0.1)
 FULL: dict[str, Any] = {"lr": 0.001, "weight_decay": 0.1, "warmup_steps": 2, "max_grad_norm": 1.0}

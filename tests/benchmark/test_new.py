@@ -13,9 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness.benchmark.hparams import EmbeddedModel, HubModel, LocalModel, load
+from harness.benchmark.hparams import load
 from harness.benchmark.new import Wish, new_benchmark, next_steps
 from harness.benchmark.preload import preload
+from harness.benchmark.problem import EmbeddedModel, HubModel, LocalModel
 from harness.benchmark.snapshot import benchmark_key
 from harness.errors import Code, InputError
 from tests.hub_standin import Repository, hub_standin

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import AdamW, Hparams, LoadedHparams, Sgd
+from harness.benchmark.hparams import Hparams, LoadedHparams
+from harness.benchmark.problem import AdamW, Sgd
 from harness.timed.run import BENCHMARK_FIELDS
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from harness.benchmark.challenge import Challenge, draw
-from harness.benchmark.hparams import AdamW, Hparams, LoadedHparams, Sgd
+from harness.benchmark.hparams import Hparams, LoadedHparams
+from harness.benchmark.problem import AdamW, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare
 from harness.errors import Code, JudgeError

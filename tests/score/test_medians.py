@@ -13,7 +13,8 @@ import itertools
 
 import pytest
 
-from harness.benchmark.hparams import Hparams, LoadedHparams, Mfu
+from harness.benchmark.hparams import Hparams, LoadedHparams
+from harness.benchmark.rules import Mfu
 from harness.result import RunResult
 from harness.score.flops import ParameterCount
 from harness.score.medians import score

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.errors import Code, JudgeError
 from harness.protocol.messages import Done
 from harness.submission.strategy import Strategy

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from harness.benchmark.hparams import AdamW, Sgd
+from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.loop import build_optimizer
 from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute

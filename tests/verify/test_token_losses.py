@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from harness.benchmark.hparams import Tolerances
+from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.verify.attribution import Attribution
 from harness.verify.compare import StateComparison
