@@ -202,7 +202,7 @@ def _problems(error: ValueError) -> list[str]:
 
 #: Sections that come in several kinds: the key that tells which, and what it may say.
 _UNIONS = {
-    "model": ("source", ("embedded", "hub")),
+    "model": ("source", ("embedded", "hub", "local")),
     "data": ("source", ("embedded", "hub")),
     "optimizer": ("name", ("sgd", "adamw")),
 }

@@ -89,8 +89,12 @@ def test_the_least_that_limits_may_be_is_taken(edited: Edit) -> None:
         ({"schema_version": 2}, ["schema_version: Input should be 1"]),
         ({"steps": {"min": 9, "max": 5}}, ["steps: min 9 is above max 5"]),
         ({"steps": {"min": 5}}, ["steps.max: is missing"]),
-        ({"model": {"repo": "a/b"}}, ['model: needs a "source": "embedded" or "hub"']),
-        ({"model": {"source": "s3"}}, ['model: its "source" must be "embedded" or "hub"']),
+        ({"model": {"repo": "a/b"}}, ['model: needs a "source": "embedded" or "hub" or "local"']),
+        (
+            {"model": {"source": "s3"}},
+            ['model: its "source" must be "embedded" or "hub" or "local"'],
+        ),
+        ({"model": {"source": "local", "folder": "m"}}, ["model.sha256: is missing"]),
         (
             {"global_batch": 0, "name": "a b", "optimizer.lr": -1.0},
             [
