@@ -1,22 +1,15 @@
 """The judge's end of the sockets, against scripted ranks that are as rude as a submission can be."""
 
-import os
 import re
-import selectors
 import socket
-import stat
 import struct
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from harness.errors import Code, InputError, JudgeError, SubmissionError
+from harness.errors import Code, SubmissionError
 from harness.protocol.messages import (
     Again,
     Bye,
@@ -28,165 +21,34 @@ from harness.protocol.messages import (
     Message,
     Open,
     Opened,
-    Piece,
     Progress,
     Ready,
     Stage,
     parse_from_judge,
 )
 from harness.protocol.wire import FrameBuffer, frame
-from harness.sandbox import Ending, EndReason
 from harness.timed import session as session_module
-from harness.timed.session import Gathered, Session, peer_user
+from harness.timed.session import Gathered, Session
+from tests.timed.scripted_ranks import (
+    WAIT,
+    CountingSelector,
+    body_frame,
+    connect,
+    done,
+    failed,
+    large_commitment,
+    ranks,
+    ready,
+    refusal,
+    rejected,
+    says,
+    session,
+    silent,
+    wait_for_end,
+)
 
-Script = Callable[[socket.socket], None]
-Deed = Callable[[], object]
-#: What a rank reports when another one has died.
-BROKEN_PIPE = Failed(stage=Stage.TRAINING, message="RuntimeError: connection closed by peer")
-WAIT = 10.0
-REAL_GRACE = session_module.GRACE_SECONDS
-
-
-@pytest.fixture(autouse=True)
-def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second for each failure would be most of this file's time."""
-    monkeypatch.setattr(session_module, "GRACE_SECONDS", 0.1)
-
-
-class FakeSandbox:
-    """Stands in for a running sandbox: a pipe that becomes readable when it has ended.
-
-    Args:
-        user: whose processes are its ranks; this one's by default.
-        when_asked: done when the judge first asks whether the sandbox has ended. It asks when it
-            has lost a rank and begins to look for the cause, so what is done here is surely later.
-    """
-
-    def __init__(self, user: int | None = None, when_asked: Deed | None = None) -> None:
-        self.user = os.geteuid() if user is None else user
-        self._read, self._write = os.pipe()
-        for descriptor in (self._read, self._write):
-            weakref.finalize(self, os.close, descriptor)
-        self._ending: Ending | None = None
-        self._when_asked = when_asked
-
-    def fileno(self) -> int:
-        return self._read
-
-    def ended(self) -> Ending | None:
-        deed, self._when_asked = self._when_asked, None
-        if deed is not None:
-            deed()
-        return self._ending
-
-    def end(self, reason: EndReason) -> None:
-        self._ending = Ending(reason, None, f"the sandbox hit its limit: {reason}")
-        os.write(self._write, b"x")
-
-
-def watch(judge: Session, sandbox: FakeSandbox) -> None:
-    judge.watch(sandbox)  # type: ignore[arg-type]
-
-
-@contextmanager
-def session(tmp_path: Path, *scripts: Script, handed_over: bool = True) -> Iterator[Session]:
-    """A session with one thread for each rank that connects and plays its script."""
-
-    def play(rank: int, script: Script) -> None:
-        # The judge may hang up at any moment: that is what these tests are about.
-        with socket.socket(socket.AF_UNIX) as link, suppress(ConnectionError):
-            link.connect(str(tmp_path / f"rank{rank}.sock"))
-            script(link)
-
-    with Session(tmp_path, len(scripts), lambda stage: None) as judge:
-        judge.handed_over = handed_over
-        threads = [
-            threading.Thread(target=play, args=item, daemon=True) for item in enumerate(scripts)
-        ]
-        for thread in threads:
-            thread.start()
-        yield judge
-
-
-def connect(tmp_path: Path, rank: int, *messages: Message) -> socket.socket:
-    """A rank that has connected and said this, before the judge has looked at its socket."""
-    link = socket.socket(socket.AF_UNIX)
-    link.settimeout(WAIT)  # a test must not hang where the judge sends nothing
-    link.connect(str(tmp_path / f"rank{rank}.sock"))
-    link.sendall(b"".join(frame(message) for message in messages))
-    return link
-
-
-@contextmanager
-def ranks(
-    tmp_path: Path, *said: Message | None, shown: Callable[[Stage], None] = lambda stage: None
-) -> Iterator[tuple[Session, list[socket.socket]]]:
-    """A session whose ranks are connected, in this thread, and have said one thing or nothing."""
-    with ExitStack() as stack:
-        judge = stack.enter_context(Session(tmp_path, len(said), shown))
-        judge.handed_over = True
-        links = [
-            connect(tmp_path, rank, *([] if message is None else [message]))
-            for rank, message in enumerate(said)
-        ]
-        for link in links:
-            stack.enter_context(link)
-        yield judge, links
-
-
-def ready(link: socket.socket) -> None:
-    link.sendall(frame(Ready(run=0)))
-    wait_for_end(link)
-
-
-def wait_for_end(link: socket.socket) -> None:
-    link.recv(1)
-
-
-def silent(link: socket.socket) -> None:
-    wait_for_end(link)
-
-
-def says(data: bytes) -> Script:
-    def script(link: socket.socket) -> None:
-        link.sendall(data)
-        wait_for_end(link)
-
-    return script
-
-
-def body_frame(body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + body
-
-
-def refusal(judge: Session, seconds: float = WAIT) -> SubmissionError:
-    with pytest.raises(SubmissionError) as caught:
-        judge.gather(Ready, Stage.SETUP, seconds, run=0)
-    return caught.value
-
-
-def rejected(tmp_path: Path, *scripts: Script, seconds: float = WAIT) -> SubmissionError:
-    with session(tmp_path, *scripts) as judge:
-        return refusal(judge, seconds)
-
-
-def failed(message: str, stage: Stage = Stage.TRAINING) -> Failed:
-    return Failed(stage=stage, message=message)
-
-
-def done(tokens: int) -> Done:
-    return Done(run=0, final_loss=1.0, total_tokens=tokens)
-
-
-def large_commitment() -> Commitment:
-    """Over the 64 KiB of other messages, and little enough for a socket to hold."""
-    piece = Piece(
-        name="n" * 200, tensor_shape=(1,), offset=(0,), shape=(1,), dtype="float32", digest="0" * 64
-    )
-    commitment = Commitment(run=0, pieces=(piece,) * 400)
-    assert 100_000 < len(frame(commitment)) < 150_000
-    return commitment
-
+pytest_plugins = ("tests.timed.scripted_ranks",)
+pytestmark = pytest.mark.usefixtures("short_grace")
 
 # --- gathering one message of every rank ----------------------------------------------------------
 
@@ -402,23 +264,6 @@ def test_a_rank_that_does_not_read_cannot_hold_the_judge(
     assert caught.value.message == "rank 1 does not read its socket"
 
 
-class CountingSelector(selectors.DefaultSelector):
-    """Counts how often it is asked. A judge that spins asks thousands of times."""
-
-    turns: ClassVar[int] = 0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        CountingSelector.turns += 1
-        return super().select(timeout)
-
-
-@pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> type[CountingSelector]:
-    monkeypatch.setattr(selectors, "DefaultSelector", CountingSelector)
-    CountingSelector.turns = 0
-    return CountingSelector
-
-
 def test_the_judge_does_not_spin_while_it_waits(
     tmp_path: Path, turns: type[CountingSelector]
 ) -> None:
@@ -484,322 +329,6 @@ def test_a_rank_that_dies_with_the_judges_words_unread_has_ended(tmp_path: Path)
         judge.broadcast(Again(run=1))
         link.close()
         assert refusal(judge).code is Code.RANK_EXITED
-
-
-# --- the first cause ------------------------------------------------------------------------------
-
-
-def test_the_first_cause_is_sought_for_the_second_that_the_protocol_promises() -> None:
-    assert REAL_GRACE == 1.0
-
-
-def test_a_rank_that_hangs_up_ends_the_evaluation_at_once(tmp_path: Path) -> None:
-    begin = time.monotonic()
-    error = rejected(tmp_path, silent, lambda link: None, seconds=60)
-    assert error.code is Code.RANK_EXITED
-    assert error.message == "rank 1 ended or was killed before its work was done"
-    assert time.monotonic() - begin < 10
-
-
-def test_an_exception_on_one_rank_does_not_wait_for_the_others(tmp_path: Path) -> None:
-    mine = Failed(stage=Stage.TRAINING, message="ValueError: mine", detail="Traceback ...")
-    error = rejected(tmp_path, silent, says(frame(mine)), seconds=60)
-    assert (error.code, error.detail) == (Code.TRAINING_FAILED, "Traceback ...")
-    assert error.message == "rank 1: ValueError: mine"
-
-
-@pytest.mark.parametrize(
-    ("stage", "code"),
-    [
-        (Stage.LOADING, Code.WORKER_FAILED),
-        (Stage.IMPORT, Code.IMPORT_FAILED),
-        (Stage.SETUP, Code.SETUP_FAILED),
-        (Stage.WARMUP, Code.WARMUP_FAILED),
-        (Stage.TRAINING, Code.TRAINING_FAILED),
-        (Stage.RESULT, Code.RESULT_INVALID),
-        (Stage.OPENING, Code.OPENING_FAILED),
-    ],
-)
-def test_the_code_of_an_exception_is_that_of_its_stage(
-    tmp_path: Path, stage: Stage, code: Code
-) -> None:
-    with ranks(tmp_path, failed("mine", stage)) as (judge, _):
-        assert refusal(judge).code is code
-
-
-@pytest.mark.parametrize(("first", "later"), [(0, 1), (1, 0)])
-def test_of_several_exceptions_the_earliest_is_the_cause(
-    tmp_path: Path, first: int, later: int
-) -> None:
-    with ranks(tmp_path, None, None) as (judge, links):
-        links[first].sendall(frame(failed("the cause")))
-        told = frame(BROKEN_PIPE)
-        watch(judge, FakeSandbox(when_asked=lambda: links[later].sendall(told)))
-        error = refusal(judge)
-    assert error.message == f"rank {first}: the cause"
-
-
-@pytest.mark.parametrize(("first", "later"), [(0, 1), (1, 0)])
-def test_of_several_dead_ranks_the_first_is_named(tmp_path: Path, first: int, later: int) -> None:
-    with ranks(tmp_path, None, None) as (judge, links):
-        links[first].close()
-        watch(judge, FakeSandbox(when_asked=links[later].close))
-        error = refusal(judge)
-    assert error.message == f"rank {first} ended or was killed before its work was done"
-
-
-def test_a_rank_that_reports_its_exception_and_ends_is_not_taken_for_a_dead_one(
-    tmp_path: Path,
-) -> None:
-    with ranks(tmp_path, failed("mine"), None) as (judge, links):
-        links[0].close()
-        assert refusal(judge).code is Code.TRAINING_FAILED
-
-
-def test_a_dead_rank_is_the_cause_of_the_exceptions_in_the_others(tmp_path: Path) -> None:
-    with ranks(tmp_path, BROKEN_PIPE, None) as (judge, links):
-        watch(judge, FakeSandbox(when_asked=links[1].close))
-        error = refusal(judge)
-    assert error.code is Code.RANK_EXITED
-    assert "rank 1" in error.message
-
-
-def test_a_rank_that_dies_as_soon_as_it_has_connected_is_the_cause_too(tmp_path: Path) -> None:
-    with Session(tmp_path, 2, lambda stage: None) as judge, connect(tmp_path, 0, BROKEN_PIPE):
-        judge.handed_over = True
-        watch(judge, FakeSandbox(when_asked=lambda: connect(tmp_path, 1).close()))
-        error = refusal(judge)
-    assert error.code is Code.RANK_EXITED
-    assert "rank 1" in error.message
-
-
-def test_the_exception_is_the_cause_where_the_others_say_nothing_wrong(tmp_path: Path) -> None:
-    with ranks(tmp_path, None, failed("mine")) as (judge, links):
-        watch(judge, FakeSandbox(when_asked=lambda: links[0].sendall(frame(Ready(run=0)))))
-        error = refusal(judge)
-    assert error.message == "rank 1: mine"
-
-
-def test_a_commitment_longer_than_the_model_needs_is_refused(tmp_path: Path) -> None:
-    body = frame(large_commitment())
-    with ranks(tmp_path, Ready(run=0)) as (judge, (link,)):
-        judge.gather(Ready, Stage.SETUP, WAIT, run=0)
-        link.sendall(body)
-        with pytest.raises(SubmissionError) as caught:
-            judge.gather(Commitment, Stage.RESULT, WAIT, 0, len(body) - 5)
-    assert caught.value.code is Code.BAD_MESSAGE
-    assert f"a frame of {len(body) - 4} bytes where at most {len(body) - 5}" in caught.value.message
-
-
-def test_a_commitment_as_long_as_the_model_needs_is_taken(tmp_path: Path) -> None:
-    body = frame(large_commitment())
-    with ranks(tmp_path, Ready(run=0)) as (judge, (link,)):
-        judge.gather(Ready, Stage.SETUP, WAIT, run=0)
-        link.sendall(body)
-        judge.gather(Commitment, Stage.RESULT, WAIT, 0, len(body) - 4)
-
-
-def test_nonsense_is_the_cause_where_there_is_no_other(tmp_path: Path) -> None:
-    with ranks(tmp_path, None, None) as (judge, links):
-        sandbox = FakeSandbox(when_asked=lambda: links[1].sendall(body_frame(b"{")))
-        watch(judge, sandbox)
-        sandbox.end(EndReason.EXITED)
-        error = refusal(judge)
-    assert error.code is Code.BAD_MESSAGE
-    assert error.message.startswith("rank 1 sent a malformed message")
-
-
-def test_a_large_commitment_of_another_rank_does_not_hide_who_failed(tmp_path: Path) -> None:
-    with ranks(tmp_path, None, failed("mine", Stage.RESULT)) as (judge, links):
-        large = frame(large_commitment())
-        watch(judge, FakeSandbox(when_asked=lambda: links[0].sendall(large)))
-        error = refusal(judge)
-    assert (error.code, error.message) == (Code.RESULT_INVALID, "rank 1: mine")
-
-
-@pytest.mark.parametrize(
-    ("reason", "code"),
-    [
-        (EndReason.MEMORY, Code.MEMORY_LIMIT),
-        (EndReason.PROCESSES, Code.PROCESS_LIMIT),
-        (EndReason.OUTBOX, Code.OUTBOX_LIMIT),
-    ],
-)
-def test_a_limit_is_the_cause_of_dead_ranks(tmp_path: Path, reason: EndReason, code: Code) -> None:
-    sandbox = FakeSandbox()
-    with ranks(tmp_path, BROKEN_PIPE, None) as (judge, links):
-        watch(judge, sandbox)
-        links[1].close()
-        sandbox.end(reason)
-        error = refusal(judge)
-    assert error.code is code
-    assert error.message == f"the sandbox hit its limit: {reason}"
-
-
-def test_a_limit_that_is_known_a_little_after_the_death_is_the_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_module, "GRACE_SECONDS", WAIT)  # the limit ends it at once
-    with ranks(tmp_path, None) as (judge, (link,)):
-        timer = threading.Timer(0.1, lambda: sandbox.end(EndReason.MEMORY))
-        sandbox = FakeSandbox(when_asked=timer.start)
-        watch(judge, sandbox)
-        link.close()
-        begin = time.monotonic()
-        assert refusal(judge).code is Code.MEMORY_LIMIT
-    assert time.monotonic() - begin < WAIT / 2
-
-
-@pytest.mark.parametrize("reason", [EndReason.EXITED, EndReason.STOPPED])
-def test_a_sandbox_that_ends_without_a_limit_has_ended_too_early(
-    tmp_path: Path, reason: EndReason
-) -> None:
-    sandbox = FakeSandbox()
-    with ranks(tmp_path, None) as (judge, _):
-        watch(judge, sandbox)
-        sandbox.end(reason)
-        error = refusal(judge)
-    assert error.code is Code.RANK_EXITED
-    assert error.message == "all ranks ended before their work was done"
-
-
-@pytest.mark.parametrize("what", ["sandbox", "rank"])
-def test_the_judge_does_not_spin_while_it_looks_for_the_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: type[CountingSelector], what: str
-) -> None:
-    """What has ended stays readable for ever."""
-    monkeypatch.setattr(session_module, "GRACE_SECONDS", 0.3)
-    sandbox = FakeSandbox()
-    with ranks(tmp_path, None, None) as (judge, links):
-        watch(judge, sandbox)
-        if what == "rank":
-            links[0].close()
-        else:
-            sandbox.end(EndReason.EXITED)
-        assert refusal(judge).code is Code.RANK_EXITED
-    assert 0 < turns.turns < 50
-
-
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [
-        (lambda link: None, "rank 0 ended or was killed before its work was done"),
-        (says(b"\0\0\0\1x"), "rank 0 sent a malformed message"),
-        (silent, "loading: rank 0 did not finish within 0.5 seconds"),
-        (says(frame(failed("mine"))), "rank 0: mine"),
-    ],
-    ids=["ends", "malformed", "silent", "exception"],
-)
-def test_before_the_hand_over_every_failure_is_ours(
-    tmp_path: Path, script: Script, said: str
-) -> None:
-    with (
-        session(tmp_path, script, handed_over=False) as judge,
-        pytest.raises(JudgeError) as caught,
-    ):
-        judge.gather(Ready, Stage.LOADING, 0.5)
-    assert caught.value.code is Code.WORKER_FAILED
-    assert caught.value.message.startswith(f"before the submission was loaded: {said}")
-
-
-def test_nothing_is_handed_over_until_the_caller_says_so(tmp_path: Path) -> None:
-    with Session(tmp_path, 1, lambda stage: None) as judge:
-        assert judge.handed_over is False
-
-
-def test_the_traceback_of_a_failure_of_ours_is_kept(tmp_path: Path) -> None:
-    ours = Failed(stage=Stage.LOADING, message="no device", detail="Traceback ...")
-    with ranks(tmp_path, ours) as (judge, _):
-        judge.handed_over = False
-        with pytest.raises(JudgeError) as caught:
-            judge.gather(Loaded, Stage.LOADING, WAIT)
-    assert caught.value.detail == "Traceback ..."
-
-
-# --- who may connect ------------------------------------------------------------------------------
-
-
-def test_a_process_of_another_user_is_not_taken_for_a_rank(tmp_path: Path) -> None:
-    with session(tmp_path, ready) as judge:
-        watch(judge, FakeSandbox(user=os.geteuid() + 1))
-        assert refusal(judge, seconds=0.3).code is Code.TIMED_OUT
-
-
-def test_the_rank_can_still_connect_after_a_process_of_another_user_has_tried(
-    tmp_path: Path,
-) -> None:
-    sandbox = FakeSandbox(user=os.geteuid() + 1)
-    with Session(tmp_path, 1, lambda stage: None) as judge:
-        judge.handed_over = True
-        watch(judge, sandbox)
-        with connect(tmp_path, 0, Ready(run=5)) as intruder:
-            refusal(judge, seconds=0.1)
-            with suppress(ConnectionResetError):
-                assert intruder.recv(1) == b""
-        sandbox.user = os.geteuid()
-        with connect(tmp_path, 0, Ready(run=0)):
-            judge.gather(Ready, Stage.SETUP, WAIT, run=0)
-
-
-def test_the_user_of_a_connection_is_told_from_its_group_and_its_process() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can be somebody else for a moment")
-    group = os.getegid()
-    try:
-        os.setegid(4_321)
-        os.seteuid(1_234)
-        ours, theirs = socket.socketpair(socket.AF_UNIX)
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-    with ours, theirs:
-        assert peer_user(ours) == 1_234
-
-
-def test_a_second_connection_to_a_socket_is_refused(tmp_path: Path) -> None:
-    with session(tmp_path, ready) as judge:
-        judge.gather(Ready, Stage.SETUP, WAIT, run=0)
-        with socket.socket(socket.AF_UNIX) as intruder, pytest.raises(ConnectionRefusedError):
-            intruder.connect(str(tmp_path / "rank0.sock"))
-
-
-def test_a_rank_that_is_another_user_can_reach_its_socket(tmp_path: Path) -> None:
-    with Session(tmp_path, 1, lambda stage: None):
-        assert stat.S_IMODE((tmp_path / "rank0.sock").stat().st_mode) == 0o666
-
-
-def descriptors() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
-
-
-def test_a_session_that_is_over_holds_no_descriptor_and_takes_no_connection(tmp_path: Path) -> None:
-    before = descriptors()
-    with ranks(tmp_path, Ready(run=0)) as (judge, _):
-        judge.gather(Ready, Stage.SETUP, WAIT, run=0)
-    (tmp_path / "other").mkdir()
-    with Session(tmp_path / "other", 2, lambda stage: None) as never_met:
-        pass
-    # Both sessions are still referred to: it is not the garbage collector that has closed them.
-    assert judge is not never_met
-    assert descriptors() <= before
-    with pytest.raises(ConnectionRefusedError):
-        connect(tmp_path / "other", 0)
-
-
-def test_a_temporary_folder_with_too_long_a_path_is_the_callers_fault(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    before = descriptors()
-    with pytest.raises(InputError, match="TMPDIR") as caught:
-        Session(folder, 1, lambda stage: None)
-    assert caught.value.code is Code.BAD_ARGUMENT
-    assert not [fd for fd in descriptors() - before if is_socket(fd)]
-
-
-def is_socket(descriptor: str) -> bool:
-    with suppress(FileNotFoundError):  # the one that listed them
-        return str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("socket:")
-    return False
 
 
 # --- a rank's words for a person ------------------------------------------------------------------

@@ -34,7 +34,7 @@ from harness.protocol.wire import frame
 from harness.sandbox import EndReason
 from harness.timed import session as session_module
 from harness.timed.session import LIMIT_CODES, STAGE_CODES, Session
-from tests.timed.test_session import FakeSandbox, connect, watch
+from tests.timed.scripted_ranks import FakeSandbox, connect, watch
 
 WORLD: Final = 2
 SHORT: Final = 0.05
