@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.benchmark.snapshot import Snapshot
@@ -36,3 +37,12 @@ def stored_state(snapshot: Snapshot) -> dict[str, torch.Tensor]:
 def tiny_model(model_type: str, **fields: Any) -> Any:
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields))
+
+
+def module(**parts: nn.Module | tuple[int, ...]) -> nn.Module:
+    """A module of these modules, and of parameters of these shapes."""
+    made = nn.Module()
+    for name, part in parts.items():
+        fresh = nn.Parameter(torch.zeros(part)) if isinstance(part, tuple) else part
+        setattr(made, name, fresh)
+    return made

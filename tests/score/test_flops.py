@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub.constants
 import pytest
 import torch
 import transformers.modeling_utils  # noqa: F401 (seconds that the first test would be charged for)
@@ -20,11 +19,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from harness.benchmark.experts import expert_modules, layer_of
-from harness.benchmark.model_config import config_from_dict, load_config
+from harness.benchmark.model_config import config_from_dict
 from harness.errors import Code, InputError
 from harness.score import flops
 from harness.score.flops import ParameterCount, attention_flops_per_token, count_parameters
+from tests.tiny_models import module
 
 
 def count(**config: Any) -> ParameterCount:
@@ -343,100 +342,6 @@ def test_matmul_flops_are_what_torch_counts(name: str, experts: str) -> None:
     assert counter.get_total_flops() == expected
 
 
-def module(**parts: nn.Module | tuple[int, ...]) -> nn.Module:
-    """A module of these modules, and of parameters of these shapes."""
-    made = nn.Module()
-    for name, part in parts.items():
-        fresh = nn.Parameter(torch.zeros(part)) if isinstance(part, tuple) else part
-        setattr(made, name, fresh)
-    return made
-
-
-def listed(number: int) -> nn.Module:
-    return nn.ModuleList(nn.Linear(4, 4) for _ in range(number))
-
-
-def experts_of(model: nn.Module, number: int = 3) -> list[str]:
-    return list(expert_modules(model, number))
-
-
-def test_experts_are_known_by_structure_not_by_name() -> None:
-    """A list of as many layers as experts is no expert list, and a stack needs no telling name."""
-    stack = module(w=(3, 6, 4), b=(3, 6))
-    unrouted = nn.Sequential(module(w=(3, 6, 4), b=(3, 6)))
-    layers = [
-        module(switch=module(w=(3, 4)), many=stack),
-        module(switch=module(w=(3, 4)), many=listed(3)),
-        unrouted,
-    ]
-    model = module(layers=nn.ModuleList(layers), head=module(w=(9, 4)))
-    assert experts_of(model) == ["layers.0.many", "layers.1.many"]
-    assert expert_modules(model, 3)["layers.0.many"] is stack
-    assert experts_of(model, 4) == []
-
-
-@pytest.mark.parametrize(
-    ("shapes", "stacked"),
-    [
-        ({"w": (3, 6, 4)}, True),
-        ({"w": (3, 6, 4), "scale": (3,)}, True),
-        ({"b": (3, 6), "w": (3, 6, 4)}, True),
-        ({"b": (3, 6)}, False),  # a matrix each, or it is a router or a bias
-        ({"w": (3, 6, 4, 2)}, False),
-        ({"w": (4, 3, 6)}, False),
-        ({"w": (3, 6, 4), "norm": (6,)}, False),  # one parameter that is not of the experts
-        ({"w": (3, 6, 4), "scale": ()}, False),
-        ({}, False),
-    ],
-    ids=str,
-)
-def test_stacked_experts_have_a_matrix_each_and_nothing_else(
-    shapes: dict[str, tuple[int, ...]], stacked: bool
-) -> None:
-    model = module(mlp=module(router=module(w=(3, 4)), experts=module(**shapes)))
-    assert experts_of(model) == (["mlp.experts"] if stacked else [])
-
-
-@pytest.mark.parametrize(("number", "is_list"), [(2, False), (3, True), (4, False)])
-def test_listed_experts_are_as_many_as_the_config_says(number: int, is_list: bool) -> None:
-    model = module(mlp=module(router=module(w=(3, 4)), experts=listed(number)))
-    assert experts_of(model) == (["mlp.experts"] if is_list else [])
-
-
-@pytest.mark.parametrize(
-    ("router", "routes"), [((3, 4), True), ((4, 3), False), ((3,), False), ((3, 4, 1), False)]
-)
-def test_a_router_is_a_matrix_with_a_row_for_each_expert(
-    router: tuple[int, ...], routes: bool
-) -> None:
-    model = module(mlp=module(router=module(w=router), experts=module(w=(3, 6, 4))))
-    assert experts_of(model) == (["mlp.experts"] if routes else [])
-
-
-def test_a_router_is_looked_for_beside_the_experts_and_one_level_up() -> None:
-    stack = module(w=(3, 6, 4))
-    router = module(w=(3, 4))
-    beside = module(layer=module(router=router, experts=stack))
-    above = module(layer=module(router=router, mlp=module(experts=stack)))
-    too_far = module(layer=module(router=router, mlp=module(inner=module(experts=stack))))
-    assert experts_of(beside) == ["layer.experts"]
-    assert experts_of(above) == ["layer.mlp.experts"]
-    assert experts_of(too_far) == []
-
-
-def test_a_router_of_another_layer_routes_no_experts() -> None:
-    """Two levels up is the list of layers, which holds all the others' routers."""
-    routed = module(router=module(w=(3, 4)), experts=module(w=(3, 6, 4)))
-    layers = nn.ModuleList([routed, module(experts=module(w=(3, 6, 4)))])
-    assert experts_of(module(model=module(layers=layers))) == ["model.layers.0.experts"]
-
-
-def test_a_matrix_of_the_experts_themselves_is_no_router() -> None:
-    """Their biases, of the shape [experts, width], look like one."""
-    stack = module(w=(3, 6, 4), b=(3, 6))
-    assert experts_of(module(mlp=module(experts=stack))) == []
-
-
 def test_a_small_model_on_paper_whose_layers_have_their_experts_in_two_containers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -523,45 +428,6 @@ def test_mfu_is_the_fraction_of_the_peak_of_all_devices() -> None:
     # 1e9 FLOPs for each of 8e6 tokens in 2 s is 4e15 FLOP/s; four devices have 4 x 1000e12.
     assert flops.mfu(10**9, 8 * 10**6, 2.0, 4, 1000.0) == pytest.approx(1.0)
     assert flops.mfu(10**9, 10**6, 2.0, 4, 250.0) == pytest.approx(0.5)
-
-
-def test_a_config_is_found_in_a_file_a_folder_and_hparams(tmp_path: Path) -> None:
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(TINY_CONFIGS["mixtral"]))
-    for source in (file, tmp_path):
-        assert load_config(str(source)).num_local_experts == 4
-    assert load_config("hparams.json").model_type == "qwen3_moe"
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("{", "as JSON"),
-        ("[]", "no model_type"),
-        ("{}", "no model_type"),
-        ('{"model_type": "gpt-17"}', "gpt-17"),
-        ('{"schema_version": 1}', "name"),
-        ('{"model_type": "llama", "auto_map": {"AutoConfig": "x.Y"}, "hidden_size": "a"}', "size"),
-    ],
-)
-def test_a_bad_config_gets_a_clear_line(tmp_path: Path, content: str, told: str) -> None:
-    file = tmp_path / "config.json"
-    file.write_text(content)
-    with pytest.raises(InputError, match=told):
-        load_config(str(file))
-
-
-@pytest.mark.parametrize("source", ["nothing-here", "./a/b", "no/such.json", "/etc/nothing"])
-def test_what_is_no_file_is_not_asked_of_the_hub_unless_it_looks_like_one(source: str) -> None:
-    with pytest.raises(InputError, match=r"there is no file"):
-        load_config(source)
-
-
-def test_a_hub_name_without_network_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match="HF_HUB_OFFLINE is set") as caught:
-        load_config("no-such-owner/no-such-model")
-    assert "\n" not in caught.value.message
 
 
 def test_a_matrix_of_its_own_within_a_stack_of_experts_is_a_factor_and_a_bias_of_theirs_is_none() -> (
@@ -775,20 +641,6 @@ def test_experts_that_a_token_does_not_visit_are_idle(
     parameters: int, experts: int, top_k: int, idle: int
 ) -> None:
     assert flops._idle(parameters, experts, top_k) == idle
-
-
-@pytest.mark.parametrize(
-    ("container", "layer"),
-    [
-        ("model.layers.3.mlp.experts", "model.layers.3"),
-        ("model.layers.3.mlp.blocks.1.experts", "model.layers.3"),
-        ("model.layers.12.experts", "model.layers.12"),
-        ("7", "7"),
-        ("mlp.experts", "mlp.experts"),
-    ],
-)
-def test_a_layer_is_named_up_to_its_number(container: str, layer: str) -> None:
-    assert layer_of(container) == layer
 
 
 def test_the_first_line_of_a_reason_is_enough() -> None:
