@@ -9,8 +9,9 @@ from typing import Final
 
 HARNESS: Final = Path(__file__).resolve().parent
 PROJECT: Final = HARNESS.parent
+_INSIDE: Final = HARNESS / "shipped"
 #: Benchmarks, their data and the exemplary train files: in a wheel they are inside (setup.py), else beside.
-SHIPPED: Final = folder if (folder := HARNESS / "shipped").is_dir() else PROJECT
+SHIPPED: Final = _INSIDE if _INSIDE.is_dir() else PROJECT
 #: The benchmark that is taken where nobody names one.
 DEFAULT_HPARAMS: Final = SHIPPED / "hparams.json"
 #: The program that drops privileges; it is run as a file, by a Python that sees nothing else.

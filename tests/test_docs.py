@@ -65,3 +65,41 @@ def test_what_does_not_exist_is_found() -> None:
         "there is no command fly",
         None,
     ]
+
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.M)
+
+
+def anchors_of(text: str) -> set[str]:
+    """The names that a page's headings have as targets of links, as GitHub makes them."""
+    words = (re.sub(r"[`*]", "", heading).lower() for heading in HEADING.findall(text))
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in words}
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Of those to files and headings of the project."""
+    broken = []
+    for link in LINK.findall(text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (
+            anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))
+        ):
+            broken.append(link)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    assert not broken_links(page, page.read_text(encoding="utf-8"))
+
+
+def test_a_link_to_nothing_is_found() -> None:
+    page = ROOT / "docs" / "power.md"
+    text = (
+        "[a](tolerances.md) [b](nowhere.md) [c](tolerances.md#wrong-versions) [d](tolerances.md#no)"
+    )
+    assert broken_links(page, text) == ["nowhere.md", "tolerances.md#no"]
