@@ -21,6 +21,7 @@ from harness.verify.findings import Finding, Severity, note
 from harness.verify.metrics import badness
 
 CHECK: Final = "likely_cause"
+TRIED: Final = "tried"
 #: A mistake that fits is that much nearer to the submission than the benchmark's own training is.
 NEARER: Final = 0.5
 
@@ -56,7 +57,8 @@ def likely_cause(
             `verify.explain_seconds` allows.
 
     Returns:
-        A note about the mistake that fits, or None: none does, none could be tried, or a training failed.
+        A note about the mistake that fits, or that none does; None: none could be tried, or a training
+        failed.
     """
     hparams = setup.hparams
     mistakes = likely_mistakes(hparams.optimizer)
@@ -85,7 +87,8 @@ def likely_cause(
             ]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return fitting(mistakes, errors, away, hparams.verify.tolerances.update_error)
+        allowed = hparams.verify.tolerances.update_error
+        return fitting(mistakes, errors, away, allowed) or none_fits(mistakes)
     return None
 
 
@@ -117,3 +120,9 @@ def fitting(
         f"the update is that of a training {mistake.words}: it is {error:.2g} off from that one, and "
         f"{away:.2g} from the benchmark's",
     )
+
+
+def none_fits(mistakes: Sequence[Mistake]) -> Finding:
+    """What was tried in vain: so much is ruled out."""
+    tried = "; ".join(mistake.words for mistake in mistakes)
+    return note(TRIED, f"the update is that of no likely mistake; tried were trainings {tried}")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COLOURS = {Verdict.ACCEPTED: "green", Verdict.REJECTED: "red", Verdict.ERROR: "yellow"}
 DETAIL_LINES = 25
+#: Findings that say what to do, and not what is wrong.
+HELPS = ("likely_cause", "asked", "tried")
 
 WORDS = {
     PhaseName.PREPARE: "preparing",
@@ -88,7 +90,8 @@ def print_result(result: "EvaluationResult", path: Path | None) -> None:
     """The verdict on stdout, with the path of the JSON document; None: it was not kept."""
     console = Console()
     console.print(render(result))
-    console.print(phases_table(result))
+    if _ran(result):
+        console.print(phases_table(result))
     kept = path or "not kept, as there is no folder to write to; --json - prints it"
     console.print(f"result: {kept}", markup=False, highlight=False, soft_wrap=True)
 
@@ -110,10 +113,16 @@ def render(result: "EvaluationResult") -> RenderableType:
     parts += [Text(f"warning: {warning}", style="yellow") for warning in result.warnings]
     if result.detail:
         parts += [Text(), Text(_quotation(result.detail), style="dim")]
-    parts += [Text(), Text(_footer(result), style="dim")]
+    if _ran(result):
+        parts += [Text(), Text(_footer(result), style="dim")]
     return Panel(
         Group(*parts), border_style=colour, title=result.benchmark.name, title_align="left"
     )
+
+
+def _ran(result: "EvaluationResult") -> bool:
+    """Whether there was more than preparing: a file that was refused had no ranks, and took no time."""
+    return any(phase.name not in (PhaseName.PREPARE, PhaseName.WAIT) for phase in result.phases)
 
 
 def _quotation(detail: str) -> str:
@@ -134,7 +143,9 @@ def _headline(result: "EvaluationResult") -> str:
 
 def _runs_table(runs: Sequence["RunResult"]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "steps", "tokens", "seconds", "tokens/s", "MFU", "loss", "reference loss"):
+    scored = any(run.mfu_active_params is not None for run in runs)
+    mfu = ("MFU",) if scored else ()
+    for name in ("run", "steps", "tokens", "seconds", "tokens/s", *mfu, "loss", "reference loss"):
         table.add_column(name, justify="right")
     for run in runs:
         loss = run.mean_reported_loss
@@ -144,7 +155,7 @@ def _runs_table(runs: Sequence["RunResult"]) -> Table:
             f"{run.tokens:,}",
             f"{run.seconds:.3f}",
             f"{run.tokens_per_second:,.0f}",
-            "" if run.mfu_active_params is None else f"{run.mfu_active_params:.2%}",
+            *(() if run.mfu_active_params is None else (f"{run.mfu_active_params:.2%}",)),
             "none" if loss is None else f"{loss:.5f}",
             "" if run.reference_loss is None else f"{run.reference_loss:.5f}",
         )
@@ -173,10 +184,25 @@ def _checks_table(runs: Sequence["RunResult"]) -> Table:
 
 
 def _findings(result: "EvaluationResult") -> list[RenderableType]:
-    lines: list[RenderableType] = []
+    """What helps to mend first; then the checks, in full for the first of the runs that say the same."""
+    found = [(run.run + 1, finding) for run in result.runs for finding in run.findings]
+    first = [pair for pair in found if pair[1].check in HELPS]
+    lines = [Text(f"{finding.check.replace('_', ' ')}: {finding.message}") for _, finding in first]
+    told: dict[tuple[str, ...], int] = {}
     for run in result.runs:
-        for finding in run.findings:
-            lines.append(Text(f"run {run.run + 1}, {finding.check}: {finding.message}"))
+        findings = [finding for finding in run.findings if finding.check not in HELPS]
+        checks = tuple(finding.check for finding in findings)
+        if not checks:
+            continue
+        if checks in told:
+            names = ", ".join(dict.fromkeys(checks)).replace("_", " ")
+            lines.append(Text(f"run {run.run + 1}: as run {told[checks]} ({names})"))
+            continue
+        told[checks] = run.run + 1
+        lines += [
+            Text(f"run {run.run + 1}, {finding.check.replace('_', ' ')}: {finding.message}")
+            for finding in findings
+        ]
     return [Text(), *lines] if lines else []
 
 

@@ -87,6 +87,9 @@ def test_what_is_no_likely_mistake_is_not_called_one(
     result = forked_judge(SUBMISSIONS / "skips_last_step.py", load(path), world_size=1)
     assert result.verdict is Verdict.REJECTED, explain(result)
     assert notes(result, CHECK) == []
+    (tried,) = notes(result, "tried")
+    assert "of no likely mistake" in tried and "with momentum 0.9" in tried
+    assert "tried" not in result.message
     assert len(notes(result, "asked")) == 1
 
 

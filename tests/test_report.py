@@ -7,8 +7,10 @@ import pytest
 from rich.console import Console
 
 from harness import report
-from harness.errors import InputError
+from harness.errors import Code, InputError
+from harness.result import Phase
 from harness.results import result_file
+from harness.verify.findings import note
 from tests.board.examples import accepted_result, rejected_result
 
 
@@ -86,6 +88,32 @@ def test_where_the_time_went_is_shown_with_the_verdict(printed: io.StringIO) -> 
     report.print_result(accepted_result(), Path("result.json"))
     assert "where the time went" in printed.getvalue()
     assert printed.getvalue().rstrip().endswith("result: result.json")
+
+
+def test_runs_that_fail_alike_are_told_once_and_what_helps_first(printed: io.StringIO) -> None:
+    result = rejected_result()
+    [run] = result.runs
+    asked = note("asked", "the benchmark asks for SGD")
+    runs = (
+        run.model_copy(update={"findings": (*run.findings, asked)}),
+        run.model_copy(update={"run": 1}),
+        run.model_copy(update={"run": 2, "findings": (note("tokens", "5 tokens"),)}),
+    )
+    Console(file=printed, width=200).print(report.render(result.model_copy(update={"runs": runs})))
+    shown = [line.strip("│ ") for line in printed.getvalue().splitlines()]
+    said = [line for line in shown if line.startswith(("asked", "run 1", "run 2", "run 3"))]
+    assert said[0] == "asked: the benchmark asks for SGD"
+    assert said[1].startswith("run 1, update error: ")
+    assert said[2:] == ["run 2: as run 1 (update error)", "run 3, tokens: 5 tokens"]
+    assert "MFU" not in printed.getvalue()  # there is none: no empty column
+
+
+def test_a_file_that_was_refused_before_it_ran_has_no_times(printed: io.StringIO) -> None:
+    result = rejected_result(Code.STRATEGY_WORLD_MISMATCH)
+    phases = (Phase(name="prepare", seconds=0.1),)
+    report.print_result(result.model_copy(update={"phases": phases}), Path("result.json"))
+    assert "where the time went" not in printed.getvalue()
+    assert "isolation" not in printed.getvalue()
 
 
 def test_a_line_of_progress_is_not_said_twice_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:

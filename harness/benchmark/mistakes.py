@@ -6,8 +6,13 @@ and no guess.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from harness.benchmark.problem import AdamW, Numerics, Sgd
+
+#: What the optimizers are mostly used with; AdamW's is torch's default.
+USUAL_ADAMW_LR: Final = 1e-3
+USUAL_SGD_LR: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def _mistakes(asked: Sgd | AdamW) -> Iterator[tuple[str, Sgd | AdamW]]:
     yield "without clipping", asked.model_copy(update={"max_grad_norm": None})
     yield "without the warm-up", asked.model_copy(update={"warmup_steps": 0})
     yield "without weight decay", asked.model_copy(update={"weight_decay": 0.0})
-    yield _other(asked)
+    yield from _others(asked)
     if isinstance(asked, AdamW):
         yield "with torch's default betas", asked.model_copy(update={"beta1": 0.9, "beta2": 0.999})
         yield "with torch's default eps", asked.model_copy(update={"eps": 1e-8})
@@ -70,9 +75,17 @@ def _mistakes(asked: Sgd | AdamW) -> Iterator[tuple[str, Sgd | AdamW]]:
         yield "with gradients clipped to norm 1", clipped
 
 
-def _other(asked: Sgd | AdamW) -> tuple[str, Sgd | AdamW]:
-    """The other of the two, set up like this one as far as that goes."""
+def _others(asked: Sgd | AdamW) -> Iterator[tuple[str, Sgd | AdamW]]:
+    """The other of the two: set up like this one as far as that goes, and at its usual rate."""
     kept = asked.model_dump(include={"lr", "weight_decay", "warmup_steps", "max_grad_norm"})
-    if isinstance(asked, Sgd):
-        return "with AdamW instead of SGD", AdamW(name="adamw", **kept)
-    return "with SGD instead of AdamW", Sgd(name="sgd", **kept)
+    other, usual = (
+        (AdamW(name="adamw", **kept), USUAL_ADAMW_LR)
+        if isinstance(asked, Sgd)
+        else (Sgd(name="sgd", **kept), USUAL_SGD_LR)
+    )
+    names = "AdamW", "SGD"
+    one, instead = names if isinstance(asked, Sgd) else names[::-1]
+    yield f"with {one} instead of {instead}", other
+    if other.lr != usual:
+        at_usual = other.model_copy(update={"lr": usual})
+        yield f"with {one} at lr {usual:g} instead of {instead}", at_usual

@@ -39,6 +39,7 @@ def test_of_a_plain_benchmark_what_others_add_is_likely() -> None:
     found = {mistake.words: mistake.optimizer for mistake in likely_mistakes(PLAIN)}
     assert found == {
         "with AdamW instead of SGD": AdamW(name="adamw", lr=0.1),
+        "with AdamW at lr 0.001 instead of SGD": AdamW(name="adamw", lr=0.001),
         "with momentum 0.9": Sgd(name="sgd", lr=0.1, momentum=0.9),
         "with gradients clipped to norm 1": Sgd(name="sgd", lr=0.1, max_grad_norm=1.0),
     }
@@ -52,6 +53,7 @@ def test_of_a_rich_one_what_others_leave_out() -> None:
         "without the warm-up": AdamW(**rich | {"warmup_steps": 0}),
         "without weight decay": AdamW(**rich | {"weight_decay": 0.0}),
         "with SGD instead of AdamW": Sgd(name="sgd", **FULL),
+        "with SGD at lr 0.1 instead of AdamW": Sgd(name="sgd", **FULL | {"lr": 0.1}),
         "with torch's default betas": AdamW(**rich | {"beta1": 0.9, "beta2": 0.999}),
         "with torch's default eps": AdamW(**rich | {"eps": 1e-8}),
     }
