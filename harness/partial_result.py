@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, TrainjudgeError, Verdict
+from harness.last_words import last_words
 from harness.machine import Machine
 from harness.phases import Phases
 from harness.result import (
@@ -18,9 +19,6 @@ from harness.result import (
 from harness.sandbox import Sandbox
 from harness.submission.read import Submission
 from harness.submission.strategy import AXES, Strategy
-
-#: Of the log, shown where a rank died: torchrun's summary names the signal, faulthandler the line.
-LAST_LINES = 60
 
 
 @dataclass
@@ -82,13 +80,14 @@ class PartialResult:
     def failed(self, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
         """The result of an evaluation that an exception ended.
 
-        A rank that died has said nothing of it to the judge, but perhaps to its log, as torchrun has.
+        A rank that died has said nothing of it to the judge, but perhaps to its log.
         """
-        detail = error.detail
+        message, detail = error.message, error.detail
         if error.code is Code.RANK_EXITED and not detail:
-            lines = "".join(self.log).rstrip().splitlines()
-            detail = "\n".join(lines[-LAST_LINES:])
-        return self.result(verdict, error.code, error.message, detail)
+            words = last_words("".join(self.log))
+            detail = words.quotation
+            message += f"; its log says: {words.sentence}" if words.sentence else ""
+        return self.result(verdict, error.code, message, detail)
 
 
 def _axes(strategy: Strategy) -> dict[str, int | bool]:

@@ -142,8 +142,8 @@ def test_a_rank_that_dies_of_a_signal_is_quoted_with_its_name_and_the_line(
 ) -> None:
     result = judge(FILES[0].with_name("segfault.py"), quick, 1)
     assert result.code is Code.RANK_EXITED
-    assert "SIGSEGV" in result.detail, result.detail
-    assert 'train.py", line 16 in inner_steps' in result.detail, result.detail
+    assert "SIGSEGV, Segmentation fault, line 16 in inner_steps" in result.message
+    assert result.detail.splitlines()[-1].endswith('train.py", line 16 in inner_steps')
 
 
 def test_a_traceback_begins_in_the_train_file(forked_judge: Judge, quick: LoadedHparams) -> None:
