@@ -8,11 +8,13 @@ from harness.benchmark.snapshot import Snapshot, open_snapshot
 from harness.errors import Code, InputError
 from harness.evaluate import Options, evaluate
 from harness.kept import write_result
+from harness.machine import pick_device
 from harness.phases import Phases
 from harness.protocol.profile import RankProfile
 from harness.report import ProgressDisplay
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox, choose
+from harness.timed.workspace import check_free
 
 
 def ready_snapshot(
@@ -51,6 +53,9 @@ def judge_file(
         InputError: a bad option, hparams file or snapshot.
     """
     loaded = load_hparams(hparams)
+    pick_device(loaded.hparams.world.device, world_size or loaded.hparams.world.size)
+    if keep is not None:
+        check_free(keep)
     with ProgressDisplay(quiet) as progress:
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
@@ -82,7 +87,6 @@ def profile_file(
         InputError: a bad option, hparams file or snapshot.
         SubmissionError: the train file failed.
     """
-    from harness.machine import pick_device
     from harness.submission.read import read
     from harness.timed.profile import profile_ranks
     from harness.timed.run import TimedSetup

@@ -11,8 +11,14 @@ from harness.protocol.text import quoted
 
 def benchmarks() -> dict[str, Path]:
     """The hparams files that come with the judge, by the name that stands in each; the default first."""
-    files = [DEFAULT_HPARAMS, *sorted((SHIPPED / "profiles").glob("*.json"))]
+    profiles = sorted((SHIPPED / "profiles").glob("*.json"), key=lambda file: file.stem)
+    files = [DEFAULT_HPARAMS, *profiles]
     return {json.loads(file.read_bytes())["name"]: file for file in files}
+
+
+def name_of(file: Path) -> str | None:
+    """By which a file that comes with the judge can be named; None for others."""
+    return next((name for name, known in benchmarks().items() if known == file), None)
 
 
 def file_of(wanted: Path) -> Path:

@@ -21,6 +21,7 @@ from harness.phases import OnProgress
 BATCH_DOCUMENTS = 2_000
 BATCH_ROWS = 1_000
 COPY_BYTES = 2**24
+FORMS = (".txt", ".jsonl", ".parquet")
 
 TokenDtype = Literal["uint16", "uint32"]
 
@@ -47,23 +48,37 @@ def read_documents(file: Path, text_field: str = "text") -> Iterator[str]:
         InputError: HPARAMS_INVALID where the file is not what its name says.
     """
     zipped = file.suffix == ".gz"
-    form = (file.with_suffix("") if zipped else file).suffix
+    form = check_form(file)
     try:
         with _open(file) as stream:
             if form == ".txt":
                 yield from _lines(file, stream)
             elif form == ".jsonl":
                 yield from _json_lines(file, stream, text_field)
-            elif form == ".parquet":
-                yield from _parquet(file, stream, text_field, zipped)
             else:
-                raise _unusable(file, "must end with .txt, .jsonl or .parquet, or one of them .gz")
+                yield from _parquet(file, stream, text_field, zipped)
     except (EOFError, gzip.BadGzipFile) as error:
         raise _unusable(file, f"is not a whole gzip file: {error}") from None
     except UnicodeDecodeError as error:
         raise _unusable(file, f"is not UTF-8: {error.reason}") from None
     except OSError as error:
         raise _unusable(file, f"cannot be read: {error.strerror or error}") from None
+
+
+def check_form(file: Path) -> str:
+    """The ending that says what a file is. Raises InputError(HPARAMS_INVALID) for any other."""
+    form = (file.with_suffix("") if file.suffix == ".gz" else file).suffix
+    if form not in FORMS:
+        raise _unusable(file, "must end with .txt, .jsonl or .parquet, or one of them .gz")
+    return form
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    """Raises InputError(HPARAMS_INVALID) where it is no tokenizer.json."""
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing more precise
+        raise InputError(Code.HPARAMS_INVALID, f"{file} is not a tokenizer.json: {error}") from None
 
 
 def text_sha256(file: Path) -> str:

@@ -146,7 +146,7 @@ def load(path: Path) -> LoadedHparams:
         hparams = _parse(raw)
     except ValueError as error:
         raise InputError(
-            Code.HPARAMS_INVALID, "\n".join(f"{path}: {problem}" for problem in _problems(error))
+            Code.HPARAMS_INVALID, "\n".join(f"{path}: {problem}" for problem in problems(error))
         ) from None
     return LoadedHparams(
         path=path.resolve(), sha256=hashlib.sha256(raw).hexdigest(), hparams=hparams
@@ -190,7 +190,8 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _problems(error: ValueError) -> list[str]:
+def problems(error: ValueError) -> list[str]:
+    """A line for each thing that is wrong with a file, in the words of whoever writes it."""
     if isinstance(error, UnicodeDecodeError):
         return [f"not UTF-8 text: {error.reason} at byte {error.start}"]
     if isinstance(error, json.JSONDecodeError):

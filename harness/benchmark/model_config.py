@@ -24,6 +24,8 @@ def load_config(source: str) -> "PretrainedConfig":
     path = _named(source)
     if path.is_dir():
         path = path / "config.json"
+        if not path.exists():
+            raise InputError(Code.BAD_ARGUMENT, f"{source} has no config.json")
     elif not path.exists():
         return _config_from_hub(source)
     content = _json_of(path)
@@ -134,4 +136,9 @@ def _config_from_hub(name: str, revision: str | None = None) -> "PretrainedConfi
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Its first words on one line: what is wrong often stands below a heading that ends with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
+    count = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:count])

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from pydantic import ValidationError
+
 from harness.benchmark.checkpoint import folder_sha256, model_folder
-from harness.benchmark.hparams import Hparams, LoadedHparams, load
+from harness.benchmark.corpus import check_form, load_tokenizer, text_sha256
+from harness.benchmark.hparams import Hparams, LoadedHparams, load, problems
 from harness.benchmark.model_config import config_from_folder, load_config
 from harness.errors import Code, InputError
 from harness.files import write_whole
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 GIB: Final = 2**30
+#: As in the embedded benchmarks (docs/benchmark.md).
+ADAMW_EPS: Final = 1e-4
 #: Of this machine's memory: the judge and its file cache need the rest.
 MEMORY_SHARE: Final = 0.75
 #: Bytes a second at which a slow disk gives and takes weights.
@@ -86,6 +91,7 @@ def new_benchmark(wish: Wish, file: Path) -> LoadedHparams:
     gpus = gpu_files()
     compute = wish.compute_dtype or ("bfloat16" if gpus else "float32")
     model, config = _model(wish, folder)
+    _check_length(config, wish.sequence_length)
     content = {
         "schema_version": 1,
         "name": wish.name,
@@ -95,7 +101,7 @@ def new_benchmark(wish: Wish, file: Path) -> LoadedHparams:
         "global_batch": wish.global_batch,
         "steps": {"min": 5, "max": 8},
         "world": {"size": wish.world_size or gpus or 2, "device": "cuda" if gpus else "cpu"},
-        "optimizer": {"name": wish.optimizer, "lr": wish.lr},
+        "optimizer": _optimizer(wish),
         "numerics": {"compute_dtype": compute, "placement": "cpu" if gpus else "device"},
         "verify": {"tolerances": GUESSES.get(compute, GUESSES["float32"])},
         "limits": _limits(_state_bytes(config)),
@@ -109,29 +115,31 @@ def next_steps(made: LoadedHparams, file: Path) -> str:
     hparams = made.hparams
     model = hparams.model
     where = model.repo if model.source == "hub" else model.source
+    commands = (
+        (f"validator preload --hparams {file}", "once, with a network if it names the hub"),
+        (f"validator run TRAIN.py --hparams {file}", "an honest file: times and memory"),
+        (f"validator calibrate --hparams {file}", "its tolerances are guesses until then"),
+        (f"validator power --hparams {file}", "what would pass unseen"),
+        (f"make image HPARAMS={file}", "for --sandbox docker, from a checkout"),
+        (f"validator season new {hparams.name} --hparams {file}", "docs/organise.md"),
+    )
+    width = max(len(command) for command, _ in commands)
     return "\n".join(
         (
             f"{file}: {where} model, {hparams.global_batch} x {hparams.sequence_length:,} tokens a step, "
-            f"{counted(hparams.world.size, 'rank')} on {hparams.world.device}; next:",
-            f"  look at {file}: docs/benchmark.md says what each field means",
-            f"  validator preload --hparams {file}      once, with a network if it names the hub",
-            f"  validator run TRAIN.py --hparams {file}  an honest file, to see times and memory",
-            f"  validator calibrate --hparams {file}    its tolerances are guesses until then",
-            f"  make image HPARAMS={file}               for --sandbox docker, from a checkout",
-            f"  validator season new {hparams.name} --hparams {file}",
+            f"{counted(hparams.world.size, 'rank')} on {hparams.world.device}. What each field means is in "
+            "docs/benchmark.md; next:",
+            *(f"  {command:{width}}  {why}" for command, why in commands),
         )
     )
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
     """With every field, defaults too, so that whoever edits it sees what there is."""
-    from pydantic import ValidationError
-
     try:
         whole = Hparams.model_validate(content)
     except ValidationError as error:
-        lines = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise InputError(Code.HPARAMS_INVALID, "\n".join(lines)) from None
+        raise InputError(Code.HPARAMS_INVALID, "\n".join(problems(error))) from None
     try:
         write_whole(file, json.dumps(whole.model_dump(mode="json"), indent=2) + "\n")
     except OSError as error:
@@ -141,6 +149,8 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 def _model(wish: Wish, folder: Path) -> tuple[dict[str, Any], "PretrainedConfig"]:
     """The section of the file, and the config that it leads to."""
     path = Path(wish.model).expanduser()
+    if wish.tokenizer is not None and not path.is_file():
+        raise InputError(Code.BAD_ARGUMENT, "--tokenizer is for a config.json alone")
     if path.is_dir():
         found = model_folder(path, wish.random_init)
         section = {"source": "local", "folder": _relative(path, folder)}
@@ -153,7 +163,8 @@ def _model(wish: Wish, folder: Path) -> tuple[dict[str, Any], "PretrainedConfig"
                 f"{path} is a config alone: name a tokenizer.json with --tokenizer",
             )
         config = load_config(str(path))
-        tokenizer = _relative(_file(wish.tokenizer), folder)
+        load_tokenizer(_file(wish.tokenizer))
+        tokenizer = _relative(wish.tokenizer, folder)
         section = {"source": "embedded", "config": json.loads(path.read_bytes())}
         return section | {"init_seed": 0, "tokenizer": tokenizer}, config
     from harness.benchmark.hub import download_config
@@ -164,11 +175,26 @@ def _model(wish: Wish, folder: Path) -> tuple[dict[str, Any], "PretrainedConfig"
     return section | {"random_init": wish.random_init}, config
 
 
-def _data(wish: Wish, folder: Path) -> dict[str, Any]:
-    from harness.benchmark.corpus import text_sha256
+def _optimizer(wish: Wish) -> dict[str, Any]:
+    """AdamW with an eps that keeps the noise of elements without any gradient out of the comparison."""
+    chosen: dict[str, Any] = {"name": wish.optimizer, "lr": wish.lr}
+    return chosen | {"eps": ADAMW_EPS} if wish.optimizer == "adamw" else chosen
 
+
+def _check_length(config: "PretrainedConfig", length: int) -> None:
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(longest, int) and length > longest:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"rows of {length:,} tokens do not fit the model, which has {longest:,} positions: use a "
+            "smaller --sequence-length",
+        )
+
+
+def _data(wish: Wish, folder: Path) -> dict[str, Any]:
     path = Path(wish.data).expanduser()
     if path.is_file():
+        check_form(path)
         return {"source": "embedded", "file": _relative(path, folder), "sha256": text_sha256(path)}
     repo, colon, file = wish.data.partition(":")
     if not colon or not file:

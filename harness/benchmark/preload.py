@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from harness.benchmark.checkpoint import ModelFolder, pinned_folder
 from harness.benchmark.hparams import LoadedHparams
@@ -39,6 +40,9 @@ from harness.errors import Code, InputError, JudgeError
 from harness.files import make_readable
 from harness.phases import OnProgress, silent
 from harness.tensors.boxes import TensorSpec
+
+#: Below that a corpus is small for a benchmark that somebody wants to win (docs/benchmark.md).
+FEW_TOKENS: Final = 1_000_000
 
 
 def preload(
@@ -282,17 +286,10 @@ def _write_corpus(
     progress: OnProgress,
 ) -> Manifest:
     """Tokenise and pack; returns the manifest without the hashes."""
-    from tokenizers import Tokenizer
-
-    from harness.benchmark.corpus import pack, read_documents
+    from harness.benchmark.corpus import load_tokenizer, pack, read_documents
 
     hparams = loaded.hparams
-    try:
-        tokenizer = Tokenizer.from_file(str(building / TOKENIZER))
-    except Exception as error:  # tokenizers raises nothing more precise
-        raise InputError(
-            Code.HPARAMS_INVALID, f"{inputs.tokenizer} is not a tokenizer.json: {error}"
-        ) from None
+    tokenizer = load_tokenizer(inputs.tokenizer)
     progress(f"tokenising {inputs.corpus.name}")
     documents: Iterable[str] = read_documents(inputs.corpus)
     if hparams.data.source == "hub":
@@ -300,6 +297,10 @@ def _write_corpus(
         documents = islice(every, hparams.data.max_documents)
     packed = pack(documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress)
     progress(f"packed {packed.documents:,} documents into {packed.count:,} tokens")
+    if packed.count < FEW_TOKENS:
+        progress(
+            f"that is little: whoever knows {packed.count:,} tokens could compute gradients beforehand"
+        )
     if not packed.count:
         raise InputError(Code.HPARAMS_INVALID, f"the corpus {inputs.corpus} is empty")
     return Manifest(

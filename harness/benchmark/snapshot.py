@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from harness.benchmark.at_hand import name_of
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.problem import EmbeddedModel
 from harness.errors import Code, InputError
@@ -203,7 +204,7 @@ def _preload_command(loaded: LoadedHparams, directory: Path | None) -> str:
     """What makes this very snapshot."""
     words = ["validator preload"]
     if loaded.path != DEFAULT_HPARAMS:
-        words.append(f"--hparams {loaded.path}")
+        words.append(f"--hparams {name_of(loaded.path) or loaded.path}")
     if directory is not None:
         words.append(f"--snapshot {directory}")
     return " ".join(words)

@@ -16,7 +16,7 @@ from harness.board.states import SubmissionState
 from harness.board.store import Store, Writer
 from harness.board.tables import MAX_NUMBER, Author, Key, Season, Submission
 from harness.errors import Code, InputError
-from harness.protocol.text import printable, quoted
+from harness.protocol.text import counted, one_line, printable, quoted
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 KEY_BYTES: Final = 32
@@ -36,6 +36,20 @@ class SeasonPlan:
     rule: ScoringRule
     starts_at: float | None = None
     ends_at: float | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """What is fixed by it, a line each: of the rule what differs from the default, too."""
+        default = ScoringRule(peak_tflops=self.rule.peak_tflops).model_dump()
+        chosen = self.rule.model_dump()
+        changed = [f"{name} {chosen[name]}" for name in chosen if chosen[name] != default[name]]
+        peak = self.rule.peak_tflops
+        return (
+            f"benchmark {self.benchmark} (hparams {self.hparams_sha256[:12]}), "
+            f"{counted(self.world_size, 'rank')}",
+            f"hardware of the main board {one_line(self.hardware)}, peak "
+            + ("the benchmark's" if peak is None else f"{peak:.3g} TFLOP/s a device"),
+            f"rule {', '.join(changed) or 'the default one (docs/scoring.md)'}",
+        )
 
 
 def open_season(store: Store, plan: SeasonPlan) -> int:

@@ -33,6 +33,8 @@ def init(
 
     [dim]validator init my_run --strategy ep[/dim]
     """
+    from shlex import quote
+
     from harness.benchmark.hparams import load_hparams
     from harness.protocol.text import counted
     from harness.submission.example import CONTRACT, start
@@ -41,12 +43,12 @@ def init(
     world = load_hparams(hparams).hparams.world.size
     started = start(folder, strategy)
     ranks = read(started.file).strategy.world_size or world
-    options = "" if hparams is None else f" --hparams {hparams}"
+    options = "" if hparams is None else f" --hparams {quote(str(hparams))}"
     options += "" if ranks == world else f" --world {ranks}"
     ready = f"{started.file} is {started.origin.name}, for {counted(ranks, 'rank')}"
     typer.echo(f"{ready}; next:")
     for command in ("check", "run"):
-        typer.echo(f"  validator {command} {started.file}{options}")
+        typer.echo(f"  validator {command} {quote(str(started.file))}{options}")
     typer.echo(f"what it has to define, and what it is given: {CONTRACT}")
 
 

@@ -74,21 +74,26 @@ def season_new(
     fields = _rule(rule).model_copy(
         update={"peak_tflops": peak or fixed_peak(loaded.hparams, world_size)}
     )
+    plan = SeasonPlan(
+        name=name,
+        hparams_sha256=loaded.sha256,
+        benchmark=loaded.hparams.name,
+        world_size=world_size,
+        hardware=hardware or this_hardware(loaded.hparams, world_size),
+        rule=fields,
+        starts_at=_seconds(starts),
+        ends_at=_seconds(ends),
+    )
     with opened(data, store) as board:
-        open_season(
-            board,
-            SeasonPlan(
-                name=name,
-                hparams_sha256=loaded.sha256,
-                benchmark=loaded.hparams.name,
-                world_size=world_size,
-                hardware=hardware or this_hardware(loaded.hparams, world_size),
-                rule=fields,
-                starts_at=_seconds(starts),
-                ends_at=_seconds(ends),
-            ),
+        open_season(board, plan)
+    typer.echo(f"season {name} is open; none of this changes any more:")
+    for line in plan.words():
+        typer.echo(f"  {line}")
+    if not loaded.hparams.calibrated:
+        typer.echo(
+            "  the benchmark is not calibrated: its tolerances are guesses, and every result says so",
+            err=True,
         )
-    typer.echo(f"season {name} is open")
 
 
 @seasons.command("list")

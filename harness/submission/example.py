@@ -1,5 +1,6 @@
 """Exemplary train files to start from: `validator init`."""
 
+import difflib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,20 +36,25 @@ def start(folder: Path, strategy: str) -> Started:
     Raises InputError(BAD_ARGUMENT): no such strategy, a folder that holds something or cannot be made.
     """
     known = strategies()
-    if strategy not in known:
+    name = strategy.lower().replace("-", "_").removeprefix(PREFIX).removesuffix(".py")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
         raise InputError(
             Code.BAD_ARGUMENT,
-            f"there is no example for {quoted(strategy)}; there is one for {', '.join(known)}",
+            f"there is no example for {quoted(strategy)}{hint}; there is one for {', '.join(known)}",
         )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(Code.BAD_ARGUMENT, f"{folder} is a file: name a new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(
                 Code.BAD_ARGUMENT, f"{folder} is not empty: name a new folder, or an empty one"
             )
-        shutil.copyfile(known[strategy], folder / NAME)
+        shutil.copyfile(known[name], folder / NAME)
     except OSError as error:
         raise InputError(
             Code.BAD_ARGUMENT, f"{folder / NAME} cannot be written: {error.strerror}"
         ) from None
-    return Started(folder / NAME, known[strategy])
+    return Started(folder / NAME, known[name])

@@ -132,7 +132,10 @@ def check_bytes(source: bytes, world: int, global_batch: int | None) -> list[Rem
     try:
         filled = strategy.check_world(world)
         remarks.append(
-            Remark(RemarkKind.OK, f"the strategy uses the benchmark's {counted(world, 'rank')}")
+            Remark(
+                RemarkKind.OK,
+                f"the strategy uses the {counted(world, 'rank')} that it is judged on",
+            )
         )
         if global_batch is not None:
             filled.check_batch(global_batch)

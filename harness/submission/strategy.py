@@ -55,13 +55,13 @@ class Strategy:
             return filled
         if not self.declared:
             message = (
-                f"the file has no get_strategy(), which means one rank, but the benchmark runs on "
+                f"the file has no get_strategy(), which means one rank, but it is judged on "
                 f"{world}: say how they are used, as in `{EXAMPLE}`, or try the file with `--world 1`"
             )
         else:
             message = (
                 f"get_strategy() asks for {self._product()} = {counted(self.world_size, 'rank')}, "
-                f"but the benchmark runs on {world}: change it, or try the file with "
+                f"but it is judged on {world}: change it, or try the file with "
                 f"`--world {filled.world_size}`"
             )
         raise SubmissionError(Code.STRATEGY_WORLD_MISMATCH, message)

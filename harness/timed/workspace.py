@@ -50,7 +50,7 @@ class Workspace:
     def __init__(self, keep: Path | None = None) -> None:
         """Raises InputError when `keep` exists already, or its parent cannot be made."""
         if keep is not None:
-            _check_free(keep)
+            check_free(keep)
         self._keep = keep
         self.root = Path(tempfile.mkdtemp(prefix=PREFIX))
         try:
@@ -122,7 +122,8 @@ def _judge_of(root: Path) -> str:
         return file.read(MARK_CHARACTERS) if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
 
 
-def _check_free(keep: Path) -> None:
+def check_free(keep: Path) -> None:
+    """That an evaluation can be kept there. Raises InputError(BAD_ARGUMENT)."""
     if os.path.lexists(keep):
         raise InputError(Code.BAD_ARGUMENT, f"{keep} exists already: name a new folder to keep")
     try:

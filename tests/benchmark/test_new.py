@@ -151,12 +151,18 @@ def test_the_file_is_whole_and_its_limits_fit_model_and_machine(
     [
         ({"model": "nothing"}, "neither here nor a name of the hub"),
         ({"data": "nothing.txt"}, "there is no file 'nothing.txt'"),
-        ({"optimizer": "lion"}, "optimizer"),
+        ({"optimizer": "lion"}, '^optimizer: its "name" must be "sgd" or "adamw"'),
         ({"compute_dtype": "fp8"}, "numerics.compute_dtype"),
-        ({"global_batch": 7}, "cannot deal global_batch 7 evenly"),
+        ({"global_batch": 7}, "the file: the reference cannot deal global_batch 7 evenly"),
         ({"name": "a name"}, "name"),
+        ({"sequence_length": 65}, "65 tokens do not fit the model, which has 64 positions"),
+        ({"data": str(ROOT / "hparams.json")}, "must end with .txt, .jsonl or .parquet"),
+        ({"tokenizer": TOKENIZER}, "--tokenizer is for a config.json alone"),
     ],
-    ids=["model", "data", "optimizer", "dtype", "batch", "name"],
+    ids=[
+        *("model", "data", "optimizer", "dtype", "batch", "name"),
+        *("positions", "data's form", "tokenizer"),
+    ],
 )
 def test_what_does_not_fit_is_said_and_nothing_is_written(
     saved: Path, text: Path, tmp_path: Path, changes: dict[str, Any], words: str
@@ -176,6 +182,19 @@ def test_a_model_that_transformers_does_not_know_is_a_line(
     with pytest.raises(InputError, match="mamba9000") as caught:
         new_benchmark(wish(saved, text), tmp_path / "mine.json")
     assert "\n" not in caught.value.message.strip()
+
+
+def test_what_is_no_tokenizer_is_refused_at_once(saved: Path, text: Path, tmp_path: Path) -> None:
+    config = saved / "config.json"
+    with pytest.raises(InputError, match=r"is not a tokenizer\.json"):
+        new_benchmark(wish(config, text, tokenizer=text), tmp_path / "mine.json")
+
+
+def test_a_small_corpus_is_remarked_upon(saved: Path, text: Path, tmp_path: Path) -> None:
+    made = new_benchmark(wish(saved, text), tmp_path / "mine.json")
+    said: list[str] = []
+    preload(made, tmp_path / "s", progress=said.append)
+    assert [line for line in said if "could compute gradients beforehand" in line]
 
 
 def test_a_file_that_is_there_stays(saved: Path, text: Path, tmp_path: Path) -> None:

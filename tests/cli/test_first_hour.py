@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.submission.example import strategies
+from harness.benchmark.hparams import load_hparams
+from harness.benchmark.snapshot import open_snapshot
+from harness.errors import InputError
+from harness.machine import gpu_files
+from harness.submission.example import start, strategies
 from harness.submission.read import read
 from tests.cli.test_commands import validator
 from tests.project import ROOT
@@ -55,7 +59,7 @@ def test_there_is_an_example_of_every_exemplary_file() -> None:
         ("file/inside", (), "cannot be written"),
         ("new", ("--hparams", "nothing"), "no benchmark 'nothing'"),
     ],
-    ids=["not-empty", "no-strategy", "no-folder", "no-benchmark"],
+    ids=["not-empty", "no-strategy", "slip", "file", "no-folder", "no-benchmark"],
 )
 def test_what_cannot_be_started_is_a_line_and_leaves_nothing(
     tmp_path: Path, folder: str, options: tuple[str, ...], words: str
@@ -84,14 +88,40 @@ def test_a_python_without_the_packages_is_told_in_a_line(script: str) -> None:
 def test_a_file_for_one_rank_is_told_how_to_be_tried() -> None:
     done = validator("check", ROOT / "submissions" / "train_single.py")
     assert done.returncode == 1
-    assert "= 1 rank, but the benchmark runs on 2" in done.stdout
+    assert "= 1 rank, but it is judged on 2" in " ".join(done.stdout.split())
     assert "try the file with `--world 1`" in " ".join(done.stdout.split())
 
 
 def test_a_missing_snapshot_is_told_the_command_that_makes_it(tmp_path: Path) -> None:
-    train = ROOT / "submissions" / "train_ddp.py"
-    wanted = ("--hparams", "qwen3-30b-a3b", "--snapshot", tmp_path / "none")
-    done = validator("run", train, "--sandbox", "none", *wanted)
+    loaded = load_hparams(Path("qwen3-30b-a3b"))
+    with pytest.raises(InputError) as caught:
+        open_snapshot(loaded, tmp_path / "none")
+    command = f"`validator preload --hparams qwen3-30b-a3b --snapshot {tmp_path / 'none'}`"
+    assert command in caught.value.message
+
+
+@pytest.mark.skipif(gpu_files() > 0, reason="this machine has GPUs")
+def test_a_benchmark_for_gpus_is_refused_before_anything_is_fetched_for_it() -> None:
+    done = validator("run", ROOT / "submissions" / "train_ddp.py", "--hparams", "qwen3-30b-a3b")
     assert done.returncode == 2
-    profile = ROOT / "profiles" / "qwen3-30b-a3b.json"
-    assert f"`validator preload --hparams {profile} --snapshot {tmp_path / 'none'}`" in done.stderr
+    assert "4 ranks need a GPU each and this machine offers 0" in done.stderr
+    assert "preload" not in done.stderr
+
+
+def test_what_cannot_be_kept_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    done = validator("run", ROOT / "submissions" / "train_ddp.py", "--keep", tmp_path / "kept")
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if "exists already" in line] == [
+        done.stderr.strip()
+    ]
+
+
+@pytest.mark.parametrize("name", ["fsdp-tp", "FSDP_TP", "train_fsdp_tp", "train_fsdp_tp.py"])
+def test_a_strategy_may_be_written_as_its_file_is(name: str, tmp_path: Path) -> None:
+    assert start(tmp_path / "new", name).origin.name == "train_fsdp_tp.py"
+
+
+def test_commands_can_be_pasted_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    done = validator("init", tmp_path / "my run")
+    assert f"validator run '{tmp_path / 'my run' / 'train.py'}'\n" in done.stdout
