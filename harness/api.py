@@ -11,7 +11,7 @@ from harness.kept import write_result
 from harness.machine import pick_device
 from harness.phases import Phases
 from harness.protocol.profile import RankProfile
-from harness.report import ProgressDisplay
+from harness.report import ProgressDisplay, profile_table
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox, choose
 from harness.timed.workspace import check_free
@@ -67,6 +67,12 @@ def judge_file(
     return result
 
 
+def check_trace(trace: Path | None) -> None:
+    """That a trace can be put there, before anything is run for it. Raises InputError(BAD_ARGUMENT)."""
+    if trace is not None and not trace.absolute().parent.is_dir():
+        raise InputError(Code.BAD_ARGUMENT, f"there is no folder for {trace}")
+
+
 def profile_file(
     file: Path,
     trace: Path,
@@ -91,8 +97,7 @@ def profile_file(
     from harness.timed.profile import profile_ranks
     from harness.timed.run import TimedSetup
 
-    if not trace.absolute().parent.is_dir():
-        raise InputError(Code.BAD_ARGUMENT, f"there is no folder for {trace}")
+    check_trace(trace)
     loaded = load_hparams(hparams)
     ranks = world_size or loaded.hparams.world.size
     with ProgressDisplay(quiet) as progress:
@@ -109,6 +114,42 @@ def profile_file(
             runs=1,
         )
         return profile_ranks(setup, trace)
+
+
+def show_profile(
+    file: Path,
+    trace: Path,
+    result: EvaluationResult,
+    *,
+    hparams: Path | None = None,
+    sandbox: str = "auto",
+    image: str | None = None,
+    snapshot: Path | None = None,
+    quiet: bool = False,
+) -> None:
+    """`profile_file` after an evaluation, with its ranks, and the tables on stderr if it is quiet.
+
+    Nothing where the file never ran.
+    """
+    from rich.console import Console
+
+    if not result.runs:
+        return
+    profiles = profile_file(
+        file,
+        trace,
+        hparams=hparams,
+        world_size=result.world_size,
+        sandbox=sandbox,
+        image=image,
+        snapshot=snapshot,
+        quiet=quiet,
+    )
+    console = Console(stderr=quiet)
+    console.print(profile_table(profiles, result.score.mfu if result.score else None))
+    console.print(
+        f"trace: {trace}; open it in https://ui.perfetto.dev", highlight=False, soft_wrap=True
+    )
 
 
 def rejudge_folder(

@@ -21,11 +21,11 @@ require_packages()
 
 import typer  # noqa: E402
 
-from harness.api import judge_file, profile_file  # noqa: E402
+from harness.api import check_trace, judge_file, show_profile  # noqa: E402
 from harness.benchmark.hparams import load_hparams  # noqa: E402
-from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption  # noqa: E402
+from harness.cli.options import LEVELS_HELP, HparamsOption, ImageOption, ProfileOption  # noqa: E402
 from harness.cli.statuses import exit_statuses  # noqa: E402
-from harness.report import print_result, profile_table  # noqa: E402
+from harness.report import print_result  # noqa: E402
 from harness.results import result_file, store  # noqa: E402
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ def simulate(
     runs: Annotated[int | None, typer.Option(min=1, max=100, help="Timed runs.")] = None,
     sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
     image: ImageOption = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(help="Record one more run, off the clock: a Chrome trace goes to this file."),
-    ] = None,
+    profile: ProfileOption = None,
 ) -> None:
     """Judge SUBMISSION as the validator would."""
     from rich.console import Console
 
+    check_trace(profile)
     path = result_file(file.name)
     result = judge_file(
         file, hparams=hparams, world_size=world, runs=runs, sandbox=sandbox, image=image
@@ -59,11 +57,7 @@ def simulate(
         if remark is not None:
             Console().print(remark, markup=False, highlight=False)
     if profile is not None:
-        profiles = profile_file(
-            file, profile, hparams=hparams, world_size=world, sandbox=sandbox, image=image
-        )
-        Console().print(profile_table(profiles, result.score.mfu if result.score else None))
-        Console().print(f"trace: {profile}; open it in https://ui.perfetto.dev", highlight=False)
+        show_profile(file, profile, result, hparams=hparams, sandbox=sandbox, image=image)
     raise typer.Exit(result.verdict.exit_status)
 
 

@@ -10,6 +10,7 @@ from harness.cli.options import (
     FileArgument,
     HparamsOption,
     ImageOption,
+    ProfileOption,
     SnapshotOption,
     WorldOption,
 )
@@ -71,17 +72,21 @@ def run(
         Path | None, typer.Option(help="Keep challenges and states in this new folder.")
     ] = None,
     snapshot: SnapshotOption = None,
+    profile: ProfileOption = None,
 ) -> None:
     """Judge a train file: run it in a sandbox, compare it with the reference, compute its MFU.
 
     [dim]validator run submissions/train_ep.py[/dim]
 
     [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
+
+    [dim]validator run my_train.py --profile trace.json[/dim]
     """
-    from harness.api import judge_file
+    from harness.api import check_trace, judge_file
     from harness.report import print_result
     from harness.results import result_place, store_result
 
+    check_trace(profile)
     printed = json == "-"
     path = None if printed else result_place(file.name, Path(json) if json else None)
     result = judge_file(
@@ -101,6 +106,19 @@ def run(
         if path is not None:
             store_result(result, path)
         print_result(result, path)
+    if profile is not None:
+        from harness.api import show_profile
+
+        show_profile(
+            file,
+            profile,
+            result,
+            hparams=hparams,
+            sandbox=sandbox,
+            image=image,
+            snapshot=snapshot,
+            quiet=printed,
+        )
     raise typer.Exit(result.verdict.exit_status)
 
 

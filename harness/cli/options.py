@@ -23,6 +23,13 @@ ImageOption = Annotated[
         "--image", help="For the sandbox docker. Default: $TRAINJUDGE_IMAGE or validator."
     ),
 ]
+ProfileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Record one more run, off the clock: rank 0's Chrome trace goes to this file, those of others "
+        "beside it."
+    ),
+]
 LEVELS_HELP = "auto, docker, bubblewrap, user or none: how the train file is isolated."
 WorldOption = Annotated[
     int | None, typer.Option("--world", min=1, help="Ranks. Default: the benchmark's.")

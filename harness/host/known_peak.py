@@ -16,6 +16,7 @@ from harness.score.peaks import Peak
 FILE: Final = "cpu-peaks.json"
 #: Two measurements that differ by more than this share were not of the same machine at rest.
 TOLERATED: Final = 0.05
+WHY: Final = "something else keeps this machine busy, or its clock changes"
 CPUINFO: Final = Path("/proc/cpuinfo")
 
 
@@ -38,7 +39,7 @@ def settled(before: Peak, after: Peak) -> tuple[Peak, list[str]]:
         before, after: measured before and after the timed runs.
 
     Returns:
-        The largest of both and of all that was ever measured here; a sentence for each doubt.
+        The largest of both and of all that was ever measured here; a sentence if there is a doubt.
     """
     folder = data_folder()
     name = f"{_cpu_name()}, {before.device}, torch {version('torch')}"
@@ -48,19 +49,20 @@ def settled(before: Peak, after: Peak) -> tuple[Peak, list[str]]:
     if min(before.tflops, after.tflops) < (1 - TOLERATED) * found:
         doubts.append(
             f"the CPU's peak was {before.tflops:.3g} TFLOP/s a device before the runs and "
-            f"{after.tflops:.3g} after: something else keeps this machine busy, or its clock changes"
+            f"{after.tflops:.3g} after"
         )
     best = known.get(name)
     if best is None or found > best.tflops:
         best = KnownPeak(tflops=found, at=time.time(), before=before.tflops, after=after.tflops)
         _write(folder, known | {name: best})
     elif found < (1 - TOLERATED) * best.tflops:
-        day = time.strftime("%Y-%m-%d", time.gmtime(best.at))
+        at = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(best.at))
         doubts.append(
-            f"the CPU's peak is {best.tflops:.3g} TFLOP/s a device, as measured here on {day}; today it "
-            f"was {found:.3g}"
+            f"the CPU's peak was {best.tflops:.3g} TFLOP/s a device here at {at}, which counts, and "
+            f"{found:.3g} at most around these runs"
         )
-    return Peak(best.tflops, "measured", before.device), doubts
+    said = ["; ".join(doubts) + f": {WHY}"] if doubts else []
+    return Peak(best.tflops, "measured", before.device), said
 
 
 def _cpu_name() -> str:

@@ -288,3 +288,17 @@ def test_a_reason_with_control_characters_harms_nobody(store: Store) -> None:
         state(store, number)[1]
         == "cheat\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}\nsecond line"
     )
+
+
+def test_a_season_s_plan_says_what_will_be_fixed() -> None:
+    rule = ScoringRule(pairs=4, peak_tflops=0.0624)
+    plan = SeasonPlan("autumn", "ab" * 32, "small", 2, "cpu, 2 cores\x1b[2J", rule)
+    assert plan.words() == (
+        "benchmark small (hparams abababababab), 2 ranks",
+        "hardware of the main board cpu, 2 cores?[2J, peak 0.0624 TFLOP/s a device",
+        "rule pairs 4",
+    )
+    plain = SeasonPlan("autumn", "ab" * 32, "small", 1, "H100", ScoringRule())
+    assert plain.words()[0].endswith("1 rank")
+    assert plain.words()[1].endswith("peak the benchmark's")
+    assert plain.words()[2] == "rule the default one (docs/scoring.md)"

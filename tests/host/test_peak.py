@@ -261,7 +261,10 @@ def test_the_largest_of_both_counts_and_is_remembered(folder: Path) -> None:
     # A slow moment later on.
     peak, (doubt,) = settled(measured(0.26), measured(0.26))
     assert peak == measured(0.52)
-    assert re.fullmatch(r"the CPU's peak is 0.52 .* on \d{4}-\d\d-\d\d; today it was 0.26", doubt)
+    assert re.fullmatch(
+        r"the CPU's peak was 0.52 .* at \d{4}-\d\d-\d\d \d\d:\d\d UTC, which counts, and 0.26 at most .*",
+        doubt,
+    )
     assert settled(measured(0.60), measured(0.60)) == (measured(0.60), [])
     assert settled(measured(0.58), measured(0.58)) == (measured(0.60), [])
 
