@@ -312,8 +312,10 @@ def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:
         RemarkKind.NOTE: "[yellow]note[/yellow]",
         RemarkKind.PROBLEM: "[red]bad[/red] ",
     }
+    piped = not console.is_terminal  # a line is a remark then, for whatever reads it
     for remark in remarks:
-        console.print(f"{marks[remark.kind]} {escape(remark.message)}", highlight=False)
+        line = f"{marks[remark.kind]} {escape(remark.message)}"
+        console.print(line, highlight=False, soft_wrap=piped)
     problems = sum(remark.kind is RemarkKind.PROBLEM for remark in remarks)
     summary = f"{problems} to mend" if problems else "nothing to mend; only a run can tell more"
     console.print(f"{one_line(file.name)}: {summary}", markup=False, highlight=False)

@@ -60,7 +60,7 @@ def submission_story(view: SubmissionView) -> RenderableType:
     head = Text(f"submission {view.id} of {view.author}: {view.file_name}, {view.strategy}")
     lines: list[RenderableType] = [head]
     if view.note:
-        lines.append(Text(view.note, style="italic"))
+        lines.append(Text(f"note: {view.note}", style="italic"))
     said = f"{view.state}: {view.why}" if view.why else str(view.state)
     lines.append(Text(said if view.verdict is None else f"{said}, {view.verdict}", style="bold"))
     lines += [Text(f"alarm: {alarm}", style="red") for alarm in view.alarms]

@@ -128,8 +128,11 @@ def author_add(name: NameArgument, data: DataOption = None, store: StoreOption =
     from harness.board.organise import add_author, has_author, new_key
 
     with opened(data, store) as board:
-        key = new_key(board, name) if has_author(board, name) else add_author(board, name)
-    typer.echo(f"key of {name}, shown this once and kept nowhere:", err=True)
+        known = has_author(board, name)
+        key = new_key(board, name) if known else add_author(board, name)
+    which = "further key" if known else "key"
+    others = "; the others stay valid" if known else ""
+    typer.echo(f"{which} of {name}, shown this once and kept nowhere{others}:", err=True)
     typer.echo(key)
 
 

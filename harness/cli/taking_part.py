@@ -79,7 +79,10 @@ def _hand_in_at(
 
 
 def queue(data: DataOption = None, store: StoreOption = None) -> None:
-    """What runs and what waits, in the order in which it will be judged."""
+    """What runs and what waits, in the order in which it will be judged.
+
+    [dim]validator queue[/dim]
+    """
     from rich.console import Console
 
     from harness.board.tell import queue_table
@@ -96,7 +99,10 @@ def show(
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
-    """What became of a submission: its verdict, and every step on the way."""
+    """What became of a submission: its verdict, and every step on the way.
+
+    [dim]validator show 17 --json[/dim]
+    """
     from rich.console import Console
 
     from harness.board.tell import submission_story
@@ -108,7 +114,9 @@ def show(
         finished = [each.id for each in view.evaluations if each.has_result]
         result = result_document(session, finished[-1]) if finished else None
     if json:
-        typer.echo(result.model_dump_json(indent=2) if result else "null")
+        if result is None:
+            raise InputError(Code.NOT_NOW, f"submission {submission} has no result yet")
+        typer.echo(result.model_dump_json(indent=2))
         return
     Console().print(submission_story(view))
     if result is not None:
@@ -140,7 +148,10 @@ def log(
 
 
 def cancel(submission: IdArgument, data: DataOption = None, store: StoreOption = None) -> None:
-    """Take a submission back that waits or runs. It counts for nothing."""
+    """Take a submission back that waits or runs. It counts for nothing.
+
+    [dim]validator cancel 17[/dim]
+    """
     from harness.board.submit import cancel
 
     with opened(data, store) as board:
@@ -157,7 +168,10 @@ def leaderboard(
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Who leads, and by how much."""
+    """Who leads, and by how much.
+
+    [dim]validator leaderboard --all --limit 100[/dim]
+    """
     from rich.console import Console
 
     from harness.board.leaderboard import rank_season
