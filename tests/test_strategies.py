@@ -79,8 +79,10 @@ def test_an_approximation_within_every_tolerance_is_found_by_two_runs_together(
 @pytest.mark.slow
 @pytest.mark.parametrize("regime", REGIMES)
 @pytest.mark.parametrize("name", list(WORLDS))
-def test_a_strategy_is_accepted_in_every_regime(judge: Judge, name: str, regime: str) -> None:
-    judged(judge, name, regime)
+def test_a_strategy_is_accepted_in_every_regime(
+    forked_judge: Judge, name: str, regime: str
+) -> None:
+    judged(forked_judge, name, regime)
 
 
 @pytest.mark.slow

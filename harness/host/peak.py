@@ -4,6 +4,7 @@ A CPU's peak is that of all cores that ranks can reach, shared out: whoever has 
 has not used them. Noise only makes a product slower, so the fastest of them tells what the cores can do.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -16,6 +17,8 @@ Dtype = Literal["float32", "bfloat16"]
 
 MEASURE_SECONDS: Final = 0.5
 MIN_PRODUCTS: Final = 5
+#: Times slower than another dtype, the setting up included.
+HOPELESS: Final = 20
 #: Up to so many cores, products of that size keep them all busy.
 SIZES: Final = ((4, 1_024), (16, 2_048), (1_000_000, 4_096))
 
@@ -71,7 +74,10 @@ def measure_cpu_peak(world_size: int = 1, dtypes: Sequence[Dtype] = ("float32",)
     before = torch.get_num_threads()
     torch.set_num_threads(own)
     try:
-        seconds, size = min(_fastest_product(dtype, own) for dtype in dtypes)
+        size = _product_size(own)
+        seconds = math.inf
+        for dtype in dtypes:
+            seconds = min(seconds, _fastest_product(dtype, size, seconds))
     finally:
         torch.set_num_threads(before)
     tflops = 2 * size**3 / seconds / 1e12 * reachable / own / world_size
@@ -80,19 +86,31 @@ def measure_cpu_peak(world_size: int = 1, dtypes: Sequence[Dtype] = ("float32",)
     return Peak(tflops, "measured", f"cpu, {count}{shared}, {' or '.join(dtypes)}")
 
 
-def _fastest_product(dtype: Dtype, threads: int) -> tuple[float, int]:
-    """Seconds of the fastest product, and its size; one that does not count goes first."""
+def _product_size(threads: int) -> int:
+    """Rows and columns of square matrices whose product keeps so many cores busy."""
+    return next(size for most, size in SIZES if threads <= most)
+
+
+def _fastest_product(dtype: Dtype, size: int, known: float) -> float:
+    """Seconds of the fastest of some products; the first does not count, as it also sets things up.
+
+    Args:
+        known: seconds in another dtype. One that is far slower from the start, as bfloat16 is on a CPU
+            without instructions for it, is not measured to the end, which would take half a minute: inf.
+    """
     import torch
 
-    size = next(size for most, size in SIZES if threads <= most)
     with torch.no_grad():
         left = torch.rand(size, size).to(getattr(torch, dtype))
         right = left.t().contiguous()
+        start = time.perf_counter()
         out = torch.mm(left, right)
+        if time.perf_counter() - start > HOPELESS * known:
+            return math.inf
         times: list[float] = []
         until = time.perf_counter() + MEASURE_SECONDS
         while len(times) < MIN_PRODUCTS or time.perf_counter() < until:
             start = time.perf_counter()
             torch.mm(left, right, out=out)
             times.append(time.perf_counter() - start)
-    return min(times), size
+    return min(times)

@@ -1,5 +1,6 @@
 """Peaks: a device gets its own figure or an error, never a relative's."""
 
+import math
 import re
 import time
 from pathlib import Path
@@ -105,42 +106,37 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "SIZES", ((1_000_000, 8),))
-
-
 @pytest.mark.parametrize(
     ("step", "least", "most"),
-    [(10.0, 12, 12), (0.5, 12, 12), (1 / 64, 32, 35)],
+    [(10.0, 14, 14), (0.5, 14, 14), (1 / 64, 34, 37)],
     ids=["slow", "as long as it takes", "fast: half a second"],
 )
 def test_a_cpu_is_measured_for_half_a_second_and_by_five_products_at_least(
-    monkeypatch: pytest.MonkeyPatch, small_products: None, step: float, least: int, most: int
+    monkeypatch: pytest.MonkeyPatch, step: float, least: int, most: int
 ) -> None:
-    """Twice for each product it looks at the clock; once before all, and from the fifth on before each."""
+    """Twice for each product it looks at the clock; once before them, and from the fifth on before each."""
     clock = Clock(step)
     monkeypatch.setattr(peaks, "time", clock)
-    assert peaks._fastest_product("float32", 1) == (step, 8)
+    assert peaks._fastest_product("float32", 8, math.inf) == step
     assert least <= clock.looks <= most
+
+
+@pytest.mark.parametrize(("known", "measured"), [(0.49, False), (0.5, True)])
+def test_a_dtype_that_is_twenty_times_slower_from_the_start_is_not_measured_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, known: float, measured: bool
+) -> None:
+    clock = Clock(10.0)
+    monkeypatch.setattr(peaks, "time", clock)
+    found = peaks._fastest_product("bfloat16", 8, known)
+    assert (found, clock.looks > 2) == ((10.0, True) if measured else (math.inf, False))
 
 
 @pytest.mark.parametrize(
     ("threads", "size"),
     [(1, 1_024), (4, 1_024), (5, 2_048), (16, 2_048), (17, 4_096), (999, 4_096)],
 )
-def test_more_cores_get_larger_products(
-    monkeypatch: pytest.MonkeyPatch, threads: int, size: int
-) -> None:
-    made: list[tuple[int, ...]] = []
-
-    def small(*shape: int) -> torch.Tensor:
-        made.append(shape)
-        return torch.zeros(2, 2)
-
-    monkeypatch.setattr(torch, "rand", small)
-    assert peaks._fastest_product("float32", threads)[1] == size
-    assert made == [(size, size)]
+def test_more_cores_get_larger_products(threads: int, size: int) -> None:
+    assert peaks._product_size(threads) == size
 
 
 class Products:
@@ -149,11 +145,12 @@ class Products:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
         self.threads: list[int] = []
         self.seconds = seconds
+        monkeypatch.setattr(peaks, "SIZES", ((1_000_000, 1_024),))
         monkeypatch.setattr(peaks, "_fastest_product", self)
 
-    def __call__(self, dtype: str, threads: int) -> tuple[float, int]:
-        self.threads += [threads, torch.get_num_threads()]
-        return self.seconds[dtype], 1_024
+    def __call__(self, dtype: str, size: int, known: float) -> float:
+        self.threads.append(torch.get_num_threads())
+        return self.seconds[dtype]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +178,7 @@ def test_a_rank_s_peak_is_its_share_of_all_cores_that_ranks_can_reach(
     peak = find_peak("cpu", world_size=world_size)
     assert peak.tflops == pytest.approx(1.073741824 * share, rel=1e-12)
     assert (peak.source, peak.device) == ("measured", device)
-    assert (products.threads, torch.get_num_threads()) == ([own, own], before)
+    assert (products.threads, torch.get_num_threads()) == ([own], before)
 
 
 @pytest.mark.parametrize(("bfloat16", "fastest"), [(0.0005, 0.0005), (0.02, 0.002)])
@@ -213,7 +210,7 @@ def test_a_benchmark_s_compute_dtype_decides_what_is_measured(
 def test_torch_is_left_as_it_was_when_the_measurement_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(*_: object) -> tuple[float, int]:
+    def fail(*_: object) -> float:
         raise MemoryError
 
     before: int = torch.get_num_threads()
