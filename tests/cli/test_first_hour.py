@@ -56,6 +56,8 @@ def test_there_is_an_example_of_every_exemplary_file() -> None:
             ("--strategy", "zero"),
             "no example for 'zero'; there is one for compiled, cp, ddp",
         ),
+        ("new", ("--strategy", "fdsp"), "(did you mean fsdp?)"),
+        ("file", (), "is a file"),
         ("file/inside", (), "cannot be written"),
         ("new", ("--hparams", "nothing"), "no benchmark 'nothing'"),
     ],
