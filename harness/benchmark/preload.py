@@ -5,6 +5,7 @@ preload leaves nothing that looks like a snapshot.
 """
 
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -29,6 +30,7 @@ from harness.benchmark.snapshot import (
     Manifest,
     Snapshot,
     benchmark_key,
+    check_fits,
     combined_sha256,
     default_directory,
     describe_files,
@@ -163,6 +165,7 @@ def _build(loaded: LoadedHparams, building: Path, token: str | None, progress: O
     shutil.copyfile(inputs.tokenizer, building / TOKENIZER)
     vocab_size, end_of_document = _write_model(loaded, inputs, building, progress)
     manifest = _write_corpus(loaded, inputs, building, vocab_size, end_of_document, progress)
+    check_fits(loaded, manifest, json.loads((building / CONFIG).read_bytes()))
     progress("hashing")
     files = describe_files(building)
     manifest = manifest.model_copy(
@@ -239,7 +242,7 @@ def _write_model(
     empty = initial_state.empty_model(config, dtype)
     layout = initial_state.describe_layout(empty)
     write_layout(building / LAYOUT, layout)
-    _check_fits(layout, building, dtype.itemsize)
+    _check_room(layout, building, dtype.itemsize)
     if inputs.checkpoint:
         progress(f"converting {len(inputs.checkpoint)} files of weights")
         initial_state.write_converted(empty, inputs.checkpoint, layout, building / STATE, progress)
@@ -256,7 +259,7 @@ def _write_model(
     return int(config.vocab_size), end
 
 
-def _check_fits(layout: Mapping[str, TensorSpec], building: Path, item_bytes: int) -> None:
+def _check_room(layout: Mapping[str, TensorSpec], building: Path, item_bytes: int) -> None:
     """Raises InputError: the weights are too large for this disk, or one tensor for this memory."""
     import psutil
 

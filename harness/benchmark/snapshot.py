@@ -196,7 +196,7 @@ def open_snapshot(loaded: LoadedHparams, directory: Path | None = None) -> Snaps
         layout = _LAYOUT.validate_json((directory / LAYOUT).read_bytes())
     except ValidationError as error:
         raise _changed(directory, f"{LAYOUT} is not a layout", str(error)) from None
-    _check_fits(loaded, manifest, json.loads((directory / CONFIG).read_bytes()))
+    check_fits(loaded, manifest, json.loads((directory / CONFIG).read_bytes()))
     return Snapshot(directory, directory / "model", directory / TOKENS, manifest, layout)
 
 
@@ -297,8 +297,8 @@ def _verify_files(directory: Path, manifest: Manifest) -> None:
         raise _changed(directory, f"{MANIFEST} contradicts itself")
 
 
-def _check_fits(loaded: LoadedHparams, manifest: Manifest, config: Mapping[str, object]) -> None:
-    """What the hparams ask of this model and corpus can be had."""
+def check_fits(loaded: LoadedHparams, manifest: Manifest, config: Mapping[str, object]) -> None:
+    """That what the hparams ask of this model and corpus can be had. Raises InputError(HPARAMS_INVALID)."""
     hparams = loaded.hparams
     longest = config.get("max_position_embeddings")
     if isinstance(longest, int) and hparams.sequence_length > longest:

@@ -190,6 +190,17 @@ def test_what_is_no_tokenizer_is_refused_at_once(saved: Path, text: Path, tmp_pa
         new_benchmark(wish(config, text, tokenizer=text), tmp_path / "mine.json")
 
 
+def test_a_corpus_that_is_too_short_for_a_run_leaves_no_snapshot(
+    saved: Path, text: Path, tmp_path: Path
+) -> None:
+    text.write_text("In the beginning\n" * 3)
+    made = new_benchmark(wish(saved, text), tmp_path / "mine.json")
+    with pytest.raises(InputError, match="the corpus has") as caught:
+        preload(made, tmp_path / "s")
+    assert caught.value.code is Code.HPARAMS_INVALID
+    assert not [each for each in tmp_path.iterdir() if each.name in ("s", ".s.partial")]
+
+
 def test_a_small_corpus_is_remarked_upon(saved: Path, text: Path, tmp_path: Path) -> None:
     made = new_benchmark(wish(saved, text), tmp_path / "mine.json")
     said: list[str] = []
