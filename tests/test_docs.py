@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import typer
 
+from harness.benchmark.hparams import LoadedHparams
 from harness.cli import app
 from tests.project import ROOT
 
@@ -103,3 +104,12 @@ def test_a_link_to_nothing_is_found() -> None:
         "[a](tolerances.md) [b](nowhere.md) [c](tolerances.md#wrong-versions) [d](tolerances.md#no)"
     )
     assert broken_links(page, text) == ["nowhere.md", "tolerances.md#no"]
+
+
+def test_the_verdict_that_the_readme_shows_is_by_the_benchmark_s_tolerances(
+    loaded: LoadedHparams,
+) -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition("╰──")[0]
+    rows = dict(re.findall(r"^│ ([a-z ]+?) +\S+e\S+ +(\S+e\S+)  ok", shown, re.M))
+    tolerances = loaded.hparams.verify.tolerances.model_dump()
+    assert rows == {name.replace("_", " "): f"{value:.2e}" for name, value in tolerances.items()}
