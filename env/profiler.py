@@ -1,4 +1,4 @@
-"""One rank under torch.profiler: what `simulate_validator.py --profile` starts, in the same sandbox.
+"""One rank under torch.profiler: what `validator run --profile` starts, in the same sandbox.
 
 `torchrun --nproc-per-node N -m env.profiler`: as a judged rank it sets up and warms up; then one run on
 random tokens is recorded. Nobody listens and nothing is compared: the figures are for the file's author.
@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from env.data import Rows, random_tokens
 from env.result import ModelNames, read_result
-from env.worker import Rank, build, commit, import_file, pick_device, set_up, warm_up
+from env.worker import Rank, build, commit, import_file, join, pick_device, set_up, train, warm_up
 from harness.protocol.digest import KEY_BYTES
 from harness.protocol.messages import Assignment, Message
 from harness.protocol.profile import (
@@ -36,7 +36,7 @@ from harness.protocol.wire import RankSocket
 
 RUN, DATA, COMMITMENT = "trainjudge: run", "trainjudge: data", "trainjudge: commitment"
 OPTIMIZER = "Optimizer.step"
-COLLECTIVES = ("nccl", "gloo:", "c10d::", "record_param_comms", "ncclDevKernel", "ncclKernel")
+COLLECTIVES = ("nccl", "gloo:", "c10d::", "record_param_comms")
 MICRO = 1e-6  # the profiler's unit, in seconds
 
 
@@ -62,7 +62,7 @@ def main() -> None:
     task = msgspec.json.decode(Path(os.environ["TRAINJUDGE_TASK"]).read_bytes(), type=Assignment)
     device = pick_device(int(os.environ["LOCAL_RANK"]))
     me = Rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device, Nobody(), task)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    join(device)
     model = build(me)
     names = ModelNames.of(model)
     submission = import_file(Path(os.environ["TRAINJUDGE_TRAIN_FILE"]))
@@ -87,14 +87,11 @@ def record(
     """One run and its commitment, under the profiler."""
     task = me.task
     tokens = random_tokens(steps, task.global_batch, task.sequence_length, task.vocab_size)
-    rows = RecordedRows(tokens, me.dp_rank, task.dp_size)
     activities = [ProfilerActivity.CPU]
     if me.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities) as recorded, record_function(RUN):
-        returned = submission.inner_steps(
-            model, rows, None, steps, me.device, num_gpus=me.world_size
-        )
+        returned = train(me, submission, model, tokens, RecordedRows)
         with record_function(COMMITMENT):
             commit(me, read_result(returned, names), run=0, key=bytes(KEY_BYTES))
     return recorded

@@ -144,11 +144,15 @@ def pick_device(local_rank: int) -> torch.device:
     return device
 
 
+def join(device: torch.device) -> None:
+    """Meet the other ranks."""
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+
+
 def serve(me: Rank) -> None:
     """The whole life of a rank after its assignment."""
     with stage(Stage.LOADING):
-        backend = "cpu:gloo,cuda:nccl" if me.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend)
+        join(me.device)
         model = build(me)
         names = ModelNames.of(model)
         me.link.send(Loaded())
@@ -210,9 +214,15 @@ def set_up(me: Rank, submission: ModuleType, model: nn.Module) -> nn.Module:
         return prepared
 
 
-def train(me: Rank, submission: ModuleType, model: nn.Module, tokens: torch.Tensor) -> object:
+def train(
+    me: Rank,
+    submission: ModuleType,
+    model: nn.Module,
+    tokens: torch.Tensor,
+    rows_of: type[Rows] = Rows,
+) -> object:
     """Call `inner_steps` on this rank's rows. `tokens` is [steps, global_batch, sequence_length]."""
-    rows = Rows(tokens, me.dp_rank, me.task.dp_size)
+    rows = rows_of(tokens, me.dp_rank, me.task.dp_size)
     return submission.inner_steps(model, rows, None, len(tokens), me.device, num_gpus=me.world_size)
 
 

@@ -111,9 +111,7 @@ def _kind(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         kinds = dict.fromkeys(_kind(each) for each in arguments)
         return " or ".join(kinds)
-    if _models(annotation):
-        return "section"
-    if origin is dict:
+    if _models(annotation) or origin is dict:
         return "section"
     if annotation is types.NoneType:
         return "null"
@@ -121,7 +119,7 @@ def _kind(annotation: Any) -> str:
 
 
 def _limits(metadata: Any) -> str:
-    """ "> 0", "1 to 100"."""
+    """ "over 0", "1 to 100", "at least 1"; empty where there are none."""
     low = high = ""
     for each in metadata:
         if isinstance(each, annotated_types.Ge):
@@ -136,9 +134,9 @@ def _limits(metadata: Any) -> str:
             return _limits(each.metadata)
     if low and high:
         return f"{low} to {high}"
-    return (
-        f"at least {low}".replace("at least over", "over") if low else (high and f"at most {high}")
-    )
+    if low:
+        return low if low.startswith("over") else f"at least {low}"
+    return high if not high or high.startswith("under") else f"at most {high}"
 
 
 def _default(field: FieldInfo) -> str:

@@ -53,7 +53,9 @@ def row_length(source: str) -> int | None:
 
 
 def _named(source: str) -> Path:
-    return benchmarks().get(source) or Path(source).expanduser()
+    """What lies at a path goes before a benchmark of that name, as for `--hparams`."""
+    path = Path(source).expanduser()
+    return path if path.exists() else benchmarks().get(source, path)
 
 
 def _json_of(path: Path) -> object:

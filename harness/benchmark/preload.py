@@ -300,12 +300,12 @@ def _write_corpus(
         documents = islice(every, hparams.data.max_documents)
     packed = pack(documents, tokenizer, end_of_document, vocab_size, building / TOKENS, progress)
     progress(f"packed {packed.documents:,} documents into {packed.count:,} tokens")
+    if not packed.count:
+        raise InputError(Code.HPARAMS_INVALID, f"the corpus {inputs.corpus} is empty")
     if packed.count < FEW_TOKENS:
         progress(
             f"that is little: whoever knows {packed.count:,} tokens could compute gradients beforehand"
         )
-    if not packed.count:
-        raise InputError(Code.HPARAMS_INVALID, f"the corpus {inputs.corpus} is empty")
     return Manifest(
         name=hparams.name,
         key=benchmark_key(loaded),

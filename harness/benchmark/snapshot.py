@@ -174,15 +174,17 @@ def open_snapshot(loaded: LoadedHparams, directory: Path | None = None) -> Snaps
             file is not what `preload` wrote, HPARAMS_INVALID where the benchmark asks for longer rows
             or more tokens than model and corpus have.
     """
-    make_it = _preload_command(loaded, directory)
+    named = directory
     directory = default_directory(loaded) if directory is None else directory.absolute()
-    manifest = read_manifest(directory, make_it)
+    manifest = _manifest_in(directory)
+    if manifest is None:
+        raise _missing(directory, _preload_command(loaded, named))
     if manifest.key != benchmark_key(loaded):
         raise InputError(
             Code.SNAPSHOT_MISSING,
             f"{directory} holds a snapshot of another benchmark ({manifest.name}), or of other "
             f"library versions (transformers {manifest.transformers}, torch {manifest.torch}): run "
-            f"`{make_it}`",
+            f"`{_preload_command(loaded, named)}`",
         )
     try:
         _verify_files(directory, manifest)
@@ -210,18 +212,24 @@ def _preload_command(loaded: LoadedHparams, directory: Path | None) -> str:
     return " ".join(words)
 
 
-def read_manifest(directory: Path, make_it: str = "validator preload") -> Manifest:
-    """The manifest alone; nothing else is verified. Raises InputError as `open_snapshot` does.
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest alone; nothing else is verified. Raises InputError as `open_snapshot` does."""
+    manifest = _manifest_in(directory)
+    if manifest is None:
+        raise _missing(directory, "validator preload")
+    return manifest
 
-    Args:
-        make_it: the command that makes the snapshot, for whoever has none.
-    """
+
+def _missing(directory: Path, make_it: str) -> InputError:
+    return InputError(Code.SNAPSHOT_MISSING, f"no snapshot in {directory}: run `{make_it}` first")
+
+
+def _manifest_in(directory: Path) -> Manifest | None:
+    """None where there is none. Raises InputError for one that cannot be read."""
     try:
         raw = (directory / MANIFEST).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            Code.SNAPSHOT_MISSING, f"no snapshot in {directory}: run `{make_it}` first"
-        ) from None
+        return None
     except OSError as error:
         raise InputError(
             Code.SNAPSHOT_MISSING, f"cannot read {directory / MANIFEST}: {error.strerror}"

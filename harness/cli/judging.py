@@ -82,7 +82,7 @@ def run(
 
     [dim]validator run my_train.py --profile trace.json[/dim]
     """
-    from harness.api import check_trace, judge_file
+    from harness.api import check_trace, judge_file, show_profile
     from harness.report import print_result
     from harness.results import result_place, store_result
 
@@ -107,8 +107,6 @@ def run(
             store_result(result, path)
         print_result(result, path)
     if profile is not None:
-        from harness.api import show_profile
-
         show_profile(
             file,
             profile,
