@@ -9,6 +9,8 @@ HPARAMS ?= hparams.json
 BUILD_OPTIONS ?=
 # Of isolation, for `make attack`; empty: a sandbox for those that need one, and forked ranks for the others.
 LEVEL ?=
+# Processes that run the tests side by side; tests wait much, so they may be more than the cores.
+WORKERS ?= 3
 # Seconds that `make fuzz` has for each target.
 BUDGET ?= 600
 
@@ -25,14 +27,14 @@ image: install
 	$(BIN)/python -m harness.image build --tag $(IMAGE) --hparams $(HPARAMS) $(BUILD_OPTIONS)
 
 test: install-test lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 test-all: install-test lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS)
 
 # All attacks and honest files of the corpus, and a table of what came of them; LEVEL=docker: all at that level.
 attack: install-test
-	CORPUS_LEVEL=$(LEVEL) $(BIN)/pytest -m corpus
+	CORPUS_LEVEL=$(LEVEL) $(BIN)/pytest -n $(WORKERS) -m corpus
 
 # Mutated bytes to everything that reads what others have written, BUDGET seconds each, two at a time.
 fuzz: $(VENV)/.installed-fuzz

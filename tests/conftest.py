@@ -13,8 +13,9 @@ from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.host.timing import HELD
-from tests.corpus import Outcomes, show
+from tests.corpus import CORPUS_ROW, show
 from tests.project import ROOT, Edit
+from tests.side_by_side import ByFile
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,18 +31,22 @@ def judge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-OUTCOMES = pytest.StashKey[Outcomes]()
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> Outcomes:
-    """What came of the files of the corpus; shown in the end."""
-    return request.config.stash.setdefault(OUTCOMES, Outcomes())
-
-
-def pytest_terminal_summary(config: pytest.Config) -> None:
-    if OUTCOMES in config.stash:
-        show(config.stash[OUTCOMES], Console(width=160))
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What came of the files of the corpus, whichever process judged them."""
+    rows = [
+        tuple(value)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, value in report.user_properties
+        if name == CORPUS_ROW
+    ]
+    if rows:
+        show(rows, Console(width=160))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ HONEST: Final = ROOT / "tests" / "honest"
 PART: Final = os.environ.get("CORPUS_PART", "0/1")
 #: A level of isolation for all of them; without it ranks are forked where no sandbox is needed.
 LEVEL: Final = os.environ.get("CORPUS_LEVEL", "")
+#: The property of a test's report that holds its line of the table.
+CORPUS_ROW: Final = "row of the corpus"
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,17 @@ class Member:
         return f"{self.kind}/{self.file.stem}"
 
 
-@dataclass
-class Outcomes:
-    """What came of those that were judged, in the order in which they were."""
+def deserved(member: Member, result: EvaluationResult) -> bool:
+    """Whether it got a verdict and a code that it expects."""
+    return result.verdict is member.expected.verdict and result.code in member.expected.codes
 
-    rows: list[tuple[Member, EvaluationResult]] = field(default_factory=list)
+
+def row(member: Member, result: EvaluationResult) -> tuple[str, ...]:
+    """A line of the table: file, what it tries, verdict, which check saw it, what it would have saved."""
+    verdict = str(result.verdict)
+    if not deserved(member, result):
+        verdict = f"[red]{verdict}[/red], not deserved"
+    return member.name, member.tries, verdict, seen_by(result), member.saves
 
 
 def members() -> list[Member]:
@@ -91,17 +99,13 @@ def _line(text: str, what: str) -> str:
     return " ".join(found[1].split())
 
 
-def show(outcomes: Outcomes, console: Console) -> None:
-    """Attack, what it tries, what came of it, which check saw it, what it would have saved."""
-    table = Table(title=f"{len(outcomes.rows)} files of the corpus", title_justify="left")
+def show(rows: Sequence[tuple[str, ...]], console: Console) -> None:
+    """What `row` says of each."""
+    table = Table(title=f"{len(rows)} files of the corpus", title_justify="left")
     for column in ("file", "tries", "verdict", "seen by", "would save"):
         table.add_column(column, overflow="fold")
-    for member, result in outcomes.rows:
-        deserved = (
-            result.verdict is member.expected.verdict and result.code in member.expected.codes
-        )
-        verdict = str(result.verdict) if deserved else f"[red]{result.verdict}[/red], not deserved"
-        table.add_row(member.name, member.tries, verdict, seen_by(result), member.saves)
+    for cells in sorted(rows):
+        table.add_row(*cells)
     console.print(table)
 
 

@@ -313,7 +313,7 @@ def _write_corpus(
         data_source=(
             f"{hparams.data.repo}@{hparams.data.revision}:{hparams.data.file}"
             if hparams.data.source == "hub"
-            else hparams.data.file
+            else Path(hparams.data.file).name  # where it lies makes no other snapshot
         ),
         param_dtype=hparams.numerics.param_dtype,
         vocab_size=vocab_size,

@@ -33,6 +33,13 @@ def test_a_second_preload_makes_the_same_bytes_and_leaves_the_random_state_alone
     assert torch.equal(torch.rand(4), expected)
 
 
+def test_where_the_text_lies_makes_no_other_snapshot(
+    edited: Edit, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    """`edited` names it by its absolute path."""
+    assert preload(edited({}), tmp_path / "again").manifest == snapshot.manifest
+
+
 def test_an_existing_snapshot_is_reused(loaded: LoadedHparams, snapshot: Snapshot) -> None:
     before = (snapshot.directory / "manifest.json").stat()
     assert preload(loaded).manifest == snapshot.manifest
