@@ -24,7 +24,7 @@ from harness.phases import PhaseName, Phases
 from harness.protocol.text import one_line, printable
 from harness.reference.launch import check_rows, default_variant
 from harness.result import EvaluationResult
-from harness.sandbox import Level, Sandbox
+from harness.sandbox import Sandbox
 from harness.score.medians import score
 from harness.submission.read import read_source, sha256_of, understood
 from harness.timed.others import NOTED_SHARE
@@ -114,10 +114,11 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     check_rows(hparams, default_variant(hparams, world_size))
     device = machine.pick_device(hparams.world.device, world_size)
     partial.machine = machine.describe(device, world_size)
-    if device == "cuda" and sandbox.level is not Level.DOCKER and machine.gpu_files() > world_size:
+    there = machine.gpu_files()
+    if device == "cuda" and there > world_size and not sandbox.holds_back_gpus(world_size):
         partial.warnings.append(
-            f"MFU counts {world_size} of this machine's {machine.gpu_files()} GPUs, and at level "
-            f"{sandbox.level} the train file could use all of them; docker gives it those that count"
+            f"MFU counts {world_size} of this machine's {there} GPUs, and at level {sandbox.level} "
+            "the train file could use all of them; docker gives it those that count"
         )
     setup = TimedSetup(
         submission=submission,

@@ -24,6 +24,7 @@ from harness.sandbox.environment import (
     package_folders,
     python_folders,
 )
+from harness.sandbox.gpus import device_files
 from harness.sandbox.job import Job
 from harness.sandbox.user import Command
 
@@ -110,7 +111,7 @@ def _system(job: Job, user: int, descriptors: list[int]) -> list[str]:
     wanted = (*BOUND_IF_THERE, *(GPU_FOLDERS if job.gpus else ()))
     arguments += _bind("--ro-bind", [Path(name) for name in wanted if Path(name).exists()])
     if job.gpus:
-        for device in gpu_devices():
+        for device in device_files(job.gpus):
             arguments += ["--dev-bind", str(device), str(device)]
     for name, text in _synthesised(user).items():
         descriptors.append(_memory_file(text))
@@ -123,11 +124,6 @@ def _system(job: Job, user: int, descriptors: list[int]) -> list[str]:
             name,
         ]
     return arguments
-
-
-def gpu_devices() -> tuple[Path, ...]:
-    """NVIDIA's device files (and the folder with those of MIG), as they are on this machine."""
-    return tuple(sorted(Path("/dev").glob("nvidia*")))
 
 
 def _synthesised(user: int) -> dict[str, str]:

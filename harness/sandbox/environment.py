@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.paths import ENTER_PROGRAM
+from harness.sandbox.gpus import gpu_ids
 from harness.sandbox.job import Job
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -64,6 +65,9 @@ def clean_environment(job: Job, temporary: str) -> dict[str, str]:
         for name in GPU_VARIABLES:
             if name in os.environ:
                 environment[name] = os.environ[name]
+        if environment.get("CUDA_VISIBLE_DEVICES"):
+            # Where only those that count exist, numbers would be counted anew.
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpu_ids(job.gpus))
     else:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment | dict(job.environment)

@@ -35,8 +35,8 @@ class Job:
         environment: added to the clean environment; nothing of the judge's own is passed on.
         limits: sizes and counts that are enforced; the wall times in it are the caller's business.
         outbox: one of `writable`, whose bytes are limited; None: nothing is watched.
-        gpus: how many NVIDIA devices it needs; 0: it may open none. Level `docker` gives exactly so
-            many, the others all that there are.
+        gpus: how many NVIDIA devices it needs; 0: it may open none. Levels `docker` and `bubblewrap` give
+            exactly so many, the others all that there are.
     """
 
     argv: tuple[str, ...]

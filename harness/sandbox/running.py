@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.errors import Code, JudgeError
-from harness.sandbox import bubblewrap, user
+from harness.sandbox import bubblewrap, gpus, user
 from harness.sandbox.docker import container as docker
 from harness.sandbox.docker import engine as docker_engine
 from harness.sandbox.docker.engine import Image
@@ -181,6 +181,12 @@ class Sandbox:
         finally:
             if taken is not None:
                 taken.lock.close()
+
+    def holds_back_gpus(self, count: int) -> bool:
+        """Whether a job that asks for `count` GPUs can use no others."""
+        if self.level is Level.BUBBLEWRAP:
+            return gpus.told_apart(count)
+        return self.level is Level.DOCKER
 
     def _command(self, job: Job, scratch: str | None, number: int | None) -> user.Command:
         if self.level is Level.BUBBLEWRAP:

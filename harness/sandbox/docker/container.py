@@ -27,6 +27,7 @@ from harness.sandbox.environment import (
     enter_argv,
     kernel_tasks,
 )
+from harness.sandbox.gpus import gpu_ids
 from harness.sandbox.job import Job
 from harness.sandbox.judge_process import this_process
 
@@ -180,16 +181,6 @@ def _gpus(job: Job) -> dict[str, Any]:
         return {}
     request: dict[str, Any] = {"driver": "nvidia", "capabilities": [["gpu", "compute", "utility"]]}
     return {"device_requests": [request | {"device_ids": list(gpu_ids(job.gpus))}]}
-
-
-def gpu_ids(count: int) -> tuple[str, ...]:
-    """The first `count` GPUs that the judge itself would use, by the names that outlast renumbering."""
-    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    if named and all(name.strip().startswith(("GPU-", "MIG-")) for name in named):
-        return tuple(name.strip() for name in named[:count])
-    import torch
-
-    return tuple(f"GPU-{torch.cuda.get_device_properties(n).uuid}" for n in range(count))
 
 
 def _mounts(paths: Iterable[Path], *, read_only: bool) -> list[dict[str, Any]]:
