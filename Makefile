@@ -9,8 +9,8 @@ HPARAMS ?= hparams.json
 BUILD_OPTIONS ?=
 # Of isolation, for `make attack`; empty: a sandbox for those that need one, and forked ranks for the others.
 LEVEL ?=
-# Processes that run the tests side by side; tests wait much, so they may be more than the cores.
-WORKERS ?= 3
+# Processes that run the tests side by side.
+WORKERS ?= 2
 # Seconds that `make fuzz` has for each target.
 BUDGET ?= 600
 

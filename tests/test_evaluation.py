@@ -27,10 +27,13 @@ from tests.project import ROOT
 pytest_plugins = ("tests.judging",)
 
 FILES = sorted((ROOT / "tests" / "submissions").glob("*.py"))
+#: It leaves a process behind, to which it gives this name.
+LEAVES_A_STRAY = "forks_and_ignores_sigterm"
+STRAY = b"trainjudge-stray"
 #: They need a sandbox: its limits, its walls, its end of every process.
 FOR_A_SANDBOX = {
     "floods_stdout",
-    "forks_and_ignores_sigterm",
+    LEAVES_A_STRAY,
     "memory_hog",
     "outbox_flood",
     "reads_reference",
@@ -40,8 +43,6 @@ SANDBOXED = FOR_A_SANDBOX - {"floods_stdout"} | {"killed_rank"}
 #: They end at `limits.run_seconds`.
 ENDLESS = {"hangs_rank"}
 EXEMPLARY = {"train_single": 1, "train_ddp": 2, "train_fsdp": 2, "train_ep": 2}
-#: The name that `forks_and_ignores_sigterm.py` gives to the process that it leaves behind.
-STRAY = b"trainjudge-stray"
 
 
 def test_every_file_that_is_named_here_is_there() -> None:
@@ -103,7 +104,8 @@ def test_a_train_file_gets_the_same_verdict_in_a_sandbox(
     if file.stem == "reads_reference" and sandbox.level is Level.NONE:
         pytest.skip("level none hides nothing: docs/sandbox.md says so")
     deserves(judge(file, benchmark, expected_of(file).world_size), file)
-    assert not stray_processes()
+    if file.stem == LEAVES_A_STRAY:  # beside other files its process may be there
+        assert not stray_processes()
 
 
 def accepted_twice(result: EvaluationResult) -> None:
