@@ -6,6 +6,7 @@ of it, as in tests/submissions; further lines of an attack:
     Tries: what it does, in its strongest version.
     Would save: what it would be worth if it worked.
     Needs: a sandbox (only where it does: it ends processes, fills a disk, looks for what is hidden).
+    Gap at user: why it gains something there (only if docs/sandbox.md says so of that level).
 
 An attack that gains nothing, such as one that patches a clock and does the work all the same, expects
 `accepted ok`.
@@ -24,6 +25,7 @@ from rich.table import Table
 
 from harness.errors import Verdict
 from harness.result import EvaluationResult
+from harness.sandbox import Level
 from tests.judging import Expected, expected_of
 from tests.project import ROOT
 
@@ -39,7 +41,7 @@ CORPUS_ROW: Final = "row of the corpus"
 
 @dataclass(frozen=True)
 class Member:
-    """A file of the corpus. `tries`, `saves`: empty for an honest one."""
+    """A file of the corpus. `tries`, `saves`: empty for an honest one. `gaps`: levels that let it gain."""
 
     file: Path
     kind: str
@@ -47,6 +49,7 @@ class Member:
     tries: str
     saves: str
     needs_sandbox: bool
+    gaps: frozenset[Level]
 
     @property
     def name(self) -> str:
@@ -88,6 +91,7 @@ def _member(file: Path) -> Member:
         tries=_line(text, "Tries") if attack else "",
         saves=_line(text, "Would save") if attack else "",
         needs_sandbox=re.search(r"^Needs: a sandbox", text, re.M) is not None,
+        gaps=frozenset(map(Level, re.findall(r"^Gap at (\w+): ", text, re.M))),
     )
 
 

@@ -6,6 +6,7 @@ Tries: TCP and UDP over IPv4 and IPv6 to public resolvers, the metadata service,
 Would save: the corpus, or ready gradients, from a machine of the author's; a channel for what was
     read.
 Needs: a sandbox
+Gap at user: the network is the machine's.
 """
 
 import errno

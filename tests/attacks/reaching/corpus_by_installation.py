@@ -5,6 +5,7 @@ Tries: follows every trace of where the judge lies (the editable installation's 
     tokens and the snapshot's manifest below each.
 Would save: the text of every run: gradients of all windows could be computed at home.
 Needs: a sandbox
+Gap at user: every user may read the files of a checkout.
 """
 
 import glob

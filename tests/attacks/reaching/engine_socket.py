@@ -5,6 +5,7 @@ Tries: connects to every socket file that it can find, of docker, podman, contai
     privileged container with / mounted.
 Would save: the machine.
 Needs: a sandbox
+Gap at user: the machine's services listen to every user.
 """
 
 import glob

@@ -5,6 +5,7 @@ Tries: reads /proc/net for listening TCP sockets of another user and for abstrac
     evaluation's rendezvous store.
 Would save: the leaderboard's database; another evaluation's ranks.
 Needs: a sandbox
+Gap at user: the network is the machine's.
 """
 
 import os
