@@ -12,6 +12,13 @@ from sqlalchemy import text
 from harness.board.store import Store, open_store
 from harness.board.tables import Base
 from tests.board import postgres
+from tests.board.examples import (
+    accepted_result,
+    board_with,
+    hand_in,
+    judge_next,
+    rejected_result,
+)
 
 #: Runs a statement on the store as if somebody had opened the database by hand; gives the rows.
 Raw = Callable[..., list[tuple[Any, ...]]]
@@ -94,3 +101,20 @@ def raw(store: Store) -> Raw:
             return rows
 
     return run
+
+
+@pytest.fixture
+def full(store: Store) -> Store:
+    """Two that are ranked, bob first; one of carol that was rejected; one of ada that waits."""
+    board_with(store, "ada", "bob", "carol")
+    for author, number in (("ada", 1), ("bob", 2), ("carol", 3)):
+        hand_in(store, author, number, note=f"a note of {author}")
+    results = {
+        1: accepted_result((0.30, 0.32, 0.31)),
+        2: accepted_result((0.40, 0.42, 0.41)),
+        3: rejected_result(),
+    }
+    for number, result in results.items():
+        assert judge_next(store, result) == number
+    hand_in(store, "ada", 4)
+    return store

@@ -1,8 +1,10 @@
 """Hand-made result documents, train files, and a board to put them on."""
 
+import csv
 import functools
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Final
 
 from harness.board.organise import SeasonPlan, add_author, open_season
@@ -265,3 +267,9 @@ def _result(
         started_at="2026-11-24T12:00:00+00:00",
         log=log,
     )
+
+
+def published_rows(folder: Path) -> list[dict[str, str]]:
+    """The board of a published folder, as its CSV has it."""
+    with (folder / "board.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
