@@ -155,7 +155,7 @@ def show_profile(
 def rejudge_folder(
     folder: Path, *, hparams: Path | None = None, snapshot: Path | None = None, quiet: bool = False
 ) -> EvaluationResult:
-    """`validator rejudge FOLDER` as a function. Raises InputError."""
+    """Judge again, without training, what `validator run --keep` has kept. Raises InputError."""
     from harness.rejudge import rejudge
 
     loaded = load_hparams(hparams)

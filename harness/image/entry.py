@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STDIN_NAME = "stdin.py"
 
 # Commands that run train files.
-JUDGING = ("run", "calibrate")
+JUDGING = ("run", "compare", "calibrate", "power", "worker")
 
 
 def main() -> None:
