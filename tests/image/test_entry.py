@@ -217,11 +217,12 @@ def test_a_missing_capability_is_named_and_no_weaker_level_is_taken(image: str, 
     [
         (["--read-only"], ["-"], "--tmpfs /tmp"),
         (["--user=1000"], ["-"], "--user"),
+        (["--user=1000"], ["worker", "--once"], "--user"),
         ([], ["no_such_file.py"], "No such file"),
         ([], ["no-such-command"], "No such command"),
         ([], ["run", "-", "--hparams=/nowhere.json"], "/nowhere.json"),
     ],
-    ids=["no-tmp", "not-root", "no-file", "no-command", "no-hparams"],
+    ids=["no-tmp", "not-root", "not-root-worker", "no-file", "no-command", "no-hparams"],
 )
 def test_bad_input_is_said_in_words_with_the_callers_status(
     image: str, options: list[str], arguments: list[str], advice: str
