@@ -294,7 +294,8 @@ class Session:
                 except TrainjudgeError as error:
                     # Such as what it still sends of a commitment: of this rank no more is heard.
                     nonsense.append(error)
-                    self._selector.unregister(key.fileobj)
+                    if not link.hung_up:  # else `_read` has forgotten it already
+                        self._selector.unregister(key.fileobj)
                 if link.hung_up and link.failure is None:
                     dead.append(link.rank)
         if (ending := self._limit()) is not None:

@@ -172,6 +172,19 @@ def test_a_large_commitment_of_another_rank_does_not_hide_who_failed(tmp_path: P
     assert (error.code, error.message) == (Code.RESULT_INVALID, "rank 1: mine")
 
 
+def test_a_rank_that_ends_in_the_middle_of_what_it_says_is_no_failure_of_ours(
+    tmp_path: Path,
+) -> None:
+    """A whole Failed, the beginning of a commitment, and its end once the judge looks for the cause."""
+    commitment = frame(large_commitment())
+    with ranks(tmp_path, None) as (judge, (link,)):
+        watch(judge, FakeSandbox(when_asked=link.close))
+        link.sendall(frame(failed("mine", Stage.RESULT)) + commitment[:1_000])
+        with pytest.raises(SubmissionError) as caught:
+            judge.gather(Commitment, Stage.RESULT, WAIT, 0, len(commitment))
+    assert (caught.value.code, caught.value.message) == (Code.RESULT_INVALID, "rank 0: mine")
+
+
 @pytest.mark.parametrize(
     ("reason", "code"),
     [
