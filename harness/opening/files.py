@@ -34,15 +34,16 @@ def check_files(
 ) -> None:
     """Whether an honest rank's files fit. Raises InputError(BAD_ARGUMENT): `ulimit -n` is too low.
 
-    A file holds one box of a name, so a state in per-expert names has a file for each expert.
+    A file holds one box of a name, so a state in per-expert names has two files for each expert: a fused
+    tensor of two matrices (gate and up) has a box for each of them.
 
     Args:
         shapes: of all tensors, by name.
         state_bytes: of a whole state.
         world_size, runs: of the evaluation.
     """
-    experts = max((shape[0] for shape in shapes.values() if len(shape) == 3), default=1)
-    needed = experts + -(-state_bytes // MAX_FILE_BYTES) + 1
+    boxes = max((2 * shape[0] for shape in shapes.values() if len(shape) == 3), default=1)
+    needed = boxes + -(-state_bytes // MAX_FILE_BYTES) + 1
     allowed = files_allowed(world_size, runs)
     if allowed < needed:
         raise InputError(

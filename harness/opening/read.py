@@ -6,8 +6,9 @@ Call this only after the sandbox is gone: nothing may change the outbox while it
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from harness.errors import Code, SubmissionError
@@ -54,29 +55,17 @@ def read_opened(
         OSError: this machine's fault, such as no descriptors or memory left.
     """
     rank = folder.name
-    entries = _entries(folder, max_bytes, max_files, rank)
-    wanted = {_place(commitment.pieces[index]): index for index in indices}
     found: dict[int, StoredPiece] = {}
-    for entry in entries:
-        index = wanted.get((entry.name, entry.offset, entry.shape))
-        if index is None or index in found:
-            raise _invalid(
-                rank, f"a box of {quoted(entry.name)} was not asked for, or is there twice"
-            )
-        piece = commitment.pieces[index]
-        if entry.dtype != piece.dtype:
-            raise _invalid(
-                rank, f"{quoted(entry.name)} is {entry.dtype}, committed as {piece.dtype}"
-            )
-        found[index] = StoredPiece(
-            name=entry.name,
-            tensor_shape=piece.tensor_shape,
-            box=Box(entry.offset, entry.shape),
-            dtype=entry.dtype,
-            data=entry.data,
-            file=str(folder / entry.file),
-            start=entry.start,
-        )
+    # File by file, so that no more is read than up to the first box that was not asked for.
+    with closing(_entries(folder, max_bytes, max_files, len(indices), rank)) as entries:
+        wanted = {_place(commitment.pieces[index]): index for index in indices}
+        for entry in entries:
+            index = wanted.get((entry.name, entry.offset, entry.shape))
+            if index is None or index in found:
+                raise _invalid(
+                    rank, f"a box of {quoted(entry.name)} was not asked for, or is there twice"
+                )
+            found[index] = _piece(entry, commitment.pieces[index], folder)
     missing = [quoted(commitment.pieces[index].name) for index in indices if index not in found]
     if missing:
         raise _invalid(rank, f"{_some(missing)} committed to, but not opened")
@@ -88,32 +77,50 @@ def _place(piece: Piece) -> _Place:
     return piece.name, piece.offset, piece.shape
 
 
+def _piece(entry: ShardEntry, committed: Piece, folder: Path) -> StoredPiece:
+    if entry.dtype != committed.dtype:
+        raise _invalid(
+            folder.name, f"{quoted(entry.name)} is {entry.dtype}, committed as {committed.dtype}"
+        )
+    return StoredPiece(
+        name=entry.name,
+        tensor_shape=committed.tensor_shape,
+        box=Box(entry.offset, entry.shape),
+        dtype=entry.dtype,
+        data=entry.data,
+        file=str(folder / entry.file),
+        start=entry.start,
+    )
+
+
 # --- the folder ---------------------------------------------------------------------------------
 
 
-def _entries(folder: Path, max_bytes: int, max_files: int, rank: str) -> list[ShardEntry]:
+def _entries(
+    folder: Path, max_bytes: int, max_files: int, max_tensors: int, rank: str
+) -> Generator[ShardEntry]:
     """All tensors of all files of the folder, which is as the sandbox has left it: also unreadable."""
     try:
-        return _read_entries(folder, max_bytes, max_files, rank)
+        yield from _read_entries(folder, max_bytes, max_files, max_tensors, rank)
     except OSError as error:
         if error.errno in OUR_FAULT:
             raise
         raise _invalid(rank, f"no folder of this rank that can be read: {error.strerror}") from None
 
 
-def _read_entries(folder: Path, max_bytes: int, max_files: int, rank: str) -> list[ShardEntry]:
+def _read_entries(
+    folder: Path, max_bytes: int, max_files: int, max_tensors: int, rank: str
+) -> Iterator[ShardEntry]:
     """Everything is relative to the folder's descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        entries: list[ShardEntry] = []
         left = max_bytes
         for name in _files(descriptor, max_files, rank):
             try:
-                entries += read_shard(name, left, folder=descriptor)
+                yield from read_shard(name, left, descriptor, max_tensors)
             except ShardError as error:
                 raise _invalid(rank, f"{name}: {error}") from None
             left -= os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
-        return entries
     finally:
         os.close(descriptor)
 

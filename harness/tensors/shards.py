@@ -27,6 +27,9 @@ from harness.protocol.messages import MAX_DIMS, MAX_PIECES
 from harness.protocol.text import quoted
 
 MAX_HEADER_BYTES = 16 * 2**20
+#: A tensor's name stands in a header twice, each of its characters escaped at worst.
+HEADER_BYTES_A_TENSOR = 4096
+HEADER_BYTES_BESIDE = 2**16
 MAX_NAME = 256
 MAX_EXTENT = 2**48
 _LENGTH = struct.Struct("<Q")
@@ -82,13 +85,16 @@ class ShardEntry:
     start: int
 
 
-def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> list[ShardEntry]:
+def read_shard(
+    path: Path | str, max_bytes: int, folder: int | None = None, max_tensors: int = MAX_PIECES
+) -> list[ShardEntry]:
     """Parse one safetensors file and map its data.
 
     Args:
         path: the file; its last component is not followed if it is a link.
         max_bytes: largest file to accept, in bytes (a sparse file counts with its full length).
         folder: descriptor of an open folder that `path` is relative to.
+        max_tensors: in the file; a header that is longer than so many need is not parsed.
 
     Returns:
         The tensors, in the order of their data. The mapping lives as long as one of them.
@@ -101,14 +107,15 @@ def read_shard(path: Path | str, max_bytes: int, folder: int | None = None) -> l
     if content.size < _LENGTH.size:
         raise ShardError("the file is too short for a safetensors header")
     (length,) = _LENGTH.unpack(content[: _LENGTH.size].tobytes())
-    if length > min(MAX_HEADER_BYTES, content.size - _LENGTH.size):
+    needed = HEADER_BYTES_BESIDE + max_tensors * HEADER_BYTES_A_TENSOR
+    if length > min(MAX_HEADER_BYTES, needed, content.size - _LENGTH.size):
         raise ShardError(f"its header claims {length} bytes")
     base = _LENGTH.size + length
     data = content[base:]
     header = _parse_object(content[_LENGTH.size : _LENGTH.size + length].tobytes(), "its header")
     metadata = header.pop("__metadata__", {})
-    if len(header) > MAX_PIECES:
-        raise ShardError(f"it holds {len(header)} tensors, more than {MAX_PIECES}")
+    if len(header) > max_tensors:
+        raise ShardError(f"it holds {len(header)} tensors, more than {max_tensors}")
     layouts = {name: _layout(name, description) for name, description in header.items()}
     offsets = _offsets(metadata, layouts)
     ordered = sorted(layouts.items(), key=lambda item: (item[1].begin, item[1].end))

@@ -69,14 +69,14 @@ SHAPES = {"experts": (128, 64, 32), "wide": (100_000, 64), "scale": ()}
 def test_a_machine_that_allows_too_little_is_told_before_anything_runs(
     machine: dict[str, int],
 ) -> None:
-    """128 files for per-expert names, three of a gibibyte each, one for what remains."""
-    machine["hard"] = 512 + 132 * 6
+    """256 files for per-expert names, three of a gibibyte each, one for what remains."""
+    machine["hard"] = 512 + 260 * 6
     check_files(SHAPES, 3 * 2**30, world_size=2, runs=3)
     machine["hard"] -= 1
-    with pytest.raises(InputError, match="allow 1304 open files") as caught:
+    with pytest.raises(InputError, match="allow 2072 open files") as caught:
         check_files(SHAPES, 3 * 2**30, world_size=2, runs=3)
     assert caught.value.code is Code.BAD_ARGUMENT
-    assert "131 files of each rank and run, and 132 can be needed" in caught.value.message
+    assert "259 files of each rank and run, and 260 can be needed" in caught.value.message
 
 
 def test_a_model_without_experts_needs_a_file_for_each_gibibyte(machine: dict[str, int]) -> None:

@@ -99,9 +99,20 @@ def test_only_what_was_ordered_may_be_there(tmp_path: Path) -> None:
     folder = tmp_path / "run0-rank3"
     write_opened(folder, STATE[:2], shard=4)
     assert sorted(read_opened(folder, commit(), [0, 1], KEY, LIMIT, FILES)) == [0, 1]
-    with pytest.raises(SubmissionError, match="not asked for"):
+    with pytest.raises(SubmissionError, match="it holds 2 tensors, more than 1"):
         read_opened(folder, commit(), [0], KEY, LIMIT, FILES)
+    with pytest.raises(SubmissionError, match="'a' was not asked for"):
+        read_opened(folder, commit(), [1, 2], KEY, LIMIT, FILES)
     assert "'a' committed to, but not opened" in refused(folder).message
+
+
+def test_nothing_is_read_after_the_first_box_that_was_not_asked_for(tmp_path: Path) -> None:
+    """Else a thousand files of a rank with the longest of headers would keep the judge for an hour."""
+    folder = tmp_path / "run0-rank3"
+    write_opened(folder, [STATE[1]], shard=4)
+    (folder / "shard-99999-model-00001-of-00001.safetensors").write_bytes(b"no safetensors")
+    with pytest.raises(SubmissionError, match="'b' was not asked for"):
+        read_opened(folder, commit(), [0, 2], KEY, LIMIT, FILES)
 
 
 @pytest.mark.parametrize("index", range(3))

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from harness.protocol.text import quoted
-from harness.tensors import shards
 from harness.tensors.shards import ShardEntry, ShardError, read_shard
 
 LIMIT = 1 << 20
@@ -249,12 +248,22 @@ def test_a_file_of_65537_tensors_is_refused(tmp_path: Path) -> None:
     assert "is malformed" in refused(tmp_path, shard(named))
 
 
-def test_a_file_may_hold_as_many_tensors_as_a_commitment_and_not_one_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards, "MAX_PIECES", 3)  # to read 65,536 takes seconds
-    assert len(read(tmp_path, many_tensors(3))) == 3
-    assert "it holds 4 tensors, more than 3" in refused(tmp_path, many_tensors(4))
+def test_a_header_is_no_longer_than_its_tensors_need(tmp_path: Path) -> None:
+    """It is not even parsed: what is no JSON is refused for its length."""
+    file = tmp_path / "file"
+    needed = 65_536 + 2 * 4_096
+    for length, said in ((needed, "is not JSON"), (needed + 1, f"claims {needed + 1} bytes")):
+        file.write_bytes(shard(b"{" + b" " * (length - 1)))
+        with pytest.raises(ShardError, match=said):
+            read_shard(file, LIMIT, max_tensors=2)
+
+
+def test_a_file_holds_as_many_tensors_as_its_reader_allows(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(many_tensors(3))
+    assert len(read_shard(file, LIMIT, max_tensors=3)) == 3
+    with pytest.raises(ShardError, match="3 tensors, more than 2"):
+        read_shard(file, LIMIT, max_tensors=2)
 
 
 def test_a_file_may_have_the_allowed_bytes_and_no_byte_more(tmp_path: Path) -> None:
