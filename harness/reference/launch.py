@@ -227,7 +227,8 @@ def run_reference(
     for file in inbox.iterdir():
         make_readable(file)
 
-    _launch(hparams, task, sandbox, folder, inbox, opened)
+    more = 0 if asked is None else sum(max(0, len(each) - 1) for each in asked.states)
+    _launch(hparams, task, sandbox, folder, inbox, opened, len(challenges) + more)
     return read_reference(snapshot, folder, len(challenges))[1]
 
 
@@ -299,8 +300,15 @@ def _launch(
     folder: Path,
     inbox: Path,
     opened: Sequence[Path],
+    work: int,
 ) -> None:
-    """Run the loop to its end. A correct run can abort while it exits, so the ranks' markers count."""
+    """Run the loop to its end. A correct run can abort while it exits, so the ranks' markers count.
+
+    Args:
+        opened: folders of the submission's states.
+        work: runs to be trained, and versions of a submitted state beyond each one's first: these cost a
+            submission hardly anything, and may not make the reference late.
+    """
     limits = hparams.limits
     world_size = task.variant.world_size
     # One process needs no torchrun, whose own start takes two seconds.
@@ -322,9 +330,7 @@ def _launch(
         private=(inbox,),
         gpus=world_size if task.device == "cuda" else 0,
     )
-    seconds = limits.startup_seconds + len(task.challenges) * (
-        limits.run_seconds + limits.open_seconds
-    )
+    seconds = limits.startup_seconds + work * (limits.run_seconds + limits.open_seconds)
     with sandbox.start(job) as running:
         # Not select(): it refuses descriptors above 1023, and every opened file holds one.
         with selectors.DefaultSelector() as selector:
