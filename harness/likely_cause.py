@@ -6,13 +6,15 @@ A help for whoever mends the file. It changes no verdict, and costs nothing wher
 import math
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final
+
+from safetensors import SafetensorError
 
 from harness.benchmark.mistakes import Mistake, likely_mistakes
 from harness.comparison import Truth, compare
 from harness.errors import Code, JudgeError
+from harness.protocol.text import one_line
 from harness.reference.launch import default_variant, run_reference
 from harness.tensors.boxes import State
 from harness.timed.run import TimedSetup
@@ -57,8 +59,8 @@ def likely_cause(
             `verify.explain_seconds` allows.
 
     Returns:
-        A note about the mistake that fits, or that none does; None: none could be tried, or a training
-        failed.
+        A note about the mistake that fits, that none does, or that a training failed; None: there was no
+        time or room to try one.
     """
     hparams = setup.hparams
     mistakes = likely_mistakes(hparams.optimizer)
@@ -68,7 +70,7 @@ def likely_cause(
     if not mistakes:
         return None
     folder = workspace.root / CHECK
-    with suppress(JudgeError):  # it explains nothing then, and the verdict stands
+    try:
         try:
             trained = run_reference(
                 hparams,
@@ -89,7 +91,9 @@ def likely_cause(
             shutil.rmtree(folder, ignore_errors=True)
         allowed = hparams.verify.tolerances.update_error
         return fitting(mistakes, errors, away, allowed) or none_fits(mistakes)
-    return None
+    except (JudgeError, OSError, SafetensorError) as error:
+        # Such as a disk that others have filled: it explains nothing then, and the verdict stands.
+        return note(TRIED, f"no likely mistake could be tried: {one_line(str(error))[:200]}")
 
 
 def update_error(truth: Truth, states: Sequence[State]) -> float:

@@ -124,7 +124,8 @@ def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
     told = list(runs)
     finding = judge_together(errors, hparams.strict_update_error)
     if finding is not None:
-        best = errors.index(min(errors))
+        assert finding.measured is not None
+        best = errors.index(finding.measured)
         told[best] = with_finding(told[best], finding)
     number = first_off(told)
     if number is not None:

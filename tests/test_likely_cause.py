@@ -3,16 +3,19 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import Mistake
 from harness.benchmark.problem import Sgd
+from harness.benchmark.snapshot import Snapshot
 from harness.errors import Verdict
-from harness.likely_cause import CHECK, affordable, fitting
+from harness.likely_cause import CHECK, affordable, fitting, likely_cause
 from harness.result import EvaluationResult
+from harness.verify.findings import Severity
 from tests.judging import Judge, explain
 from tests.project import ROOT
 
@@ -91,6 +94,26 @@ def test_what_is_no_likely_mistake_is_not_called_one(
     assert "of no likely mistake" in tried and "with momentum 0.9" in tried
     assert "tried" not in result.message
     assert len(notes(result, "asked")) == 1
+
+
+def test_what_goes_wrong_while_a_cause_is_sought_is_a_note_and_no_failure(
+    quick: LoadedHparams, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    """Such as a disk that fills: here something lies where the trainings would."""
+    (tmp_path / CHECK).touch()
+    verify = quick.hparams.verify.model_copy(update={"explain_seconds": 600.0})
+    setup = SimpleNamespace(
+        hparams=quick.hparams.model_copy(update={"verify": verify}),
+        snapshot=snapshot,
+        world_size=1,
+        sandbox=None,
+        device="cpu",
+    )
+    truth = SimpleNamespace(challenge=None, coordinates=None)
+    work: Any = SimpleNamespace(root=tmp_path)
+    found = likely_cause(cast(Any, setup), cast(Any, truth), [], 0.5, 1.0, work)
+    assert found is not None and found.severity is Severity.NOTE
+    assert "no likely mistake could be tried: " in found.message and "File exists" in found.message
 
 
 @pytest.mark.parametrize(

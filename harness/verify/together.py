@@ -6,6 +6,7 @@ runs of an evaluation at least one has to agree as closely as honest runs withou
 is as rare as a flip in each of them, and is what approximations within the tolerances look like.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -23,13 +24,14 @@ def judge_together(update_errors: Sequence[float], allowed: float | None) -> Fin
     """A finding where no run is within the strict bound.
 
     Args:
-        update_errors: of all floating weights, one for each run.
+        update_errors: of all floating weights, one for each run. One that is not finite is its run's own
+            finding, and says nothing here.
         allowed: `verify.calibration.strict_update_error`; None: not judged.
     """
     if allowed is None or len(update_errors) < FEWEST_RUNS:
         return None
-    best = min(update_errors)
-    if not exceeds(best, allowed):
+    finite = [error for error in update_errors if math.isfinite(error)]
+    if not finite or not exceeds(best := min(finite), allowed):
         return None
     return rejects(
         Code.UPDATE_MISMATCH,

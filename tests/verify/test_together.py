@@ -18,7 +18,9 @@ from harness.verify.together import judge_together
         ([1e-4, 1e-4], True),  # exactly at it
         ([1.01e-4, 1e-3], False),
         ([0.01, 0.01], False),
-        ([math.inf, math.inf], False),
+        ([math.inf, math.inf], True),  # each is rejected for itself
+        ([math.nan, 1e-6], True),
+        ([math.nan, 0.01], False),
         ([0.01], True),  # one run may be the one with a flip
         ([], True),
     ],
