@@ -149,12 +149,12 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
     phases.enter(PhaseName.PREPARE, "the peak of this machine")
     assert partial.machine is not None
     peak = peak_of(partial.machine, hparams, world_size)
-    others: list[float] = []
     with Workspace(options.keep) as workspace:
-        timed_runs = run_submission(setup, workspace, phases, partial.log, others)
-        if others[-1:] > [NOTED_SHARE]:
+        timed_runs = run_submission(setup, workspace, phases, partial.observed)
+        others = partial.observed.others or 0.0
+        if others > NOTED_SHARE:
             partial.warnings.append(
-                f"other programs had {others[-1]:.0%} of this machine's cores meanwhile: the times, and "
+                f"other programs had {others:.0%} of this machine's cores meanwhile: the times, and "
                 "with them the MFU, are worse than they could be"
             )
         if peak.source == "measured":

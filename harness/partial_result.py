@@ -19,6 +19,7 @@ from harness.result import (
 from harness.sandbox import Sandbox
 from harness.submission.read import Submission
 from harness.submission.strategy import AXES, Strategy
+from harness.timed.observed import Observed
 
 
 @dataclass
@@ -38,7 +39,7 @@ class PartialResult:
     machine: Machine | None = None
     runs: list[RunResult] = field(default_factory=list)
     score: Score | None = None
-    log: list[str] = field(default_factory=list)
+    observed: Observed = field(default_factory=Observed)
 
     def result(
         self, verdict: Verdict, code: Code, message: str, detail: str = ""
@@ -74,7 +75,8 @@ class PartialResult:
             ),
             warnings=tuple(self.warnings),
             started_at=self.started_at,
-            log="".join(self.log),
+            not_ended=self.observed.not_ended,
+            log="".join(self.observed.log),
         )
 
     def failed(self, verdict: Verdict, error: TrainjudgeError) -> EvaluationResult:
@@ -84,7 +86,7 @@ class PartialResult:
         """
         message, detail = error.message, error.detail
         if error.code is Code.RANK_EXITED and not detail:
-            words = last_words("".join(self.log))
+            words = last_words("".join(self.observed.log))
             detail = words.quotation
             message += f"; its log says: {words.sentence}" if words.sentence else ""
         return self.result(verdict, error.code, message, detail)

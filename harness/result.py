@@ -129,6 +129,11 @@ class EvaluationResult(Record):
     phases: tuple[Phase, ...]
     warnings: tuple[str, ...]
     started_at: str = Field(description="UTC, ISO 8601")
+    not_ended: bool = Field(
+        default=False,
+        description="something that the submission started could not be ended, and may disturb what is "
+        "timed on that machine next",
+    )
     log: str = Field(default="", description="head and tail of what the sandbox printed")
 
 

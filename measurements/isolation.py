@@ -23,6 +23,7 @@ from harness.phases import PhaseName, Phases
 from harness.report import ProgressDisplay
 from harness.sandbox import Level, Sandbox, probe
 from harness.submission.read import read
+from harness.timed.observed import Observed
 from harness.timed.run import TimedSetup, run_submission
 from harness.timed.workspace import Workspace
 
@@ -72,7 +73,7 @@ def launch(case: Case, level: Level) -> Launch:
 
     with Workspace() as workspace:
         began = time.perf_counter()
-        timed_runs = run_submission(setup, workspace, Phases(note), [], [])
+        timed_runs = run_submission(setup, workspace, Phases(note), Observed())
     return Launch(
         start_up=ready[0] - began,
         tokens_per_second=median(

@@ -90,7 +90,7 @@ def _consequences(
 ) -> None:
     """An error is tried again; what was rejected before, or is too good to be true, an organiser sees."""
     submission = submission_of(writer.session, taken.submission)
-    if result.code is Code.NOT_ENDED:
+    if result.not_ended or result.code is Code.NOT_ENDED:
         writer.append(
             ev.AlarmRaised(
                 submission=submission.id,

@@ -5,7 +5,6 @@ submission could do the same itself, to get an evaluation for free.
 """
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import Code, JudgeError, SubmissionError
@@ -13,17 +12,17 @@ from harness.sandbox.watch import TooManyEntriesError, folder_bytes
 from harness.timed.others import EXCUSED_SHARE
 
 
-def busy(error: SubmissionError, others: Sequence[float]) -> JudgeError | None:
+def busy(error: SubmissionError, others: float | None) -> JudgeError | None:
     """What took too long while others had much of the machine's cores is ours; None for all else.
 
     Args:
-        others: the last is what other programs had of the cores, 0 to 1.
+        others: what other programs had of the cores, 0 to 1; None: it is not known.
     """
-    if error.code is not Code.TIMED_OUT or not others or others[-1] <= EXCUSED_SHARE:
+    if error.code is not Code.TIMED_OUT or others is None or others <= EXCUSED_SHARE:
         return None
     return JudgeError(
         Code.MACHINE_BUSY,
-        f"{error.message}; but other programs had {others[-1]:.0%} of this machine's cores meanwhile: "
+        f"{error.message}; but other programs had {others:.0%} of this machine's cores meanwhile: "
         "end them, and try again",
     )
 

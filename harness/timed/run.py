@@ -45,6 +45,7 @@ from harness.protocol.messages import (
 from harness.sandbox import Job, Level, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
 from harness.timed.excuses import busy, disk_full
+from harness.timed.observed import Observed
 from harness.timed.others import Reading, others_share
 from harness.timed.session import Session
 from harness.timed.workspace import Workspace
@@ -104,13 +105,13 @@ class TimedSetup:
 
 
 def run_submission(
-    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str], others: list[float]
+    setup: TimedSetup, workspace: Workspace, phases: Phases, observed: Observed
 ) -> list[TimedRun]:
     """Run the submission; when this returns or raises, no process of the sandbox is left.
 
     Args:
-        log: gets what the sandbox printed, whatever happens.
-        others: gets what other programs had of the machine's cores meanwhile, 0 to 1.
+        observed: gets what is noticed beside the runs, whatever happens; also whether the above could not
+            be brought about.
 
     Raises:
         SubmissionError: the submission failed.
@@ -118,16 +119,18 @@ def run_submission(
             machine excuses it.
     """
     try:
-        return _run(setup, workspace, phases, log, others)
+        return _run(setup, workspace, phases, observed)
     except SubmissionError as error:
         if setup.sandbox.level not in (Level.DOCKER, Level.BUBBLEWRAP):
             raise
         room = setup.hparams.limits.outbox_bytes
-        raise busy(error, others) or disk_full(error, workspace.outbox, room) or error from None
+        raise (
+            busy(error, observed.others) or disk_full(error, workspace.outbox, room) or error
+        ) from None
 
 
 def _run(
-    setup: TimedSetup, workspace: Workspace, phases: Phases, log: list[str], others: list[float]
+    setup: TimedSetup, workspace: Workspace, phases: Phases, observed: Observed
 ) -> list[TimedRun]:
     hparams, world_size = setup.hparams, setup.world_size
     phases.enter(PhaseName.LAUNCH)
@@ -145,7 +148,7 @@ def _run(
     with (
         Session(workspace.sockets, world_size, show) as session,
         setup.sandbox.start(submission_job(setup, workspace)) as running,
-        _ended_after(running, session, phases, log, others),
+        _ended_after(running, session, phases, observed),
     ):
         session.watch(running)
         hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
@@ -162,7 +165,7 @@ def _run(
 
 @contextmanager
 def _ended_after(
-    running: Running, session: Session, phases: Phases, log: list[str], others: list[float]
+    running: Running, session: Session, phases: Phases, observed: Observed
 ) -> Iterator[None]:
     """End the sandbox, whatever happened inside.
 
@@ -180,13 +183,14 @@ def _ended_after(
             phases.enter(PhaseName.STOP)
             try:
                 running.stop()
-                others.append(others_share(before, Reading.now()))
+                observed.others = others_share(before, Reading.now())
             finally:
-                log.append(running.log())
+                observed.log.append(running.log())
     except JudgeError as stuck:
-        log.append(f"the judge: {stuck.message}")
+        observed.log.append(f"the judge: {stuck.message}")
+        observed.not_ended = isinstance(stuck, NotEndedError)
         if failed is None:
-            if not isinstance(stuck, NotEndedError) or not session.handed_over:
+            if not observed.not_ended or not session.handed_over:
                 raise
             failed = SubmissionError(
                 Code.NOT_ENDED,

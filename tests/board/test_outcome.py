@@ -127,6 +127,15 @@ def test_what_could_not_be_ended_is_an_alarm(store: Store, raw: Raw) -> None:
     assert "could not be ended: look at that machine" in alarm
 
 
+def test_it_is_one_too_where_the_submission_failed_for_another_reason(
+    store: Store, raw: Raw
+) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    judge_next(store, rejected_result().model_copy(update={"not_ended": True}))
+    assert len(alarms(raw)) == 1
+
+
 @pytest.mark.parametrize(
     ("mfu", "alarmed"), [(0.99, False), (1.0, False), (1.01, True), (math.nan, True)]
 )

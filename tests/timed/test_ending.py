@@ -14,6 +14,7 @@ from harness.phases import Phases
 from harness.sandbox import Ending, EndReason, NotEndedError, Running
 from harness.timed import run
 from harness.timed.excuses import busy, disk_full
+from harness.timed.observed import Observed
 from harness.timed.run import _ended_after
 from harness.timed.session import Session
 
@@ -47,33 +48,41 @@ def ending(
     failure: JudgeError | None = None,
     *,
     handed_over: bool = True,
-    others: list[float] | None = None,
-) -> Iterator[tuple[FakeRunning, list[str]]]:
-    running, log = FakeRunning(failure), list[str]()
+) -> Iterator[tuple[FakeRunning, Observed]]:
+    running, observed = FakeRunning(failure), Observed()
     phases = Phases(lambda name, detail: None)
     session = cast(Session, FakeSession(handed_over))
-    shares = [] if others is None else others
-    with _ended_after(cast(Running, running), session, phases, log, shares):
-        yield running, log
+    with _ended_after(cast(Running, running), session, phases, observed):
+        yield running, observed
 
 
 def test_a_sandbox_is_ended_once_and_its_log_kept() -> None:
-    with ending() as (running, log):
+    with ending() as (running, observed):
         assert running.stopped == 0
     assert running.stopped == 1
-    assert log == ["what it printed"]
+    assert observed.log == ["what it printed"]
+    assert not observed.not_ended
 
 
 @pytest.mark.parametrize("failure", [None, STUCK, OURS])
 def test_what_the_submission_did_is_told_however_its_sandbox_ends(
     failure: JudgeError | None,
 ) -> None:
-    with pytest.raises(SubmissionError) as caught, ending(failure) as (running, log):
+    with pytest.raises(SubmissionError) as caught, ending(failure) as (running, observed):
         raise MINE
     assert caught.value is MINE
     assert running.stopped == 1
-    assert log[0] == "what it printed"
-    assert log[1:] == ([] if failure is None else [f"the judge: {failure.message}"])
+    said = [] if failure is None else [f"the judge: {failure.message}"]
+    assert observed.log == ["what it printed", *said]
+
+
+@pytest.mark.parametrize(("failure", "left"), [(None, False), (STUCK, True), (OURS, False)])
+def test_what_could_not_be_ended_is_known_whatever_the_submission_did(
+    failure: JudgeError | None, left: bool
+) -> None:
+    with pytest.raises(SubmissionError), ending(failure) as (_, observed):
+        raise MINE
+    assert observed.not_ended is left
 
 
 def test_a_sandbox_that_does_not_end_is_the_submissions_failure_from_the_hand_over_on() -> None:
@@ -98,15 +107,15 @@ LATE = SubmissionError(Code.TIMED_OUT, "training: rank 1 did not finish within 6
 @pytest.mark.parametrize(
     ("error", "others", "ours"),
     [
-        (LATE, [0.26], True),
-        (LATE, [0.25], False),
-        (LATE, [0.0], False),
-        (LATE, [], False),
-        (MINE, [0.9], False),
+        (LATE, 0.26, True),
+        (LATE, 0.25, False),
+        (LATE, 0.0, False),
+        (LATE, None, False),
+        (MINE, 0.9, False),
     ],
 )
 def test_what_took_too_long_while_others_had_the_machine_is_ours(
-    error: SubmissionError, others: list[float], ours: bool
+    error: SubmissionError, others: float | None, ours: bool
 ) -> None:
     found = busy(error, others)
     assert (found is not None) == ours
@@ -160,10 +169,9 @@ def test_an_outbox_that_cannot_be_measured_excuses_nobody(
 
 def test_what_others_had_is_told_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "others_share", lambda before, after: 0.9)
-    others: list[float] = []
-    with pytest.raises(SubmissionError), ending(others=others):
+    with pytest.raises(SubmissionError), ending() as (_, observed):
         raise MINE
-    assert others == [0.9]
+    assert observed.others == 0.9
 
 
 def test_our_own_failure_stays_ours_and_the_sandbox_is_ended_all_the_same() -> None:
