@@ -175,6 +175,18 @@ def test_an_equivalent_that_matches_no_edit_any_more_is_an_error(tmp_path: Path)
         ("for a in b:\n    c()", "for a in []:"),
         ("for a in b:\n    continue", "break"),
         ("try:\n    a()\nexcept OSError:\n    pass", "except CosmicRayTestingException:"),
+        (
+            "try:\n    a()\nexcept (b.C, OSError):\n    pass",
+            "except (b.CosmicRayTestingException, OSError):",
+        ),
+        (
+            "try:\n    a()\nexcept (b.C, OSError):\n    pass",
+            "except (b.C, CosmicRayTestingException):",
+        ),
+        (
+            "try:\n    a()\nexcept b.C:\n    pass",
+            "except b.CosmicRayTestingException:",
+        ),
         ("def a() -> list[int]:\n    return b", "return []"),
         ("def a() -> bool:\n    return b", "return True"),
         ("class A:\n    @field_validator('b')\n    def c(cls, d):\n        return d", ""),

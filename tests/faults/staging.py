@@ -35,7 +35,7 @@ def benchmark(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) ->
     """Short limits: what is stopped is waited for."""
     raw: dict[str, Any] = json.loads(quick.path.read_bytes())
     raw["limits"] |= {
-        "startup_seconds": 30, "setup_seconds": 12, "run_seconds": 12, "open_seconds": 6
+        "startup_seconds": 60, "setup_seconds": 12, "run_seconds": 12, "open_seconds": 6
     }  # fmt: skip
     path = tmp_path_factory.mktemp("faults") / "hparams.json"
     path.write_text(json.dumps(raw), encoding="utf-8")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import parso
+from cosmic_ray.operators import exception_replacer  # type: ignore[import-untyped]
 from cosmic_ray.operators.operator import Example, Operator  # type: ignore[import-untyped]
 from parso.python.tree import Name, Number, String
 
@@ -425,7 +426,20 @@ def is_scaled(node: Number) -> bool:
     return not isinstance(value, int) or abs(value) >= LARGE
 
 
+class ExceptionReplacer(exception_replacer.ExceptionReplacer):
+    """cosmic-ray's own, which knows no dotted names: of those the last part is replaced."""
+
+    @staticmethod
+    def _name_nodes(node: Node) -> list[Node]:
+        caught = node.children[1]
+        if caught.type == "atom":  # in parentheses
+            caught = caught.children[1]
+        each = caught.children[::2] if caught.type == "testlist_comp" else [caught]
+        return [exception.get_last_leaf() for exception in each]
+
+
 OWN: tuple[type[Operator], ...] = (
+    ExceptionReplacer,
     SwapCall,
     DropCall,
     ReverseSort,

@@ -11,7 +11,6 @@ from cosmic_ray.operators import (  # type: ignore[import-untyped]
 from cosmic_ray.operators import (
     boolean_replacer,
     break_continue,
-    exception_replacer,
     number_replacer,
     remove_decorator,
     unary_operator_replacement,
@@ -68,7 +67,6 @@ def operators() -> list[Operator]:
         boolean_replacer.ReplaceOrWithAnd,
         break_continue.ReplaceBreakWithContinue,
         break_continue.ReplaceContinueWithBreak,
-        exception_replacer.ExceptionReplacer,
         zero_iteration_for_loop.ZeroIterationForLoop,
         remove_decorator.RemoveDecorator,
         *OWN,
