@@ -41,9 +41,9 @@ def quoted(text: str) -> str:
     return ascii(short)
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 rank", "2 ranks", "1,024 ranks": for nouns that take an s."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """As "1 rank", "2 ranks", "1,024 ranks"; `plural` where an s at the end is not enough."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def encodable(text: str, limit: int) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness.benchmark.rules import Tolerances
 from harness.errors import Code
+from harness.protocol.text import counted
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution, explain_weights
 from harness.verify.compare import StateComparison, TensorComparison
@@ -26,7 +27,6 @@ from harness.verify.words import (
     NOT_MOVED,
     WORST_SHOWN,
     against,
-    counted,
     indices,
     movement,
     names,

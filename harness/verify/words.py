@@ -45,11 +45,6 @@ def names(tensors: Iterable[str]) -> str:
     return shown if len(listed) <= WORST_SHOWN else f"{shown} and {len(listed) - WORST_SHOWN} more"
 
 
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """As "1 tensor", "2 tensors"."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
-
-
 def indices(numbers: Sequence[int] | npt.NDArray[np.int64]) -> str:
     """The first eight."""
     return ", ".join(str(index) for index in numbers[:8]) + (", ..." if len(numbers) > 8 else "")
