@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -21,13 +21,18 @@ WEIGH_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Process:
-    """One line of /proc/PID/stat. `start` (clock ticks since boot) tells a reused pid apart."""
+    """One line of /proc/PID/stat. `start` (clock ticks since boot) tells a reused pid apart.
+
+    `name` is the program's own choice; `ticks` of CPU time were used by it, also on the kernel's side.
+    """
 
     pid: int
     parent: int
     threads: int
     start: int
     state: str
+    name: str
+    ticks: int
 
     @property
     def alive(self) -> bool:
@@ -47,30 +52,44 @@ def read_process(pid: int) -> Process | None:
     text = _read(f"/proc/{pid}/stat")
     if text is None:
         return None
-    # The name in parentheses is the program's own choice and may hold anything.
-    fields = text[text.rindex(b")") + 2 :].split()
+    # The name in parentheses may hold anything, parentheses too.
+    name, _, rest = text.partition(b"(")[2].rpartition(b")")
+    fields = rest.split()
     return Process(
         pid=pid,
         parent=int(fields[1]),
         threads=int(fields[17]),
         start=int(fields[19]),
         state=fields[0].decode(),
+        name=name.decode(errors="replace"),
+        ticks=int(fields[11]) + int(fields[12]),
     )
 
 
-def descendants() -> list[Process]:
-    """Every process below this one, in no order, as one pass over /proc sees them."""
-    children: dict[int, list[Process]] = {}
+def every_process() -> Iterator[Process]:
+    """All that one pass over /proc sees; inside a container these are its own."""
     for name in os.listdir("/proc"):
         if name.isdecimal() and (process := read_process(int(name))) is not None:
-            children.setdefault(process.parent, []).append(process)
+            yield process
+
+
+def below(root: int, processes: Iterable[Process]) -> list[Process]:
+    """Those of `processes` that descend from the one with the id `root`, in no order."""
+    children: dict[int, list[Process]] = {}
+    for process in processes:
+        children.setdefault(process.parent, []).append(process)
     found: list[Process] = []
-    parents = [os.getpid()]
+    parents = [root]
     while parents:
-        below = children.get(parents.pop(), [])
-        found += below
-        parents += [process.pid for process in below]
+        those = children.get(parents.pop(), [])
+        found += those
+        parents += [process.pid for process in those]
     return found
+
+
+def descendants() -> list[Process]:
+    """Every process below this one."""
+    return below(os.getpid(), every_process())
 
 
 def tasks_of(processes: Iterable[Process]) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.sandbox.process_tree import Process, every_process
 from harness.timed import others
 from harness.timed.others import Reading, others_share
 
@@ -75,13 +76,18 @@ def test_a_container_engine_works_for_the_sandbox(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever floods its output makes the engine busy."""
+
+    def process(pid: int, start: int, parent: int, name: str, seconds: int) -> Process:
+        ticks = seconds * os.sysconf("SC_CLK_TCK")
+        return Process(pid, parent, threads=1, start=start, state="S", name=name, ticks=ticks)
+
     processes = [
-        others._Process((100, 5), 1, name, 40.0),
-        others._Process((101, 6), 1, "postgres", 30.0),
-        others._Process((102, 7), 2, "kworker/0:1", 20.0),
-        others._Process((2, 1), 0, "kthreadd", 10.0),
+        process(100, 5, 1, name, 40),
+        process(101, 6, 1, "postgres", 30),
+        process(102, 7, 2, "kworker/0:1", 20),
+        process(2, 1, 0, "kthreadd", 10),
     ]
-    monkeypatch.setattr(others, "_processes", lambda: iter(processes))
+    monkeypatch.setattr(others, "every_process", lambda: iter(processes))
     assert Reading.now().seconds == {(101, 6): 30.0}
 
 
@@ -103,7 +109,7 @@ def test_a_name_may_hold_anything() -> None:
     assert child.stdout is not None
     child.stdout.readline()
     try:
-        found = next(each for each in others._processes() if each.key[0] == child.pid)
+        found = next(each for each in every_process() if each.pid == child.pid)
         assert (found.name, found.parent) == (") R 1 (x", os.getpid())
     finally:
         child.kill()
