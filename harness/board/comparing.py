@@ -23,6 +23,7 @@ from harness.board.queue import (
 from harness.board.rule import ScoringRule
 from harness.board.store import Store, Writer
 from harness.board.tables import Claim, Season, Source, Submission
+from harness.protocol.text import printable
 
 
 @dataclass(frozen=True)
@@ -86,28 +87,55 @@ def run(store: Store, claimed: Claimed, judge: Judge, seen: Callable[[Pair], Non
     found = compare(judge, plan_of(claimed.rule), seen)
     with store.write() as writer:
         writer.session.delete(_mine(writer, claimed))
-        writer.append(
-            ev.Compared(
-                season=claimed.season,
-                contender=claimed.contender,
-                leader=claimed.leader,
-                ratios=tuple(pair.ratio for pair in found.pairs),
-                ratio=found.ratio if found.ratio is not None else 0.0,
-                low=found.low,
-                faster=found.faster,
-            ),
-            submission=claimed.contender,
-        )
-        if found.rejected is not None:
-            which = claimed.contender if found.rejected == "contender" else claimed.leader
-            writer.append(
-                ev.AlarmRaised(
-                    submission=which,
-                    text=f"accepted before, and rejected in a paired run ({found.code}): "
-                    f"{found.message}",
-                )
-            )
+        if found.rejected == "leader":
+            _leader_failed(writer, claimed, found)
+        else:
+            _compared(writer, claimed, found)
     return found
+
+
+def _compared(writer: Writer, claimed: Claimed, found: Comparison) -> None:
+    writer.append(
+        ev.Compared(
+            season=claimed.season,
+            contender=claimed.contender,
+            leader=claimed.leader,
+            ratios=tuple(pair.ratio for pair in found.pairs),
+            ratio=found.ratio if found.ratio is not None else 0.0,
+            low=found.low,
+            faster=found.faster,
+        ),
+        submission=claimed.contender,
+    )
+    if found.rejected is not None:
+        alarm = ev.AlarmRaised(submission=claimed.contender, text=_rejected(found))
+        writer.append(alarm)
+
+
+def _leader_failed(writer: Writer, claimed: Claimed, found: Comparison) -> None:
+    """The contender has lost nothing by it. But whom a leader fails against would be made to wait by the
+    next run as well, and by each after it: so there is none before the organiser has looked.
+    """
+    _failed(writer, claimed, f"a run of submission {claimed.leader} was rejected ({found.code})")
+    text = f"{_rejected(found)}. Nothing is compared with it until it is invalidated or released"
+    writer.append(ev.AlarmRaised(submission=claimed.leader, text=text, stops_pairs=True))
+
+
+def _failed(writer: Writer, claimed: Claimed, cause: str) -> None:
+    writer.append(
+        ev.ComparisonFailed(
+            season=claimed.season,
+            contender=claimed.contender,
+            leader=claimed.leader,
+            cause=printable(cause),
+        ),
+        submission=claimed.contender,
+    )
+
+
+def _rejected(found: Comparison) -> str:
+    said = printable(found.message).rstrip(".")
+    return f"accepted before, and rejected in a paired run ({found.code}): {said}"
 
 
 def let_go(store: Store, claimed: Claimed) -> None:

@@ -187,12 +187,25 @@ class Compared(EventBody):
     faster: bool
 
 
+class ComparisonFailed(EventBody):
+    """A comparison ended before it could say anything of the contender: it is owed still."""
+
+    kind: Literal["comparison_failed"] = "comparison_failed"
+    season: int
+    contender: int
+    leader: int
+    cause: str
+
+
 class AlarmRaised(EventBody):
     """Something that an organiser has to look at."""
 
     kind: Literal["alarm_raised"] = "alarm_raised"
     submission: int
     text: str
+    stops_pairs: bool = Field(
+        default=False, description="nothing is compared with it until it is released"
+    )
 
 
 Event = Annotated[
@@ -213,6 +226,7 @@ Event = Annotated[
     | SubmissionHeld
     | SubmissionReleased
     | Compared
+    | ComparisonFailed
     | AlarmRaised,
     Field(discriminator="kind"),
 ]

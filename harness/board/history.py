@@ -42,6 +42,26 @@ def alarms_of(session: Session, submission: int) -> tuple[str, ...]:
     return tuple(_line(row).text for row in session.scalars(rows))
 
 
+def pairs_stopped(session: Session, submission: int) -> bool:
+    """Whether it was rejected in a paired run while it led, and the organiser has not looked since."""
+    rows = (
+        select(EventRow.body)
+        .where(
+            EventRow.submission == submission,
+            EventRow.kind.in_(["alarm_raised", "submission_released"]),
+        )
+        .order_by(EventRow.id)
+    )
+    stopped = False
+    for body in session.scalars(rows):
+        match ev.Stamped.body.validate_json(body):
+            case ev.AlarmRaised(stops_pairs=True):
+                stopped = True
+            case ev.SubmissionReleased():
+                stopped = False
+    return stopped
+
+
 def events_after(session: Session, number: int, limit: int) -> tuple[HistoryLine, ...]:
     """What happened after an event, oldest first; for everybody to read."""
     rows = (
@@ -65,6 +85,11 @@ def told(event: ev.Event) -> str:
             return (
                 f"submission {event.contender} ran {len(event.ratios)} pairs against "
                 f"{event.leader}: {event.ratio:.4f} times its MFU, {result}"
+            )
+        case ev.ComparisonFailed():
+            return (
+                f"the comparison of {event.contender} with {event.leader} failed and is still owed: "
+                f"{one_line(event.cause)}"
             )
         case (
             ev.EvaluationQueued()

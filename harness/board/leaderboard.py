@@ -2,12 +2,13 @@
 
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy.orm import Session
 
 from harness.board.frames import season_frames
+from harness.board.history import pairs_stopped
 from harness.board.memory import given_back
 from harness.board.rank import Ranking, rank
 from harness.board.store import Store
@@ -90,7 +91,7 @@ def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
 
 def _rank(session: Session, season: Season, now: float) -> Ranking:
     frames = season_frames(session, season.id)
-    return rank(
+    ranking = rank(
         frames.submissions,
         frames.evaluations,
         frames.runs,
@@ -99,3 +100,7 @@ def _rank(session: Session, season: Season, now: float) -> Ranking:
         now,
         season.hardware or None,
     )
+    if ranking.leader is not None and pairs_stopped(session, ranking.leader):
+        # It would fail again, at the machine's cost: a person has to say what comes of it.
+        return replace(ranking, pending=(), stopped=True)
+    return ranking

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
+from harness.board.history import pairs_stopped
 from harness.board.rule import ScoringRule
 from harness.board.states import SubmissionState
 from harness.board.store import Store, Writer
@@ -165,13 +166,18 @@ def invalidate(store: Store, submission: int, why: str) -> None:
 
 
 def release(store: Store, submission: int, why: str) -> None:
-    """Let what is held, or was invalidated, be ranked. Raises InputError(UNKNOWN_ID, NOT_NOW)."""
+    """Let what is held, or was invalidated, be ranked; or be compared with again, where an alarm stopped
+    that. Raises InputError(UNKNOWN_ID, NOT_NOW).
+    """
     with store.write() as writer:
         row = submission_of(writer.session, submission)
-        if row.state not in (SubmissionState.HELD, SubmissionState.INVALIDATED):
+        out = row.state in (SubmissionState.HELD, SubmissionState.INVALIDATED)
+        judged = row.state == SubmissionState.JUDGED
+        if not out and not (judged and pairs_stopped(writer.session, submission)):
             raise InputError(
                 Code.NOT_NOW,
-                f"submission {submission} is {row.state}: neither held nor invalidated",
+                f"submission {submission} is {row.state}: neither held nor invalidated, and no alarm "
+                "stops its comparisons",
             )
         writer.append(ev.SubmissionReleased(submission=submission, why=printable(why)))
 

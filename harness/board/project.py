@@ -196,8 +196,8 @@ def _compared(session: Session, event: ev.Compared, at: float, number: int) -> N
     )
 
 
-def _alarm(session: Session, event: ev.AlarmRaised, at: float, _: int) -> None:
-    """Alarms are read from the events."""
+def _only_told(session: Session, event: ev.EventBody, at: float, _: int) -> None:
+    """Alarms, and comparisons that failed, are read from the events."""
 
 
 def _set(session: Session, submission: int, state: SubmissionState, why: str = "") -> Submission:
@@ -225,5 +225,6 @@ _APPLY: dict[type[ev.EventBody], Callable[[Session, Any, float, int], None]] = {
     ev.SubmissionHeld: _held,
     ev.SubmissionReleased: _released,
     ev.Compared: _compared,
-    ev.AlarmRaised: _alarm,
+    ev.ComparisonFailed: _only_told,
+    ev.AlarmRaised: _only_told,
 }

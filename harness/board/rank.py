@@ -61,12 +61,15 @@ class Ranking:
             (int64), score (float64, as it was then), threshold and jump (float64, shares).
         pending: (contender, leader) that have to be compared now, best first; at most MAX_PENDING.
         threshold: what a contender has to be ahead now, as a share; the base where nobody leads.
+        stopped: nothing is compared with the leader until the organiser has looked at it; nothing is
+            pending then. `rank` does not know of it: that is in the events (`leaderboard`).
     """
 
     entries: pd.DataFrame
     records: pd.DataFrame
     pending: tuple[tuple[int, int], ...]
     threshold: float
+    stopped: bool = False
 
     @property
     def leader(self) -> int | None:

@@ -103,6 +103,11 @@ def board_table(
     waiting = [f"{contender} against {leader}" for contender, leader in ranking.pending]
     if waiting:
         ahead += f" Still to be compared: {', '.join(waiting[:5])}."
+    if ranking.stopped:
+        ahead += (
+            f" Nothing is compared with {ranking.leader} until the organiser has looked: a paired run "
+            "of it was rejected."
+        )
     return Group(Text(season, style="bold"), table, Text(ahead, style="dim"))
 
 

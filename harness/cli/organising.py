@@ -183,7 +183,10 @@ def invalidate(
 def release(
     submission: IdArgument, why: WhyOption, data: DataOption = None, store: StoreOption = None
 ) -> None:
-    """Let a submission be ranked that waits for you, or that was invalidated by mistake."""
+    """Let a submission be ranked that waits for you, or that was invalidated by mistake.
+
+    Of a leader that was rejected in a paired run: let it be compared with again.
+    """
     from harness.board.organise import release
 
     with opened(data, store) as board:

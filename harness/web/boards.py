@@ -63,7 +63,9 @@ class BoardRow(Record):
 
 
 class BoardPage(Record):
-    """One page of a board. `strategies` and `hardware` are what it can be filtered by."""
+    """One page of a board. `strategies` and `hardware` are what it can be filtered by; `stopped`: nothing
+    is compared with the leader until the organiser has looked at it.
+    """
 
     query: Query
     rows: tuple[BoardRow, ...]
@@ -71,6 +73,7 @@ class BoardPage(Record):
     pages: int
     leader: int | None
     threshold: float
+    stopped: bool
     strategies: tuple[str, ...]
     hardware: tuple[str, ...]
 
@@ -123,6 +126,7 @@ class Boards:
             pages=pages,
             leader=ranking.leader,
             threshold=ranking.threshold,
+            stopped=ranking.stopped,
             strategies=strategies,
             hardware=hardware,
         )

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from harness.board import events as ev
 from harness.board.organise import SeasonPlan, add_author, invalidate, new_key, open_season
 from harness.board.queue import renew, take
 from harness.board.rule import ScoringRule
@@ -94,6 +95,21 @@ def test_the_board_marks_the_leader_and_shows_score_spread_and_runs(
     assert "41.00 % 40.00–42.00 % 3 runs" in words(rows[1])
     assert "bob" in rows[2]
     assert 'class="leader"' not in rows[2]
+
+
+def test_the_board_says_that_nothing_is_compared_with_a_leader_that_failed(
+    empty: Store,
+) -> None:
+    board_with(empty, "alice", rule=ScoringRule())
+    hand_in(empty, "alice")
+    judge_next(empty, accepted_result())
+    client = TestClient(make_app(empty))
+    assert "until the organiser has looked" not in client.get("/seasons/autumn").text
+    with empty.write() as writer:
+        writer.append(ev.AlarmRaised(submission=1, text="it failed", stops_pairs=True))
+    page = words(client.get("/seasons/autumn").text)
+    assert "Nothing is compared with #1 until the organiser has looked" in page
+    assert client.get("/api/v1/board").json()["stopped"] is True
 
 
 def test_an_author_has_one_row_and_all_of_theirs_on_demand(
