@@ -4,14 +4,13 @@ The ranking says which comparisons are owed (`Ranking.pending`). A worker claims
 does an evaluation, so that two workers never make the same one and nothing else is timed on its machine.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from harness.board import events as ev
 from harness.board.leaderboard import Leaderboard
-from harness.board.pairs import Comparison, Judge, Pair, Side, compare, plan_of
+from harness.board.pairs import Comparison, Side
 from harness.board.queue import (
     LEASE_SECONDS,
     LeaseLostError,
@@ -20,9 +19,10 @@ from harness.board.queue import (
     machine_is_timing,
     mark_seen,
 )
+from harness.board.rank import Ranking
 from harness.board.rule import ScoringRule
 from harness.board.store import Store, Writer
-from harness.board.tables import Claim, Season, Source, Submission
+from harness.board.tables import Claim, EventRow, Season, Source, Submission
 from harness.protocol.text import printable
 
 
@@ -50,7 +50,11 @@ class Claimed:
 def claim(
     store: Store, leaderboard: Leaderboard, worker: WorkerId, hparams_sha256: str
 ) -> Claimed | None:
-    """The first comparison that is owed in a season of this benchmark, or None."""
+    """The first comparison that is owed in a season of this benchmark, or None.
+
+    Those that failed by our fault come last, whichever worker it was: one that always fails must not
+    keep the others waiting.
+    """
     with store.read() as session:
         known = session.scalars(
             select(Season).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
@@ -58,7 +62,7 @@ def claim(
         # To rank one that needs no comparisons would be for nothing.
         seasons = [season.id for season in known if season.scoring_rule.pairs]
     for season in seasons:
-        for contender, leader in leaderboard.ranking(season, fresh=True).pending:
+        for contender, leader in _failed_last(store, leaderboard.ranking(season, fresh=True)):
             claimed = _claim(store, worker, season, contender, leader)
             if claimed is not None:
                 return claimed
@@ -73,25 +77,23 @@ def renew(store: Store, claimed: Claimed, pairs: int) -> None:
         mark_seen(writer, claimed.worker, doing)
 
 
-def run(store: Store, claimed: Claimed, judge: Judge, seen: Callable[[Pair], None]) -> Comparison:
-    """Run the pairs and write down what came of it.
-
-    Args:
-        store: where it is written.
-        claimed: the comparison.
-        judge: judges the file of a side, with one timed run.
-        seen: told of every pair.
-
-    Raises LeaseLostError; and what `judge` raises, after which the comparison is owed still.
-    """
-    found = compare(judge, plan_of(claimed.rule), seen)
+def finish(store: Store, claimed: Claimed, found: Comparison) -> None:
+    """Write down what came of it. Raises LeaseLostError."""
     with store.write() as writer:
         writer.session.delete(_mine(writer, claimed))
         if found.rejected == "leader":
             _leader_failed(writer, claimed, found)
         else:
             _compared(writer, claimed, found)
-    return found
+
+
+def failed(store: Store, claimed: Claimed, cause: str) -> None:
+    """Not made, by our fault: those that are owed besides it are made before it is tried again."""
+    with store.write() as writer:
+        row = writer.session.get(Claim, (claimed.contender, claimed.leader))
+        if row is not None and row.worker == claimed.worker.name:
+            writer.session.delete(row)
+            _failed(writer, claimed, cause, ours=True)
 
 
 def _compared(writer: Writer, claimed: Claimed, found: Comparison) -> None:
@@ -116,18 +118,20 @@ def _leader_failed(writer: Writer, claimed: Claimed, found: Comparison) -> None:
     """The contender has lost nothing by it. But whom a leader fails against would be made to wait by the
     next run as well, and by each after it: so there is none before the organiser has looked.
     """
-    _failed(writer, claimed, f"a run of submission {claimed.leader} was rejected ({found.code})")
+    cause = f"a run of submission {claimed.leader} was rejected ({found.code})"
+    _failed(writer, claimed, cause, ours=False)
     text = f"{_rejected(found)}. Nothing is compared with it until it is invalidated or released"
     writer.append(ev.AlarmRaised(submission=claimed.leader, text=text, stops_pairs=True))
 
 
-def _failed(writer: Writer, claimed: Claimed, cause: str) -> None:
+def _failed(writer: Writer, claimed: Claimed, cause: str, *, ours: bool) -> None:
     writer.append(
         ev.ComparisonFailed(
             season=claimed.season,
             contender=claimed.contender,
             leader=claimed.leader,
             cause=printable(cause),
+            ours=ours,
         ),
         submission=claimed.contender,
     )
@@ -174,6 +178,28 @@ def _claim(
             rule=row.scoring_rule,
             worker=worker,
         )
+
+
+def _failed_last(store: Store, ranking: Ranking) -> list[tuple[int, int]]:
+    """What is owed, best first; then those that failed, the one whose failure is longest ago first."""
+    owed = ranking.pending
+    if len(owed) < 2:
+        return list(owed)
+    newest = (
+        select(func.max(EventRow.id))
+        .where(
+            EventRow.submission.in_([contender for contender, _ in owed]),
+            EventRow.kind == "comparison_failed",
+        )
+        .group_by(EventRow.submission)
+    )
+    failures: dict[tuple[int, int], int] = {}
+    with store.read() as session:
+        for row in session.scalars(select(EventRow).where(EventRow.id.in_(newest))):
+            event = ev.Stamped.body.validate_json(row.body)
+            if isinstance(event, ev.ComparisonFailed) and event.ours:
+                failures[event.contender, event.leader] = row.id
+    return sorted(owed, key=lambda pair: failures.get(pair, 0))
 
 
 def _forget_the_dead(writer: Writer, worker: WorkerId) -> None:

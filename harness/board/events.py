@@ -195,6 +195,7 @@ class ComparisonFailed(EventBody):
     contender: int
     leader: int
     cause: str
+    ours: bool = Field(description="the judge's fault; else the leader's run was rejected")
 
 
 class AlarmRaised(EventBody):

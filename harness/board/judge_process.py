@@ -18,6 +18,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from harness.errors import Code, InputError
 from harness.host.timing import HELD
 from harness.protocol.text import printable
 from harness.result import EvaluationResult
@@ -113,6 +114,32 @@ class JudgeProcess:
     def end(self) -> None:
         """Ask it to end and wait. Its sandbox ends with it: the lifeline of the supervisor closes."""
         end_child(self._process, END_SECONDS)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What came of a judge: its result, else how it ended and what it said last."""
+
+    result: EvaluationResult | None
+    status: int | None
+    last_line: str
+    stopped: bool
+
+    @property
+    def cause(self) -> str:
+        """Why there is no result."""
+        if self.stopped:
+            return "the worker was asked to end"
+        by_signal = self.status is not None and self.status < 0
+        ending = f"signal {-(self.status or 0)}" if by_signal else f"status {self.status}"
+        return f"the judge ended with {ending} and no result: {self.last_line}"
+
+    def check_machine(self) -> None:
+        """Raises InputError where the judge could not work here: the next one would fail as well."""
+        if self.result is None and self.status == InputError.exit_status:
+            raise InputError(
+                Code.BAD_ARGUMENT, f"this machine cannot judge this benchmark: {self.last_line}"
+            )
 
 
 def end_child(child: "subprocess.Popen[bytes]", seconds: float) -> None:

@@ -19,12 +19,16 @@ from harness.result import EvaluationResult
 
 Side = Literal["contender", "leader"]
 Outcome = Literal["faster", "slower", "not_enough", "undecided", "rejected"]
-#: Judges the file of that side once, with one timed run.
+#: Judges the file of that side once, with one timed run. May raise NoResultError.
 Judge = Callable[[Side], EvaluationResult]
 
 SIDES: tuple[Side, Side] = ("contender", "leader")
 #: Our own failures in one comparison, until we give up.
 MAX_ERRORS = 3
+
+
+class NoResultError(Exception):
+    """The judge broke down and left no result: our failure."""
 
 
 class Plan(Record):
@@ -154,18 +158,26 @@ class _Turns:
     def take(self, side: Side) -> EvaluationResult:
         """A result that is accepted or rejected. Raises JudgeError."""
         while True:
-            result = self._judge(side)
+            try:
+                result = self._judge(side)
+            except NoResultError as broke:
+                self._bear(Code.INTERNAL, str(broke))
+                continue
             self.sha256[side] = result.submission.sha256
             if result.verdict is not Verdict.ERROR:
                 return result
-            self.errors += 1
-            if self.errors >= MAX_ERRORS:
-                raise JudgeError(
-                    result.code,
-                    f"{self.errors} runs of the comparison failed by the judge's fault, the last "
-                    f"one with: {result.message}",
-                    result.detail,
-                )
+            self._bear(result.code, result.message, result.detail)
+
+    def _bear(self, code: Code, message: str, detail: str = "") -> None:
+        """One more failure of ours. Raises JudgeError where they are too many."""
+        self.errors += 1
+        if self.errors >= MAX_ERRORS:
+            raise JudgeError(
+                code,
+                f"{self.errors} runs of the comparison failed by the judge's fault, the last "
+                f"one with: {message}",
+                detail,
+            )
 
 
 def _comparison(

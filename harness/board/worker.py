@@ -16,10 +16,10 @@ from typing import Final
 
 from harness.board import comparing
 from harness.board.artefacts import Artefacts
-from harness.board.judge_process import JudgeProcess, Order
+from harness.board.contending import contend
+from harness.board.judge_process import Judged, JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
-from harness.board.pairs import Pair, Side
 from harness.board.patience import Patience
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
@@ -35,7 +35,7 @@ from harness.board.queue import (
     waits,
 )
 from harness.board.store import Store
-from harness.errors import Code, InputError, JudgeError
+from harness.errors import InputError
 from harness.host.timing import MACHINE_LOCK, hold_machine
 from harness.phases import OnProgress
 from harness.protocol.text import one_line
@@ -170,8 +170,8 @@ class Working:
                 (taken.file_name, taken.source),
                 taken.world_size,
                 options,
-                held,
                 lambda said: renew(self._store, taken, said),
+                held,
             )
             if judged.result is not None:
                 self._finish(taken, judged.result, time.monotonic() - started)
@@ -195,47 +195,19 @@ class Working:
         self.finished += 1
 
     def _compare(self, claimed: comparing.Claimed, held: socket.socket) -> None:
-        """A paired test, to its end or let go; our own failure puts further ones off for a while."""
-        name = f"submission {claimed.contender} against {claimed.leader}"
-        self._progress(f"comparing {name}")
-        pairs: list[Pair] = []
-
-        def judge(side: Side) -> EvaluationResult:
-            judged = self._judge(
-                claimed.files[side],
-                claimed.world_size,
-                ("--runs", "1"),
-                held,
-                lambda said: comparing.renew(self._store, claimed, len(pairs)),
-            )
-            if judged.result is None:
-                judged.check_machine()
-                raise JudgeError(Code.INTERNAL, judged.cause)
-            return judged.result
-
-        try:
-            found = comparing.run(self._store, claimed, judge, pairs.append)
-        except LeaseLostError as lost:
-            self._progress(f"{lost}; what was found is not kept")
-            return
-        except JudgeError as error:
-            comparing.let_go(self._store, claimed)
+        """A paired test; our own failure puts further ones off for a while."""
+        judge = partial(self._judge, held=held)
+        if not contend(self._store, claimed, judge, self.patience, self._progress):
             self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
-            self._progress(f"comparing {name}: not now: {error.message}")
-            return
-        except InputError:
-            comparing.let_go(self._store, claimed)
-            raise
-        self._progress(f"comparing {name}: {found.outcome.replace('_', ' ')}")
 
     def _judge(
         self,
         file: tuple[str, bytes],
         world_size: int,
         options: tuple[str, ...],
-        held: socket.socket,
         renew_lease: Callable[[str], None],
-    ) -> "Judged":
+        held: socket.socket,
+    ) -> Judged:
         """Run a judge to its end, or until we have to stop. Raises LeaseLostError, after it has ended."""
         common = ("--hparams", str(self._job.hparams), "--world", str(world_size))
         order = Order(self._job.judge, *file, (*common, *self._job.options, *options))
@@ -251,32 +223,6 @@ class Working:
                 judge.end()
             last = (judge.said().strip().splitlines() or ["it said nothing"])[-1]
             return Judged(judge.result(), judge.status, one_line(last), self._stop.due)
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What came of a judge: its result, else how it ended and what it said last."""
-
-    result: EvaluationResult | None
-    status: int | None
-    last_line: str
-    stopped: bool
-
-    @property
-    def cause(self) -> str:
-        """Why there is no result."""
-        if self.stopped:
-            return "the worker was asked to end"
-        by_signal = self.status is not None and self.status < 0
-        ending = f"signal {-(self.status or 0)}" if by_signal else f"status {self.status}"
-        return f"the judge ended with {ending} and no result: {self.last_line}"
-
-    def check_machine(self) -> None:
-        """Raises InputError where the judge could not work here: the next one would fail as well."""
-        if self.result is None and self.status == InputError.exit_status:
-            raise InputError(
-                Code.BAD_ARGUMENT, f"this machine cannot judge this benchmark: {self.last_line}"
-            )
 
 
 def _sleep(seconds: float, until: Callable[[], bool]) -> None:

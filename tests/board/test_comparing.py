@@ -11,7 +11,8 @@ from harness.board.history import alarms_of, history_of
 from harness.board.leaderboard import Leaderboard, rank_season
 from harness.board.maintenance import check
 from harness.board.organise import invalidate, release
-from harness.board.queue import WorkerId
+from harness.board.pairs import compare, plan_of
+from harness.board.queue import LeaseLostError, WorkerId
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.tell import board_table
@@ -52,7 +53,7 @@ def compare_next(store: Store, machine: Machine) -> tuple[int, int]:
     """Make the comparison that is due; gives who was compared with whom."""
     claimed = claimed_next(store)
     assert claimed is not None
-    comparing.run(store, claimed, machine, lambda pair: None)
+    comparing.finish(store, claimed, compare(machine, plan_of(claimed.rule)))
     return claimed.contender, claimed.leader
 
 
@@ -142,3 +143,47 @@ def test_who_has_an_alarm_of_another_kind_has_nothing_to_be_released_from(contes
     compare_next(contested, Machine([REJECTED], []))
     with pytest.raises(InputError, match="no alarm stops its comparisons"):
         release(contested, 3, "why not")
+
+
+def test_a_comparison_that_failed_by_our_fault_lets_the_others_pass(contested: Store) -> None:
+    claimed = claimed_next(contested)
+    assert claimed is not None and claimed.contender == 3
+    comparing.failed(contested, claimed, "a cable was pulled")
+    assert told(contested, 3) == (
+        "the comparison of 3 with 1 failed and is still owed: a cable was pulled"
+    )
+    # It is the same for a worker that knows nothing of it.
+    for worker in (ELSEWHERE, WorkerId("other:x:1", "machine-2")):
+        other = claimed_next(contested, worker)
+        assert other is not None and other.contender == 2
+        comparing.let_go(contested, other)
+    compare_next(contested, Machine([result(0.3)] * 5, [result(0.4)] * 5))  # 2 has lost
+    assert compare_next(contested, faster()) == (3, 1)
+    assert check(contested).problems == ()
+
+
+def test_of_those_that_failed_the_one_that_waits_longest_is_next(contested: Store) -> None:
+    tried = []
+    for _ in range(4):
+        claimed = claimed_next(contested)
+        assert claimed is not None
+        tried.append(claimed.contender)
+        comparing.failed(contested, claimed, "a cable was pulled")
+    assert tried == [3, 2, 3, 2]
+
+
+def test_a_leader_that_failed_puts_its_contender_behind_nobody(contested: Store) -> None:
+    assert compare_next(contested, leader_fails()) == (3, 1)
+    release(contested, 1, "a loose cable")
+    assert compare_next(contested, faster()) == (3, 1)
+
+
+def test_who_has_lost_its_lease_has_nothing_to_say_of_a_comparison(contested: Store) -> None:
+    claimed = claimed_next(contested)
+    assert claimed is not None
+    comparing.let_go(contested, claimed)
+    before = contested.last_event()
+    comparing.failed(contested, claimed, "a cable was pulled")
+    assert contested.last_event() == before
+    with pytest.raises(LeaseLostError):
+        comparing.finish(contested, claimed, compare(faster(), plan_of(claimed.rule)))

@@ -1,13 +1,21 @@
 """The paired comparison: its interval against tables and hand-made samples, and when it stops."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from harness.board.paired import interval, looks, student_quantile
-from harness.board.pairs import Comparison, Plan, Side, compare, decide, plan_of
+from harness.board.pairs import (
+    Comparison,
+    NoResultError,
+    Plan,
+    Side,
+    compare,
+    decide,
+    plan_of,
+)
 from harness.board.rule import ScoringRule
 from harness.errors import Code, JudgeError, Verdict
 from harness.result import Benchmark, EvaluationResult, Score, SubmissionRecord
@@ -53,10 +61,14 @@ OURS = result(0.0, Verdict.ERROR, Code.WORKER_FAILED)
 
 
 class Machine:
-    """Stands in for the judge: gives out results by side and notes who was asked."""
+    """Stands in for the judge: gives out results by side and notes who was asked. None: no result."""
 
-    def __init__(self, contender: list[EvaluationResult], leader: list[EvaluationResult]) -> None:
-        self._results: dict[Side, Iterator[EvaluationResult]] = {
+    def __init__(
+        self,
+        contender: Sequence[EvaluationResult | None],
+        leader: Sequence[EvaluationResult | None],
+    ) -> None:
+        self._results: dict[Side, Iterator[EvaluationResult | None]] = {
             "contender": iter(contender),
             "leader": iter(leader),
         }
@@ -65,6 +77,8 @@ class Machine:
     def __call__(self, side: Side) -> EvaluationResult:
         self.turns += side[0]
         found = next(self._results[side])
+        if found is None:
+            raise NoResultError("the judge ended with signal 9 and no result: it says this last")
         record = found.submission.model_copy(update={"sha256": f"hash of the {side}"})
         return found.model_copy(update={"submission": record})
 
@@ -251,6 +265,16 @@ def test_a_run_that_failed_by_our_fault_is_made_again_but_not_for_ever() -> None
         compare(Machine([OURS] * 9, []), Plan())
     assert caught.value.code is Code.WORKER_FAILED
     assert "3 runs" in caught.value.message
+
+
+def test_a_judge_that_broke_down_is_a_run_that_failed_by_our_fault() -> None:
+    judge = Machine([None, *[result(0.3)] * 4], [result(0.3), OURS, *[result(0.3)] * 3])
+    found = compare(judge, Plan(pairs=4))
+    assert judge.turns == "cclllccllc"
+    assert (found.errors, len(found.pairs)) == (2, 4)
+    with pytest.raises(JudgeError, match=r"3 runs .* signal 9") as caught:
+        compare(Machine([None, OURS, None, result(0.3)], []), Plan())
+    assert caught.value.code is Code.INTERNAL
 
 
 def test_a_budget_below_four_pairs_is_run_and_decides_nothing() -> None:
