@@ -65,7 +65,8 @@ def contend(
 
     try:
         found = compare(judge, plan_of(claimed.rule), pairs.append)
-        comparing.finish(store, claimed, found)
+        # They took many times the minutes of an evaluation: write them down even if the store fails.
+        patience.insist(lambda: comparing.finish(store, claimed, found))
     except LeaseLostError as lost:
         say(f"{lost}; what was found is not kept")
         return True

@@ -1,12 +1,13 @@
 """A worker makes a comparison: what it does where a judge, the store or the worker itself fails."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from harness.board import comparing
+from harness.board import comparing, patience
 from harness.board.comparing import Claimed, claim
 from harness.board.contending import contend
 from harness.board.history import history_of
@@ -15,8 +16,8 @@ from harness.board.leaderboard import Leaderboard, rank_season
 from harness.board.maintenance import check
 from harness.board.patience import Patience
 from harness.board.rule import ScoringRule
-from harness.board.store import Store
-from harness.errors import InputError
+from harness.board.store import Store, open_store
+from harness.errors import Code, InputError, JudgeError
 from tests.board.examples import (
     ELSEWHERE,
     HPARAMS_SHA256,
@@ -146,3 +147,51 @@ def test_a_machine_that_cannot_judge_lets_it_go(store: Store, claimed: Claimed) 
         contends(store, claimed, Judges(lambda turn: MISFIT))
     assert store.last_event() == before
     assert is_free(store)
+
+
+class Blocking:
+    """From the eighth turn, the last, nobody can write for a second; until then all is well."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store, self._seconds = store, seconds
+        self._thread = threading.Thread(target=self._block)
+        self._blocked = threading.Event()
+
+    def __call__(self, turn: int) -> None:
+        if turn == 8:
+            self._thread.start()
+            assert self._blocked.wait(30)
+
+    def _block(self) -> None:
+        with self._store.write():
+            self._blocked.set()
+            time.sleep(self._seconds)
+
+    def join(self) -> None:
+        self._thread.join(30)
+
+
+def test_pairs_are_written_down_when_the_store_works_again(
+    store: Store, url: str, claimed: Claimed
+) -> None:
+    blocking, impatient = Blocking(store, 1.0), open_store(url, busy_seconds=0.1)
+    done, said = contends(impatient, claimed, Judges(blocking))
+    blocking.join()
+    impatient.close()
+    assert done
+    assert sum("the worker waits for it" in line for line in said) == 1
+    assert rank_season(store, 1).leader == 2
+
+
+def test_a_store_that_fails_for_too_long_is_no_failure_of_the_comparison(
+    store: Store, url: str, claimed: Claimed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.2)
+    blocking, impatient = Blocking(store, 2.0), open_store(url, busy_seconds=0.1)
+    before = store.last_event()
+    with pytest.raises(JudgeError) as caught:
+        contends(impatient, claimed, Judges(blocking))
+    blocking.join()
+    impatient.close()
+    assert caught.value.code is Code.STORE_FAILED
+    assert store.last_event() == before
