@@ -1,11 +1,16 @@
-"""Kept evaluations on a worker's disk: one folder each, the oldest go when there is too much of them."""
+"""Kept evaluations on a worker's disk: one folder each, the oldest go when there is too much of them.
 
-import shutil
+Submissions have written into them: no path is followed that one of them could have made too long or closed.
+"""
+
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import Code, InputError
 from harness.paths import data_folder
+from harness.sandbox.removal import remove_tree
+from harness.sandbox.watch import TooManyEntriesError, folder_bytes
 
 
 def kept_folder(data: Path | None = None) -> Path:
@@ -26,27 +31,36 @@ class Artefacts:
     limit_bytes: int
 
     def place(self, evaluation: int) -> Path | None:
-        """Where to keep an evaluation; what an earlier start of it left is gone. None: not kept."""
+        """Where to keep an evaluation; what an earlier start of it left is gone.
+
+        None: not kept, also where something is there that cannot be removed. Raises OSError.
+        """
         if self.limit_bytes <= 0:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         place = self.folder / str(evaluation)
-        shutil.rmtree(place, ignore_errors=True)
-        return place
+        remove_tree(place)
+        return None if os.path.lexists(place) else place
+
+    def remove(self, evaluation: int) -> None:
+        """Keep it no more."""
+        remove_tree(self.folder / str(evaluation))
 
     def prune(self) -> list[int]:
         """Remove the oldest until the rest fits; gives their numbers.
 
-        A single one that is larger than all that may be kept goes too.
+        A single one that is larger than all that may be kept goes too, and one that cannot be measured: it
+        may be of any size. Raises OSError.
         """
-        kept = {number: _size(place) for number, place in self._places().items()}
-        removed = []
+        sizes = {number: _size(place) for number, place in self._places().items()}
+        kept = {number: size for number, size in sizes.items() if size is not None}
         for number in sorted(kept):
             if sum(kept.values()) <= self.limit_bytes:
                 break
-            shutil.rmtree(self.folder / str(number), ignore_errors=True)
             del kept[number]
-            removed.append(number)
+        removed = sorted(sizes.keys() - kept.keys())
+        for number in removed:
+            self.remove(number)
         return removed
 
     def find(self, evaluation: int) -> Path:
@@ -70,6 +84,9 @@ class Artefacts:
         }
 
 
-def _size(folder: Path) -> int:
-    """Bytes on disk of a tree; links are not followed."""
-    return sum(path.lstat().st_blocks * 512 for path in (folder, *folder.rglob("*")))
+def _size(folder: Path) -> int | None:
+    """Bytes of a tree; None where it is too deep, has too many entries, or is closed to us."""
+    try:
+        return folder_bytes(str(folder))
+    except (TooManyEntriesError, OSError):
+        return None

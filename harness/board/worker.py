@@ -20,7 +20,7 @@ from harness.board.contending import contend
 from harness.board.judge_process import Judged, JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
-from harness.board.patience import Patience
+from harness.board.patience import Found, Patience
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
     LeaseLostError,
@@ -162,7 +162,7 @@ class Working:
     def _evaluate(self, taken: Taken, held: socket.socket) -> None:
         """One evaluation, to its end or given back."""
         self._progress(f"evaluation {taken.evaluation}: {taken.file_name} of {taken.author}")
-        keep = self._job.artefacts.place(taken.evaluation) if self._job.artefacts else None
+        keep = self._keeping(lambda kept: kept.place(taken.evaluation))
         options = ("--keep", str(keep)) if keep is not None else ()
         started = time.monotonic()
         try:
@@ -185,9 +185,18 @@ class Working:
             self._progress(f"{lost}; what was found is not kept")
             return
         self._progress(f"evaluation {taken.evaluation}: {ended}")
-        if self._job.artefacts is not None:
-            self._job.artefacts.prune()
+        self._keeping(Artefacts.prune)
         judged.check_machine()
+
+    def _keeping(self, step: Callable[[Artefacts], Found]) -> Found | None:
+        """A step with what is kept, if anything is; its failure is told, as it is worth no worker."""
+        if self._job.artefacts is None:
+            return None
+        try:
+            return step(self._job.artefacts)
+        except OSError as error:
+            self._progress(f"evaluations cannot be kept: {error}")
+            return None
 
     def _finish(self, taken: Taken, result: EvaluationResult, seconds: float) -> None:
         """It took minutes of a machine: write it down even if the store fails meanwhile."""

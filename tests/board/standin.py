@@ -20,6 +20,8 @@ def main(arguments: list[str]) -> int:
         _, _, what, seconds = source.readline().split()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     mark(options, "starts", json.dumps(arguments))
+    if keep := options.get("--keep"):
+        os.mkdir(keep)  # noqa: PTH102
     try:
         return judge(what, float(seconds), options)
     finally:

@@ -17,6 +17,7 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.board import judge_process, patience, worker
+from harness.board.artefacts import Artefacts
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.queue import take, this_worker
@@ -51,6 +52,7 @@ class Place:
     temporary: Path
     lock: str = field(default_factory=lambda: f"\0test-{uuid4()}")
     say: Callable[[str], None] = lambda line: None
+    artefacts: Artefacts | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class Place:
         return submit(self.store, Handed("ada", name, source))
 
     def work(self, stop: Stop | None = None, once: bool = True) -> int:
-        made = job(self.lock, self.options, once)
+        made = replace(job(self.lock, self.options, once), artefacts=self.artefacts)
         return work(self.store, made, stop or Stop(600), self.say)
 
     def free(self) -> bool:
@@ -334,6 +336,27 @@ def test_a_worker_for_once_waits_for_a_machine_that_is_in_use(place: Place, raw:
     assert held is not None
     threading.Timer(0.5, held.close).start()
     assert place.work() == 1
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+
+def test_a_judged_evaluation_is_kept_where_that_is_asked_for(place: Place, tmp_path: Path) -> None:
+    place.artefacts = Artefacts(tmp_path / "kept", 10**9)
+    place.hand_in("accepted")
+    place.work()
+    assert [kept.name for kept in (tmp_path / "kept").iterdir()] == ["1"]
+
+
+def test_a_disk_that_keeps_nothing_ends_no_worker(place: Place, raw: Raw, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("no folder")
+    place.artefacts = Artefacts(tmp_path / "kept" / "here", 10**9)
+    said: list[str] = []
+    place.say = said.append
+    place.hand_in("accepted")
+    assert place.work() == 1
+    assert state(raw, 1) == ("judged", "accepted", "")
+    assert any(line.startswith("evaluations cannot be kept: ") for line in said)
 
 
 # --- a store that fails -------------------------------------------------------------------------
