@@ -182,6 +182,8 @@ class Working:
                 (give_back if no_try else fail)(self._store, taken, judged.cause)
                 ended = f"given back: {judged.cause}"
         except LeaseLostError as lost:
+            # Another outcome stands; `rejudge` would take this one for it, by the evaluation's number.
+            self._keeping(lambda kept: kept.remove(taken.evaluation))
             self._progress(f"{lost}; what was found is not kept")
             return
         self._progress(f"evaluation {taken.evaluation}: {ended}")

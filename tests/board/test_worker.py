@@ -348,6 +348,20 @@ def test_a_judged_evaluation_is_kept_where_that_is_asked_for(place: Place, tmp_p
     assert [kept.name for kept in (tmp_path / "kept").iterdir()] == ["1"]
 
 
+def test_nothing_is_kept_of_an_evaluation_whose_lease_was_lost(
+    place: Place, raw: Raw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.artefacts = Artefacts(tmp_path / "kept", 10**9)
+    number = place.hand_in("hang", 600)
+    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
+    beside = Beside(place, Stop(600))
+    wait_until(lambda: raw("SELECT progress FROM evaluations") != [("",)])
+    assert (tmp_path / "kept" / "1").is_dir()
+    cancel(place.store, number)
+    assert beside.end() == 0
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
 def test_a_disk_that_keeps_nothing_ends_no_worker(place: Place, raw: Raw, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("no folder")
     place.artefacts = Artefacts(tmp_path / "kept" / "here", 10**9)
