@@ -43,6 +43,7 @@ def contend(
 
     Raises:
         InputError: this machine cannot judge this benchmark.
+        OSError: as `run_judge` does.
         JudgeError: STORE_FAILED: the store did for too long.
     """
     name = f"submission {claimed.contender} against {claimed.leader}"

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from harness.board.queue import (
     waits,
 )
 from harness.board.store import Store
-from harness.errors import InputError
+from harness.errors import Code, InputError, JudgeError
 from harness.host.timing import MACHINE_LOCK, hold_machine
 from harness.phases import OnProgress
 from harness.protocol.text import one_line
@@ -100,7 +101,9 @@ class Stop:
 def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
     """Judge what waits until `stop` says so; gives the number of evaluations that were finished.
 
-    Raises InputError: this machine cannot judge this benchmark; what it had was given back.
+    Raises, after what it had was given back:
+        InputError: this machine cannot judge this benchmark.
+        JudgeError: it cannot run a judge at all, as where its disk is full, or the store failed for long.
     """
     worker = Working(store, job, stop, progress)
     reported = 0.0
@@ -141,7 +144,7 @@ class Working:
     def did_something(self) -> bool:
         """A comparison that is owed, else the next evaluation; False where neither waits.
 
-        Raises InputError: this machine cannot judge this benchmark.
+        Raises InputError, JudgeError: this machine cannot judge this benchmark, or nothing at all.
         """
         held = hold_machine(self._job.lock)
         if held is None:
@@ -186,6 +189,11 @@ class Working:
             self._keeping(lambda kept: kept.remove(taken.evaluation))
             self._progress(f"{lost}; what was found is not kept")
             return
+        except OSError as error:
+            cause = f"its worker cannot run a judge: {error.strerror or type(error).__name__}"
+            with suppress(LeaseLostError):
+                self.patience.insist(lambda: give_back(self._store, taken, cause))
+            raise _cannot_run(error) from error
         self._progress(f"evaluation {taken.evaluation}: {ended}")
         self._keeping(Artefacts.prune)
         judged.check_machine()
@@ -208,8 +216,11 @@ class Working:
     def _compare(self, claimed: comparing.Claimed, held: socket.socket) -> None:
         """A paired test; our own failure puts further ones off for a while."""
         judge = partial(self._judge, held=held)
-        if not contend(self._store, claimed, judge, self.patience, self._progress):
-            self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
+        try:
+            if not contend(self._store, claimed, judge, self.patience, self._progress):
+                self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
+        except OSError as error:
+            raise _cannot_run(error) from error
 
     def _judge(
         self,
@@ -219,7 +230,10 @@ class Working:
         renew_lease: Callable[[str], None],
         held: socket.socket,
     ) -> Judged:
-        """Run a judge to its end, or until we have to stop. Raises LeaseLostError, after it has ended."""
+        """Run a judge to its end, or until we have to stop.
+
+        Raises LeaseLostError, after it has ended; OSError where none can be run here.
+        """
         common = ("--hparams", str(self._job.hparams), "--world", str(world_size))
         order = Order(self._job.judge, *file, (*common, *self._job.options, *options))
         with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
@@ -234,6 +248,15 @@ class Working:
                 judge.end()
             last = (judge.said().strip().splitlines() or ["it said nothing"])[-1]
             return Judged(judge.result(), judge.status, one_line(last), self._stop.due)
+
+
+def _cannot_run(error: OSError) -> JudgeError:
+    """No judge can be run here, nor the next one: a worker that took more would only take their turns."""
+    return JudgeError(
+        Code.INTERNAL,
+        f"this machine cannot run a judge: {error}. Is the disk of {tempfile.gettempdir()} full, is there "
+        "memory for another process? Nothing was judged, and nothing is held against anybody",
+    )
 
 
 def _sleep(seconds: float, until: Callable[[], bool]) -> None:

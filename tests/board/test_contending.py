@@ -149,6 +149,17 @@ def test_a_machine_that_cannot_judge_lets_it_go(store: Store, claimed: Claimed) 
     assert is_free(store)
 
 
+def test_a_machine_that_cannot_run_a_judge_lets_it_go(store: Store, claimed: Claimed) -> None:
+    def full(turn: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = store.last_event()
+    with pytest.raises(OSError, match="No space left"):
+        contends(store, claimed, Judges(full))
+    assert store.last_event() == before
+    assert is_free(store)
+
+
 class Blocking:
     """From the eighth turn, the last, nobody can write for a second; until then all is well."""
 

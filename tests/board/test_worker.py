@@ -192,6 +192,21 @@ def test_a_machine_that_cannot_judge_ends_its_worker_and_costs_nobody_a_try(
     assert raw("SELECT * FROM workers") == []
 
 
+def test_a_machine_that_cannot_run_a_judge_ends_its_worker_and_costs_nobody_a_try(
+    place: Place, raw: Raw
+) -> None:
+    place.hand_in("accepted")
+    place.temporary.rmdir()  # as where its disk is full: no folder can be made in it
+    for _ in range(6):
+        with pytest.raises(JudgeError, match=r"cannot run a judge: .* Is the disk of"):
+            place.work()
+    assert state(raw, 1) == ("queued", None, "")
+    assert causes(raw) == ["its worker cannot run a judge: No such file or directory"] * 6
+    assert raw("SELECT * FROM workers") == []
+    place.temporary.mkdir()
+    assert place.work() == 1
+
+
 def test_what_a_judge_says_can_be_read_while_it_works(place: Place, raw: Raw) -> None:
     place.hand_in("hang", 600)
     stop = Stop(0)
