@@ -23,7 +23,8 @@ from harness.board.tables import (
 )
 from harness.errors import Code, Verdict
 from harness.protocol.text import printable
-from harness.result import EvaluationResult
+from harness.result import EvaluationResult, RunResult
+from harness.verify.findings import Severity
 
 
 def finish(store: Store, taken: Taken, result: EvaluationResult, seconds: float) -> None:
@@ -153,7 +154,11 @@ def _again_or_abandon(writer: Writer, taken: Taken, rule: ScoringRule, message: 
 
 
 def failed_runs(result: EvaluationResult) -> int:
-    """Runs that the submission failed; a rejection before any run is one."""
+    """Runs that the submission failed; a rejection that is no run's, as before the first, is one."""
     if result.verdict is not Verdict.REJECTED:
         return 0
-    return max(1, len(result.runs))
+    return max(1, sum(_is_rejected(run) for run in result.runs))
+
+
+def _is_rejected(run: RunResult) -> bool:
+    return any(finding.severity is Severity.REJECTS for finding in run.findings)

@@ -13,6 +13,7 @@ from harness.board.store import Store
 from harness.board.submit import Handed, submit
 from harness.errors import Code
 from harness.result import EvaluationResult
+from harness.verify.findings import Severity
 from tests.board.conftest import Raw
 from tests.board.examples import (
     ELSEWHERE,
@@ -77,6 +78,21 @@ def test_a_rejected_submission_is_never_tried_again(store: Store, raw: Raw) -> N
     assert take(store, ELSEWHERE, HPARAMS_SHA256) is None
     assert raw("SELECT state, verdict FROM submissions") == [("judged", "rejected")]
     assert raw("SELECT failed_runs, run_mfus FROM evaluations") == [(1, b"")]
+
+
+@pytest.mark.parametrize(("rejects", "failed"), [((), 1), ((1,), 1), ((0, 2), 2), ((0, 1, 2), 3)])
+def test_runs_count_as_failed_that_the_submission_failed(
+    store: Store, raw: Raw, rejects: tuple[int, ...], failed: int
+) -> None:
+    """Of three runs; where none has such a finding the rejection itself is one."""
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    (wrong,) = rejected_result().runs
+    hint = wrong.findings[0].model_copy(update={"severity": Severity.NOTE})
+    good = wrong.model_copy(update={"findings": (hint,)})
+    runs = tuple(wrong if number in rejects else good for number in range(3))
+    judge_next(store, rejected_result().model_copy(update={"runs": runs}))
+    assert raw("SELECT failed_runs FROM evaluations") == [(failed,)]
 
 
 @pytest.mark.parametrize(
