@@ -33,11 +33,20 @@ class _AskedToEndError(Exception):
 def contend(
     store: Store,
     claimed: comparing.Claimed,
+    strict_update_error: float | None,
     run_judge: RunJudge,
     patience: Patience,
     say: OnProgress,
 ) -> bool:
     """Make a comparison; False where it failed by our fault, and is for later.
+
+    Args:
+        store: where it is written down.
+        claimed: the comparison.
+        strict_update_error: of the benchmark.
+        run_judge: judges the file of a side.
+        patience: with the store.
+        say: told how it goes.
 
     Whatever is raised, the comparison is owed still, and let go if the store can be reached.
 
@@ -65,7 +74,8 @@ def contend(
         raise NoResultError(judged.cause)
 
     try:
-        found = compare(judge, plan_of(claimed.rule), pairs.append)
+        plan = plan_of(claimed.rule, strict_update_error)
+        found = compare(judge, plan, pairs.append)
         # They took many times the minutes of an evaluation: write them down even if the store fails.
         patience.insist(lambda: comparing.finish(store, claimed, found))
     except LeaseLostError as lost:

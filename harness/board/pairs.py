@@ -16,6 +16,8 @@ from harness.board.rule import ScoringRule
 from harness.errors import Code, JudgeError, Verdict
 from harness.records import Record
 from harness.result import EvaluationResult
+from harness.verify.findings import Finding
+from harness.verify.together import judge_together
 
 Side = Literal["contender", "leader"]
 Outcome = Literal["faster", "slower", "not_enough", "undecided", "rejected"]
@@ -45,6 +47,10 @@ class Plan(Record):
         description="stop once the contender is surely not that much faster; 0.01 is 1 %",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the bootstrap")
+    strict_update_error: float | None = Field(
+        default=None,
+        description="which update error one run at least of each side has to stay below; null: any",
+    )
 
 
 class Pair(Record):
@@ -84,13 +90,19 @@ class Comparison(Record):
         return self.outcome == "faster"
 
 
-def plan_of(rule: ScoringRule) -> Plan:
-    """How a season compares a contender with its leader; its rule asks for one pair at least."""
+def plan_of(rule: ScoringRule, strict_update_error: float | None = None) -> Plan:
+    """How a season compares a contender with its leader; its rule asks for one pair at least.
+
+    Args:
+        rule: of the season.
+        strict_update_error: of the benchmark.
+    """
     return Plan(
         pairs=rule.pairs,
         confidence=rule.confidence,
         enough=rule.base_threshold,
         seed=rule.seed,
+        strict_update_error=strict_update_error,
     )
 
 
@@ -98,6 +110,9 @@ def compare(
     judge: Judge, plan: Plan, seen: Callable[[Pair], None] = lambda pair: None
 ) -> Comparison:
     """Run pairs until the interval decides, one file is rejected, or the budget is spent.
+
+    Each run is judged for itself. What its runs say together is asked before their speed counts: else
+    whoever computes exactly in an evaluation could do with less here.
 
     Args:
         judge: called for one run at a time.
@@ -110,6 +125,7 @@ def compare(
     """
     turns = _Turns(judge)
     pairs: list[Pair] = []
+    update_errors: dict[Side, list[float]] = {side: [] for side in SIDES}
     outcome: Outcome = "undecided"
     while len(pairs) < plan.pairs and outcome == "undecided":
         order = SIDES if len(pairs) % 2 == 0 else SIDES[::-1]
@@ -118,9 +134,14 @@ def compare(
             results[side] = turns.take(side)
             if results[side].verdict is Verdict.REJECTED:
                 return _comparison(turns, plan, pairs, side, results[side])
+            update_errors[side] += _update_errors(results[side])
         pairs.append(_pair(order[0], results["contender"], results["leader"]))
         seen(pairs[-1])
         outcome, _, _ = decide([pair.ratio for pair in pairs], plan)
+    for side in SIDES:
+        finding = judge_together(update_errors[side], plan.strict_update_error)
+        if finding is not None:
+            return _comparison(turns, plan, pairs, side, finding)
     return _comparison(turns, plan, pairs)
 
 
@@ -185,25 +206,30 @@ def _comparison(
     plan: Plan,
     pairs: list[Pair],
     rejected: Side | None = None,
-    result: EvaluationResult | None = None,
+    why: EvaluationResult | Finding | None = None,
 ) -> Comparison:
-    """The document; `result` is that of the side that was rejected."""
+    """The document; `why` is for the side that was rejected."""
     outcome, found, alpha = decide([pair.ratio for pair in pairs], plan)
     return Comparison(
         contender=turns.sha256["contender"],
         leader=turns.sha256["leader"],
         plan=plan,
         pairs=tuple(pairs),
-        outcome=outcome if result is None else "rejected",
+        outcome=outcome if why is None else "rejected",
         ratio=found.ratio if pairs else None,
         low=found.low,
         high=found.high,
         alpha=alpha,
         rejected=rejected,
-        code=Code.OK if result is None else result.code,
-        message="" if result is None else result.message,
+        code=Code.OK if why is None else why.code,
+        message="" if why is None else why.message,
         errors=turns.errors,
     )
+
+
+def _update_errors(result: EvaluationResult) -> list[float]:
+    metrics = (metric for run in result.runs for metric in run.metrics)
+    return [metric.measured for metric in metrics if metric.name == "update_error"]
 
 
 def _pair(first: Side, contender: EvaluationResult, leader: EvaluationResult) -> Pair:

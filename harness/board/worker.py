@@ -61,6 +61,7 @@ class Job:
         artefacts: where evaluations are kept, so that they can be judged again; None keeps none.
         judge: the command that judges a file.
         lock: what whoever times on this machine holds.
+        strict_update_error: of the benchmark.
     """
 
     hparams: Path
@@ -70,6 +71,7 @@ class Job:
     artefacts: Artefacts | None = None
     judge: tuple[str, ...] = JUDGE
     lock: str = MACHINE_LOCK
+    strict_update_error: float | None = None
 
 
 class Stop:
@@ -217,7 +219,8 @@ class Working:
         """A paired test; our own failure puts further ones off for a while."""
         judge = partial(self._judge, held=held)
         try:
-            if not contend(self._store, claimed, judge, self.patience, self._progress):
+            strict = self._job.strict_update_error
+            if not contend(self._store, claimed, strict, judge, self.patience, self._progress):
                 self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
         except OSError as error:
             raise _cannot_run(error) from error

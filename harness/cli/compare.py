@@ -60,6 +60,7 @@ def compare(
     from rich.console import Console
 
     from harness.api import judge_file
+    from harness.benchmark.hparams import load_hparams
     from harness.board.pairs import Plan
     from harness.board.pairs import compare as compare_in_turns
     from harness.report import ProgressDisplay
@@ -68,7 +69,11 @@ def compare(
     printed = json == "-"
     place = result_file("comparison", Path(json)) if json and not printed else None
     # One-sided: each of two ends takes half of what may be wrong.
-    plan = Plan(pairs=pairs, confidence=(1 + confidence) / 2)
+    plan = Plan(
+        pairs=pairs,
+        confidence=(1 + confidence) / 2,
+        strict_update_error=load_hparams(hparams).hparams.strict_update_error,
+    )
     with tempfile.TemporaryDirectory(prefix="trainjudge-compare-") as folder:
         copies = _copies(Path(folder), a, b)
 

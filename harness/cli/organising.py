@@ -264,7 +264,10 @@ def worker(
         choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         ready_snapshot(loaded, snapshot, progress)
         progress.line(f"working for {loaded.hparams.name}")
-        job = Job(loaded.path, loaded.sha256, tuple(options), once, artefacts)
+        strict = loaded.hparams.strict_update_error
+        job = Job(
+            loaded.path, loaded.sha256, tuple(options), once, artefacts, strict_update_error=strict
+        )
         count = work(board, job, stop, progress.line)
     typer.echo(f"{count} evaluation(s) finished")
 

@@ -73,12 +73,12 @@ class Judges:
 
 
 def contends(
-    store: Store, claimed: Claimed, judges: Judges, over: Callable[[], bool] = lambda: False
+    store: Store, claimed: Claimed, judges: Judges, strict: float | None = None
 ) -> tuple[bool, list[str]]:
     """Make it; gives whether it did not fail by our fault, and what was said."""
     said: list[str] = []
-    bears = Patience(said.append, lambda: time.sleep(0.05), over)
-    return contend(store, claimed, judges, bears, said.append), said
+    bears = Patience(said.append, lambda: time.sleep(0.05), lambda: False)
+    return contend(store, claimed, strict, judges, bears, said.append), said
 
 
 def told(store: Store) -> str:
@@ -104,6 +104,15 @@ def test_pairs_are_run_one_run_at_a_time_and_written_down(store: Store, claimed:
     assert judges.options == [("--runs", "1")] * 8
     assert rank_season(store, 1).leader == 2
     assert check(store).problems == ()
+
+
+@pytest.mark.parametrize(("strict", "leader"), [(None, 2), (0.0051, 2), (0.0050, 1)])
+def test_pairs_are_held_to_the_strict_bound_of_the_benchmark(
+    store: Store, claimed: Claimed, strict: float | None, leader: int
+) -> None:
+    """The update error of every run of the examples is 0.0051."""
+    contends(store, claimed, Judges(), strict)
+    assert rank_season(store, 1).leader == leader
 
 
 def test_a_judge_that_breaks_down_once_costs_no_comparison(store: Store, claimed: Claimed) -> None:

@@ -18,7 +18,8 @@ from harness.board.pairs import (
 )
 from harness.board.rule import ScoringRule
 from harness.errors import Code, JudgeError, Verdict
-from harness.result import Benchmark, EvaluationResult, Score, SubmissionRecord
+from harness.result import Benchmark, EvaluationResult, Metric, Score, SubmissionRecord
+from tests.board.examples import accepted_result
 
 
 def result(
@@ -248,6 +249,48 @@ def test_a_rejected_run_ends_it_and_is_nobodys_victory(side: Side, turns: str) -
     assert len(found.pairs) == 1 and not found.faster
 
 
+def runs_with(update_errors: list[float]) -> list[EvaluationResult]:
+    """One run each, all accepted and of the same speed."""
+    (run,) = accepted_result((0.3,)).runs
+    made = []
+    for value in update_errors:
+        metric = Metric(name="update_error", measured=value, allowed=0.016)
+        runs = (run.model_copy(update={"metrics": (metric,)}),)
+        made.append(result(0.3).model_copy(update={"runs": runs}))
+    return made
+
+
+STRICT = Plan(pairs=4, strict_update_error=0.001)
+#: Each is within its tolerance, and one of four as near as float32 is; a flip turned the others.
+NEAR = [0.01, 0.01, 0.0009, 0.01]
+#: Something of it was left out every time.
+FAR = [0.0011, 0.0011, 0.0012, 0.0011]
+
+
+@pytest.mark.parametrize(
+    ("contender", "leader", "rejected"),
+    [(NEAR, NEAR, None), (FAR, NEAR, "contender"), (NEAR, FAR, "leader")],
+)
+def test_all_runs_of_a_side_together_are_held_to_the_strict_bound(
+    contender: list[float], leader: list[float], rejected: Side | None
+) -> None:
+    found = compare(Machine(runs_with(contender), runs_with(leader)), STRICT)
+    assert found.rejected == rejected
+    assert len(found.pairs) == 4  # one alone says nothing: all were run
+    if rejected is not None:
+        assert (found.outcome, found.code) == ("rejected", Code.UPDATE_MISMATCH)
+        assert "none of the 4 runs agrees with the reference" in found.message
+
+
+def test_who_is_faster_beyond_the_strict_bound_is_not_called_faster() -> None:
+    quick = [
+        each.model_copy(update={"score": result(0.3 * ratio).score})
+        for each, ratio in zip(runs_with(FAR), CLEAR, strict=False)
+    ]
+    for plan, outcome in ((STRICT, "rejected"), (Plan(pairs=4), "faster")):
+        assert compare(Machine(quick, runs_with(NEAR)), plan).outcome == outcome
+
+
 def test_a_rejection_in_the_first_run_leaves_no_pairs() -> None:
     found = compare(Machine([REJECTED], []), Plan())
     assert (found.pairs, found.ratio, found.low, found.high) == ((), None, 0.0, math.inf)
@@ -285,3 +328,4 @@ def test_a_budget_below_four_pairs_is_run_and_decides_nothing() -> None:
 def test_a_season_asks_what_its_rule_says() -> None:
     rule = ScoringRule(pairs=7, confidence=0.9, base_threshold=0.02, seed=5)
     assert plan_of(rule) == Plan(pairs=7, confidence=0.9, enough=0.02, seed=5)
+    assert plan_of(rule, 0.001).strict_update_error == 0.001
