@@ -7,6 +7,7 @@ file does what it should is decided by its run alone, and no Python construct is
 
 import errno
 import hashlib
+import importlib.util
 import os
 import stat
 import sys
@@ -120,13 +121,36 @@ def check(path: Path, world: int, global_batch: int | None) -> list[Remark]:
         source = read_source(path)
     except SubmissionError as error:
         return [_problem(error)]
-    return check_bytes(source, world, global_batch)
+    facts = _parse(source)
+    missing = [name for name in facts.packages if not _is_here(name)]
+    remarks = _remarks(facts, len(source), world, global_batch)
+    if missing:
+        remarks.append(
+            Remark(
+                RemarkKind.NOTE,
+                f"not installed here: {', '.join(missing)}; it has to be where the file is judged, "
+                "at level docker in the image",
+            )
+        )
+    return remarks
 
 
 def check_bytes(source: bytes, world: int, global_batch: int | None) -> list[Remark]:
-    """`check` of bytes that somebody has read already, at most MAX_BYTES of them."""
-    strategy, remarks = _inspect(_parse(source))
-    remarks = [Remark(RemarkKind.OK, f"{len(source):,} bytes of at most {MAX_BYTES:,}"), *remarks]
+    """`check` of bytes that somebody has read already, at most MAX_BYTES of them.
+
+    It does not look for packages: a server need not have those of the machine that judges.
+    """
+    return _remarks(_parse(source), len(source), world, global_batch)
+
+
+def _is_here(package: str) -> bool:
+    """Whether it could be imported. Nothing is: only a name with a dot would import what is before it."""
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+def _remarks(facts: Facts, size: int, world: int, global_batch: int | None) -> list[Remark]:
+    strategy, remarks = _inspect(facts)
+    remarks = [Remark(RemarkKind.OK, f"{size:,} bytes of at most {MAX_BYTES:,}"), *remarks]
     if strategy is None:
         return remarks
     try:
@@ -201,6 +225,7 @@ def facts_of(answer: Any) -> Facts:
         inner_steps=[Binding(**binding) for binding in answer["inner_steps"]],
         setup=[Binding(**binding) for binding in answer["setup"]],
         star_import=answer["star_import"],
+        packages=answer["packages"],
     )
 
 

@@ -14,6 +14,8 @@ from harness.parsing import child
 from harness.protocol.text import one_line
 
 MAX_ENTRIES = 32  # of the strategy; there are six known keys
+MAX_PACKAGES = 64
+MAX_PACKAGE_NAME = 64
 
 Kind = Literal["def", "opaque"]
 Value = int | bool | str
@@ -54,13 +56,19 @@ class StrategyFact:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the judge wants to know of a source file. `syntax_error` empty: it parses."""
+    """All that the judge wants to know of a source file.
+
+    Attributes:
+        syntax_error: empty: it parses.
+        packages: without which it cannot be imported: top-level names, in ASCII, sorted.
+    """
 
     syntax_error: str
     strategy: StrategyFact
     inner_steps: list[Binding]
     setup: list[Binding]
     star_import: bool
+    packages: list[str]
 
 
 # How `env/worker.py` calls them: (positional arguments, keywords).
@@ -86,6 +94,7 @@ def collect(source: bytes) -> Facts:
                 isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
                 for node in statements
             ),
+            packages=_packages(tree),
         )
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
@@ -98,7 +107,19 @@ def collect(source: bytes) -> Facts:
 
 def refused(why: str) -> Facts:
     """The facts of a source that does not parse."""
-    return Facts(why, ABSENT, [], [], False)
+    return Facts(why, ABSENT, [], [], False, [])
+
+
+def _packages(tree: ast.Module) -> list[str]:
+    """Of imports that run whatever happens: those in `if` and `try` may be meant to fail."""
+    found: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    names = (name for name in found if name.isascii() and len(name) <= MAX_PACKAGE_NAME)
+    return sorted(names)[:MAX_PACKAGES]
 
 
 def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:

@@ -129,6 +129,43 @@ def test_check_knows_the_world_and_the_batch(write: Write) -> None:
     assert any("3 of 9 rows" in remark.message for remark in fine)
 
 
+@pytest.mark.parametrize(
+    ("imports", "missing"),
+    [
+        ("import no_such_thing.below as n, torch", "no_such_thing"),
+        ("from no_such_thing.below import a", "no_such_thing"),
+        ("import zz_no_such_thing, aa_no_such_thing", "aa_no_such_thing, zz_no_such_thing"),
+        ("import torch.nn, os, env.benchmark, __main__", None),
+        ("from . import no_such_thing", None),
+        ("try:\n    import no_such_thing\nexcept ImportError: pass", None),
+        ("if False:\n    import no_such_thing", None),
+        ("def f():\n    import no_such_thing", None),
+    ],
+)
+def test_check_names_packages_that_are_not_here(
+    write: Write, imports: str, missing: str | None
+) -> None:
+    remarks = check(write(f"{imports}\n{INNER_STEPS}{STRATEGY}"), 2, 8)
+    notes = [remark.message for remark in remarks if remark.kind is RemarkKind.NOTE]
+    assert notes == (
+        []
+        if missing is None
+        else [
+            f"not installed here: {missing}; it has to be where the file is judged, at level docker in the "
+            "image"
+        ]
+    )
+    assert all(remark.kind is not RemarkKind.PROBLEM for remark in remarks)
+
+
+def test_packages_are_few_and_their_names_short(write: Write) -> None:
+    """What a file says of itself goes into a message only within limits."""
+    names = [f"no_such_thing_{number:03}" for number in range(100)] + ["n" * 65, "no_such_thíng"]
+    source = "".join(f"import {name}\n" for name in names) + INNER_STEPS + STRATEGY
+    remark = check(write(source), 2, 8)[-1]
+    assert "no_such_thing_063; it" in remark.message and "no_such_thing_064" not in remark.message
+
+
 def test_check_reports_what_read_would_refuse(write: Write, tmp_path: Path) -> None:
     link = tmp_path / "link.py"
     link.symlink_to(write(INNER_STEPS))
