@@ -83,12 +83,12 @@ def _submissions(session: Session, season: int) -> pd.DataFrame:
         "world_size": "int64",
         "state": "word",
     }
-    table = _table(session, query, kinds)
+    table = _table(session, query, kinds, "submission")
     programs = _codes(table["program"])
     frame = _to_pandas(table.drop_columns("program"))
     frame["program"] = programs
     frame["author"] = _names(session, frame["author"])
-    return _in_order(frame, "submission")
+    return frame.set_index("submission")
 
 
 def _codes(digests: pa.ChunkedArray) -> pd.Categorical:
@@ -139,7 +139,7 @@ def _evaluations(session: Session, season: int) -> tuple[pd.DataFrame, pd.DataFr
         "isolation": "word",
         "run_mfus": "blob",
     }
-    table = _table(session, query, kinds)
+    table = _table(session, query, kinds, "evaluation")
     blobs = pa.concat_arrays([pa.array([], pa.binary()), *table["run_mfus"].chunks])
     frame = _to_pandas(table.drop_columns("run_mfus"))
     offsets = np.frombuffer(blobs.buffers()[1], np.int32, len(blobs) + 1)
@@ -150,7 +150,7 @@ def _evaluations(session: Session, season: int) -> tuple[pd.DataFrame, pd.DataFr
             "mfu": np.frombuffer(mfus, "<f8", offsets[-1] // 8),
         }
     )
-    return _in_order(frame, "evaluation"), runs
+    return frame.set_index("evaluation"), runs
 
 
 def _comparisons(session: Session, season: int) -> pd.DataFrame:
@@ -180,25 +180,35 @@ def _to_pandas(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas(split_blocks=True, self_destruct=True)
 
 
-def _in_order(frame: pd.DataFrame, number: str) -> pd.DataFrame:
-    """Rows by their number, which becomes the index. To sort what is in order would copy it."""
-    frame = frame.set_index(number)
-    return frame if frame.index.is_monotonic_increasing else frame.sort_index()
-
-
-def _table(session: Session, query: Select[*tuple[Any, ...]], kinds: dict[str, Kind]) -> pa.Table:
-    """The columns of a query, named and made as `kinds` says; rows in any order."""
+def _table(
+    session: Session,
+    query: Select[*tuple[Any, ...]],
+    kinds: dict[str, Kind],
+    number: str | None = None,
+) -> pa.Table:
+    """The columns of a query, named and made as `kinds` says; rows by their `number`, or in any order."""
     columns: list[list[pa.Array]] = [[] for _ in kinds]
     with _no_collections():
         for rows in _blocks(session, query):
             blocks = zip(kinds.values(), zip(*rows, strict=True), strict=True)
             for column, (kind, values) in zip(columns, blocks, strict=True):
                 column.append(_array(values, kind))
-    made = {
-        name: _finish(pa.chunked_array(blocks, TYPES[kind]), kind)
-        for (name, kind), blocks in zip(kinds.items(), columns, strict=True)
-    }
-    return pa.table(made)
+    read = pa.table(
+        {
+            name: pa.chunked_array(blocks, TYPES[kind])
+            for (name, kind), blocks in zip(kinds.items(), columns, strict=True)
+        }
+    )
+    if number is not None:
+        read = _in_order(read, number)
+    # Words and names are numbered in the order in which they come.
+    return pa.table({name: _finish(read[name], kind) for name, kind in kinds.items()})
+
+
+def _in_order(table: pa.Table, number: str) -> pa.Table:
+    """Rows by their number. To sort what is in order would copy it."""
+    in_order = bool((np.diff(table[number].to_numpy()) > 0).all())
+    return table if in_order else table.sort_by(number)
 
 
 def _array(values: tuple[Any, ...], kind: Kind) -> pa.Array:

@@ -1,6 +1,6 @@
 """Real processes that use one store: fresh ones, forked from a small server that has the imports."""
 
-import multiprocessing
+import multiprocessing.util
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +10,9 @@ from types import ModuleType
 from unittest import mock
 
 SECONDS = 60.0
+# Where the server's socket lies: made now, before a test has another folder for temporary files, whose path
+# may be too long for a socket.
+multiprocessing.util.get_temp_dir()
 
 
 def start(what: Callable[..., None], *arguments: object) -> BaseProcess:

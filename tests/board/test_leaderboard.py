@@ -19,6 +19,7 @@ from harness.board.store import Store, open_store
 from harness.board.submit import cancel
 from harness.board.tables import EventRow
 from harness.errors import Code, InputError
+from tests.board.conftest import Raw
 from tests.board.examples import (
     accepted_result,
     board_with,
@@ -207,6 +208,16 @@ def test_many_may_ask_at_once_and_get_the_same(store: Store) -> None:
         thread.join()
     assert len(found) == 6
     assert len({id(ranking) for ranking in found}) == 1
+
+
+def test_the_order_in_which_a_store_keeps_its_rows_changes_nothing(store: Store, raw: Raw) -> None:
+    """PostgreSQL puts a row that was changed behind all others."""
+    three(store)
+    now = store.now()
+    before = rank_season(store, 1, now)
+    raw("UPDATE submissions SET note = 'later' WHERE id = 1")
+    raw("UPDATE evaluations SET why = 'later' WHERE id = 1")
+    pd.testing.assert_frame_equal(before.entries, rank_season(store, 1, now).entries)
 
 
 def test_the_same_events_give_the_same_board_in_another_store(store: Store, tmp_path: Path) -> None:
