@@ -64,8 +64,10 @@ def page(browser: Browser) -> Iterator[Page]:
     tab.on("pageerror", lambda error: complaints.append(str(error)))
     yield tab
     context.close()
-    # That a page is not there is what it says itself.
-    assert [each for each in complaints if "404" not in each] == []
+    # That a page is not there is what it says itself. And a test's server may end before its tab, whose
+    # live parts call it again.
+    expected = ("404", "ERR_CONNECTION_REFUSED")
+    assert [each for each in complaints if not any(code in each for code in expected)] == []
 
 
 @pytest.fixture(scope="module")
