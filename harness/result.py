@@ -76,6 +76,10 @@ class RunResult(Record):
     metrics: tuple[Metric, ...]
     findings: tuple[Finding, ...]
 
+    def measured(self, name: str) -> float | None:
+        """The metric of that name; None where it was not judged."""
+        return next((metric.measured for metric in self.metrics if metric.name == name), None)
+
     @property
     def mean_reported_loss(self) -> float | None:
         """What is like the reference's: the mean of what ranks say of their own rows, or of all rows.

@@ -109,7 +109,9 @@ def first_off(runs: Sequence[RunResult]) -> int | None:
 
 
 def update_error(run: RunResult) -> float:
-    return next(metric.measured for metric in run.metrics if metric.name == "update_error")
+    error = run.measured("update_error")
+    assert error is not None
+    return error
 
 
 def with_finding(run: RunResult, finding: Finding) -> RunResult:

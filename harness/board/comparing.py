@@ -4,6 +4,7 @@ The ranking says which comparisons are owed (`Ranking.pending`). A worker claims
 does an evaluation, so that two workers never make the same one and nothing else is timed on its machine.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
@@ -89,11 +90,9 @@ def finish(store: Store, claimed: Claimed, found: Comparison) -> None:
 
 def failed(store: Store, claimed: Claimed, cause: str) -> None:
     """Not made, by our fault: those that are owed besides it are made before it is tried again."""
-    with store.write() as writer:
-        row = writer.session.get(Claim, (claimed.contender, claimed.leader))
-        if row is not None and row.worker == claimed.worker.name:
-            writer.session.delete(row)
-            _failed(writer, claimed, cause, ours=True)
+    with store.write() as writer, suppress(LeaseLostError):
+        writer.session.delete(_mine(writer, claimed))
+        _failed(writer, claimed, cause, ours=True)
 
 
 def _compared(writer: Writer, claimed: Claimed, found: Comparison) -> None:
@@ -144,10 +143,8 @@ def _rejected(found: Comparison) -> str:
 
 def let_go(store: Store, claimed: Claimed) -> None:
     """Not made: somebody else may, at once."""
-    with store.write() as writer:
-        row = writer.session.get(Claim, (claimed.contender, claimed.leader))
-        if row is not None and row.worker == claimed.worker.name:
-            writer.session.delete(row)
+    with store.write() as writer, suppress(LeaseLostError):
+        writer.session.delete(_mine(writer, claimed))
 
 
 def _claim(

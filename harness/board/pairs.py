@@ -228,8 +228,8 @@ def _comparison(
 
 
 def _update_errors(result: EvaluationResult) -> list[float]:
-    metrics = (metric for run in result.runs for metric in run.metrics)
-    return [metric.measured for metric in metrics if metric.name == "update_error"]
+    found = (run.measured("update_error") for run in result.runs)
+    return [error for error in found if error is not None]
 
 
 def _pair(first: Side, contender: EvaluationResult, leader: EvaluationResult) -> Pair:
