@@ -207,7 +207,7 @@ def _explained(repository: _Repository) -> Iterator[None]:
             error,
         ) from None
     except OfflineModeIsEnabled as error:
-        raise _wrong("HF_HUB_OFFLINE is set; only `preload` needs the hub", error) from None
+        raise _wrong(f"HF_HUB_OFFLINE is set: unset it to fetch {repository}", error) from None
     except LocalEntryNotFoundError as error:
         raise _unreachable(repository, error) from None
     except EntryNotFoundError as error:

@@ -16,7 +16,7 @@ from harness.benchmark.checkpoint import folder_sha256, model_folder
 from harness.benchmark.corpus import check_form, load_tokenizer, text_sha256
 from harness.benchmark.hparams import Hparams, LoadedHparams, load, problems
 from harness.benchmark.model_config import config_from_folder, load_config
-from harness.errors import Code, InputError
+from harness.errors import Code, InputError, TrainjudgeError
 from harness.files import write_whole
 from harness.machine import gpu_files
 from harness.protocol.text import counted, quoted
@@ -216,7 +216,12 @@ def _pinned(kind: Literal["model", "dataset"], named: str, token: str | None) ->
             Code.BAD_ARGUMENT,
             f"{quoted(named)} is neither here nor a name of the hub (owner/name)",
         )
-    return repo, commit_of(kind, repo, revision or None, token)
+    try:
+        return repo, commit_of(kind, repo, revision or None, token)
+    except TrainjudgeError as error:
+        # Half of those who see this meant a folder, and mistyped it.
+        message = f"{quoted(named)} is not here, and as a name of the hub: {error.message}"
+        raise type(error)(error.code, message, error.detail) from None
 
 
 def _file(path: Path) -> Path:

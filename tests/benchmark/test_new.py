@@ -175,6 +175,16 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_mistyped_folder_is_said_to_be_no_folder_before_the_hub_is_blamed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub_standin() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        with pytest.raises(InputError, match=r"^'models/tiny' is not here, and") as caught:
+            new_benchmark(wish(Path("models/tiny"), text), tmp_path / "mine.json")
+    assert caught.value.code is Code.DOWNLOAD_FAILED
+
+
 def test_a_model_that_transformers_does_not_know_is_a_line(
     saved: Path, text: Path, tmp_path: Path
 ) -> None:
