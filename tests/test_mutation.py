@@ -1,6 +1,7 @@
 """The mutation run: it makes the edits that people make, and tells found ones from survivors."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,25 @@ def test_survivors_are_shown_and_too_many_fail_the_run(
     assert (len(verdicts), len(survived)) == (10, 2)
     assert "share found: 77.8%" in said  # 7 of the 9 that change something
     assert status == 1
+
+
+def test_a_run_that_is_ended_early_tells_what_it_has_found(tmp_path: Path) -> None:
+    write_project(tmp_path, "done = 1")
+    options = ("--root", tmp_path, "--settings", tmp_path, "--jobs", "1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.mutation", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as run:
+        assert run.stdout is not None
+        while not run.stdout.readline().startswith("1/"):
+            assert run.poll() is None
+        run.terminate()
+        said = run.stdout.read()
+    assert run.returncode == 143
+    assert "ended early, with these:" in said
+    assert re.search(r"^all +[1-8] ", said, re.MULTILINE)  # of the 9 that change something
 
 
 def test_the_source_on_disk_is_never_touched(finished: tuple[Path, Verdicts, str, int]) -> None:

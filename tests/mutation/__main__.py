@@ -50,7 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     prepare(table.preload, store / "bytecode")
     results = [Result(mutant, report.NOTHING) for mutant in nothing]
-    results += _judge(table, counting, options.jobs, store)
+    try:
+        results.extend(_judge(table, counting, options.jobs, store))
+    except (KeyboardInterrupt, SystemExit):
+        print(f"\nended early, with these:\n{report.table(results)}", flush=True)
+        raise
     places = {id(mutant): place for place, mutant in enumerate(every)}
     results.sort(key=lambda result: places[id(result.mutant)])
     name = "all" if not options.only else "-".join(Path(source).stem for source in sources)
@@ -107,6 +111,8 @@ def _judge(table: Table, counting: list[Mutant], parallel: int, store: Path) -> 
     for done, (mutant, outcome) in enumerate(run_jobs(jobs, parallel), 1):
         result = _result(mutant, outcome)
         survived += result.survived
+        if result.survived:  # at once: its test can be written while the others run
+            print(report.survivor(result), flush=True)
         now = time.monotonic()
         if now - last > 5 or done == len(jobs):
             last = now
