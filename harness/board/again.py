@@ -4,14 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from harness.api import rejudge_folder
+from harness.board import events as ev
 from harness.board.artefacts import Artefacts
 from harness.board.organise import submission_of
-from harness.board.outcome import replace
+from harness.board.outcome import replace, written
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
-from harness.board.tables import Evaluation
+from harness.board.tables import Evaluation, EventRow
+from harness.board.views import result_document
 from harness.errors import Code, InputError
 from harness.kept import KeptFolder
 from harness.result import EvaluationResult
@@ -36,10 +39,32 @@ def rejudge(
     """
     evaluation = _last_finished(store, submission)
     folder = again.artefacts.find(evaluation)
-    before = KeptFolder(folder).result
+    kept = KeptFolder(folder).result
+    with store.read() as session:
+        if written(kept)[1] != _as_judged(session, submission, evaluation):
+            raise InputError(
+                Code.UNKNOWN_ID,
+                f"{folder} holds another outcome of evaluation {evaluation} than the one that stands: its "
+                "worker ended before it could write it down, and it was judged again elsewhere",
+            )
+        before = result_document(session, evaluation) or kept
     now = rejudge_folder(folder, hparams=again.hparams, snapshot=again.snapshot)
     replace(store, evaluation, submission, now, why)
     return before, now
+
+
+def _as_judged(session: Session, submission: int, evaluation: int) -> str | None:
+    """The hash of the result that its worker wrote down, whatever has taken its place since."""
+    rows = select(EventRow.body).where(
+        EventRow.submission == submission,
+        EventRow.evaluation == evaluation,
+        EventRow.kind == "evaluation_finished",
+    )
+    for body in session.scalars(rows):
+        match ev.Stamped.body.validate_json(body):
+            case ev.EvaluationFinished(result_sha256=digest):
+                return digest
+    return None
 
 
 def _last_finished(store: Store, submission: int) -> int:

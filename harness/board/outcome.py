@@ -73,10 +73,15 @@ def _outcome(
     }
 
 
+def written(result: EvaluationResult) -> tuple[bytes, str]:
+    """A result document as the store has it, and the hash that names it."""
+    document = result.model_dump_json().encode()
+    return document, sha256(document).hexdigest()
+
+
 def keep_document(writer: Writer, result: EvaluationResult) -> str:
     """Store a result document; gives the hash that names it."""
-    document = result.model_dump_json().encode()
-    digest = sha256(document).hexdigest()
+    document, digest = written(result)
     if writer.session.get(Document, digest) is None:
         writer.session.add(Document(sha256=digest, compressed=zlib.compress(document)))
     return digest
