@@ -25,7 +25,7 @@ from harness.files import write_whole
 from harness.lab import Lab, worst
 from harness.machine import Device
 from harness.phases import OnProgress
-from harness.reference.launch import Variant, default_variant
+from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.verify.metrics import exceeds
 

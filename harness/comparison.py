@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.problem import AdamW, Sgd
-from harness.reference.launch import ReferenceRun, TokenLosses
+from harness.reference.outcome import ReferenceRun, TokenLosses
 from harness.tensors.boxes import State, TensorSpec
 from harness.verify.attribution import Attribution, Coordinates, attribute, gather
 from harness.verify.compare import StateComparison, compare_states

@@ -22,7 +22,7 @@ from harness.opening.files import check_files
 from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import one_line, printable
-from harness.reference.launch import check_rows, default_variant
+from harness.reference.task import check_rows, default_variant
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox
 from harness.score.medians import score

@@ -16,7 +16,9 @@ from harness.benchmark.problem import Steps
 from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare, compare_tokens
 from harness.machine import Device
-from harness.reference.launch import Asked, ReferenceRun, Variant, run_reference
+from harness.reference.launch import Asked, run_reference
+from harness.reference.outcome import ReferenceRun
+from harness.reference.task import Variant
 from harness.sandbox import Sandbox
 from harness.tensors.stored import trusted_state
 from harness.timed.workspace import Workspace

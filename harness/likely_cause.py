@@ -15,7 +15,8 @@ from harness.benchmark.mistakes import Mistake, likely_mistakes
 from harness.comparison import Truth, compare
 from harness.errors import Code, JudgeError
 from harness.protocol.text import one_line
-from harness.reference.launch import default_variant, run_reference
+from harness.reference.launch import run_reference
+from harness.reference.task import default_variant
 from harness.tensors.boxes import State
 from harness.timed.run import TimedSetup
 from harness.timed.workspace import Workspace

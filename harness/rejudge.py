@@ -14,7 +14,7 @@ from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.kept import KeptFolder
 from harness.likely_cause import CHECK, rejects_update
 from harness.phases import OnProgress
-from harness.reference.launch import read_reference
+from harness.reference.outcome import read_reference
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
 from harness.verification import judge_runs, open_committed, together, truths_of, with_finding

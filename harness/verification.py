@@ -22,12 +22,9 @@ from harness.opening.plan import assemble
 from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import quoted
-from harness.reference.launch import (
-    Asked,
-    ReferenceRun,
-    default_variant,
-    run_reference,
-)
+from harness.reference.launch import Asked, run_reference
+from harness.reference.outcome import ReferenceRun
+from harness.reference.task import default_variant
 from harness.result import Metric, RunResult
 from harness.submission.strategy import Strategy
 from harness.tensors.boxes import State, TensorSpec

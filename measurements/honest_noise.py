@@ -17,7 +17,7 @@ from harness.api import ready_snapshot
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.calibrate import variants
 from harness.lab import Lab
-from harness.reference.launch import default_variant
+from harness.reference.task import default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
 from harness.verify.metrics import RunMetrics

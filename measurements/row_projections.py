@@ -16,7 +16,7 @@ from harness.api import ready_snapshot
 from harness.benchmark.hparams import Hparams, LoadedHparams, load
 from harness.calibrate import TIES, variants
 from harness.lab import Lab, Measured
-from harness.reference.launch import Variant, default_variant
+from harness.reference.task import Variant, default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
 from harness.tensors.boxes import TensorKind

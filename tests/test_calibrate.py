@@ -20,7 +20,7 @@ from harness.calibrate import (
     write,
 )
 from harness.errors import Code, InputError
-from harness.reference.launch import Variant
+from harness.reference.task import Variant
 
 BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
 FLOAT32 = Numerics(compute_dtype="float32")

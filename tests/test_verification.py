@@ -12,7 +12,7 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.likely_cause import CHECK
-from harness.reference.launch import check_rows, default_variant
+from harness.reference.task import check_rows, default_variant
 from harness.result import Metric, RunResult
 from harness.timed.run import opened_folder
 from harness.timed.workspace import Workspace

@@ -17,7 +17,7 @@ from harness.lab import Lab, Measured
 from harness.phases import OnProgress
 from harness.power.measured import Case, Power, pooled
 from harness.reference.cheats import LESS_EXACT, Cheat, Family
-from harness.reference.launch import Variant, default_variant
+from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.score.flops import ParameterCount, attention_flops_per_token, count_parameters
 from harness.verify.findings import Severity

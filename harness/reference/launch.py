@@ -1,4 +1,4 @@
-"""Runs the trusted reference in a sandbox of its own and reads what it leaves.
+"""Runs the trusted reference in a sandbox of its own.
 
 Its folder is made after the submission's processes are gone. Of a submission the sandbox holds numbers
 alone, where tokens' losses are asked for: the opened states, to read. What goes wrong here is never the
@@ -10,106 +10,35 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
-from harness.benchmark.problem import AdamW, Dtype, Optimizer, Sgd
+from harness.benchmark.problem import AdamW, Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.errors import Code, InputError, JudgeError
+from harness.errors import Code, JudgeError
 from harness.files import make_readable, make_readable_folder, take_over
 from harness.machine import Device, threads_per_rank
 from harness.paths import REFERENCE_LOOP
-from harness.records import Record
-from harness.reference.cheats import Cheat
+from harness.reference.outcome import ReferenceRun, read_reference
+from harness.reference.task import (
+    COORDINATES,
+    FINISHED,
+    SUBMITTED,
+    TASK,
+    TOKEN_ROWS,
+    ReferenceTask,
+    Variant,
+    WeightFile,
+    check_rows,
+)
 from harness.sandbox import EndReason, Job, Sandbox, code_folder, torchrun_argv
 from harness.tensors.boxes import State
-from harness.tensors.stored import trusted_state
 from harness.verify.attribution import Coordinates, Indices
 
-TASK = "task.json"
-COORDINATES = "coordinates.safetensors"
-FINISHED = "finished"
-STATE = "state"
-RECORD = "record.safetensors"
-TOKEN_ROWS = "token_rows.safetensors"
-TOKEN_LOSSES = "token_losses.safetensors"
-# In TOKEN_LOSSES: the reference's own, and the versions of the submitted state by number.
-REFERENCE, SUBMITTED = "reference", "submitted"
-LOG_TAIL = 4_000
-
-
-class Variant(Record):
-    """What may differ between two honest runs of the same benchmark; null is transformers' default.
-
-    Attributes:
-        compute_dtype: of matrix products.
-        reduce_dtype: of the gradients that ranks reduce.
-        state_dtype: what the optimizer's state is rounded to after every step.
-        near_ties: relative size of the noise that decides the router's near ties; 0 is none.
-        cheat: work that is left out, for `validator power`; then the run is not honest at all.
-    """
-
-    world_size: int
-    micro_batches: int
-    compute_dtype: Dtype
-    reduce_dtype: Dtype = "float32"
-    state_dtype: Dtype = "float32"
-    attention: str | None = None
-    experts: str | None = None
-    near_ties: float = 0.0
-    cheat: Cheat | None = None
-
-
-class ReferenceTask(Record):
-    """What one launch of `harness.reference.loop` reads.
-
-    Attributes:
-        model_dir: the snapshot's model folder.
-        challenges: challenge files, one per run.
-        optimizers: one per run.
-        coordinates: safetensors of int64 flat indices for each sampled tensor.
-        output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
-        token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
-        submitted: for each run a WeightFile of each version of the submitted state.
-    """
-
-    model_dir: Path
-    challenges: tuple[Path, ...]
-    coordinates: Path
-    output: Path
-    device: Device
-    param_dtype: Dtype
-    optimizers: tuple[Optimizer, ...]
-    variant: Variant
-    token_rows: Path | None = None
-    submitted: tuple[tuple[Path, ...], ...] = ()
-
-
-class WeightPiece(Record):
-    """A box of one tensor of a state, in a file that the reference's ranks can read.
-
-    Attributes:
-        file, start, size: where its bytes lie.
-        dtype: torch's name.
-    """
-
-    name: str
-    offset: tuple[int, ...]
-    shape: tuple[int, ...]
-    dtype: str
-    file: Path
-    start: int
-    size: int
-
-
-class WeightFile(Record):
-    """A whole state."""
-
-    pieces: tuple[WeightPiece, ...]
+LOG_TAIL: Final = 4_000
 
 
 @dataclass(frozen=True)
@@ -123,59 +52,6 @@ class Asked:
 
     rows: Sequence[Indices]
     states: Sequence[Sequence[State]] = ()
-
-
-@dataclass(frozen=True)
-class TokenLosses:
-    """Losses of sampled tokens, in float32, nats.
-
-    Attributes:
-        rows: int64 [R], the rows of all steps counted through.
-        reference: float32 [R, T], under the reference's final weights.
-        submitted: float32 [R, T], one for each version of the submitted state.
-    """
-
-    rows: Indices
-    reference: npt.NDArray[np.float32]
-    submitted: tuple[npt.NDArray[np.float32], ...]
-
-
-@dataclass(frozen=True)
-class ReferenceRun:
-    """What the reference found for one challenge.
-
-    Attributes:
-        state: the final state.
-        losses: float32 [steps, global_batch], mean cross-entropy of each row before each step, nats.
-        step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
-        initial: float64 [samples], their values before the first step.
-        token_losses: None where they were not asked for.
-    """
-
-    state: State
-    losses: npt.NDArray[np.float32]
-    step_updates: npt.NDArray[np.float64]
-    initial: npt.NDArray[np.float64]
-    token_losses: TokenLosses | None = None
-
-
-def default_variant(hparams: Hparams, world_size: int) -> Variant:
-    """The reference as the benchmark asks for it. It reduces, and keeps its state, in float32."""
-    return Variant(
-        world_size=hparams.reference.world_size or world_size,
-        micro_batches=hparams.reference.micro_batches,
-        compute_dtype=hparams.numerics.compute_dtype,
-    )
-
-
-def check_rows(hparams: Hparams, variant: Variant) -> None:
-    """Raises InputError unless every rank of the reference gets equally many rows."""
-    if hparams.global_batch % variant.world_size:
-        raise InputError(
-            Code.BAD_ARGUMENT,
-            f"a global batch of {hparams.global_batch} rows cannot be dealt to the reference's "
-            f"{variant.world_size} ranks: set reference.world_size in hparams, or use another --world",
-        )
 
 
 def run_reference(
@@ -240,28 +116,9 @@ def _write_asked(asked: Asked, inbox: Path) -> dict[str, object]:
         files = []
         for number, state in enumerate(versions):
             files.append(inbox / f"{SUBMITTED}{run}-{number}.json")
-            files[-1].write_text(_weights(state).model_dump_json(), encoding="utf-8")
+            files[-1].write_text(WeightFile.of(state).model_dump_json(), encoding="utf-8")
         submitted.append(tuple(files))
     return {"token_rows": inbox / TOKEN_ROWS, "submitted": tuple(submitted)}
-
-
-def _weights(state: State) -> WeightFile:
-    return WeightFile(
-        pieces=tuple(
-            WeightPiece(
-                name=piece.name,
-                offset=piece.box.offset,
-                shape=piece.box.shape,
-                dtype=piece.dtype,
-                file=Path(piece.file),
-                start=piece.start,
-                size=piece.data.size,
-            )
-            for pieces in state.values()
-            for piece in pieces
-            if piece.data.size
-        )
-    )
 
 
 def _opened_folders(states: Sequence[Sequence[State]]) -> tuple[Path, ...]:
@@ -277,20 +134,6 @@ def _opened_folders(states: Sequence[Sequence[State]]) -> tuple[Path, ...]:
     for path in (*files, *folders, *{folder.parent for folder in folders}):
         take_over(path)
     return tuple(sorted(folders))
-
-
-def read_reference(
-    snapshot: Snapshot, folder: Path, runs: int
-) -> tuple[Coordinates, list[ReferenceRun]]:
-    """What a launch in `folder` has left, for as long as the folder is there: also a kept one."""
-    coordinates = load_file(folder / "inbox" / COORDINATES)
-    asked = folder / "inbox" / TOKEN_ROWS
-    rows = load_file(asked) if asked.is_file() else {}
-    found = [
-        _read(snapshot, folder / "output" / f"run{run}", rows.get(f"run{run}"))
-        for run in range(runs)
-    ]
-    return coordinates, found
 
 
 def _launch(
@@ -346,21 +189,3 @@ def _launch(
             f"the trusted reference failed: {why}. This is not the submission's fault",
             log[-LOG_TAIL:],
         )
-
-
-def _read(snapshot: Snapshot, folder: Path, rows: Indices | None) -> ReferenceRun:
-    record = load_file(folder / RECORD)
-    values = record["values"].astype(np.float64)
-    return ReferenceRun(
-        state=trusted_state(folder / STATE, snapshot.layout),
-        losses=record["losses"],
-        step_updates=np.diff(values, axis=0),
-        initial=values[0],
-        token_losses=None if rows is None else _read_token_losses(folder / TOKEN_LOSSES, rows),
-    )
-
-
-def _read_token_losses(file: Path, rows: Indices) -> TokenLosses:
-    found = load_file(file)
-    versions = [found[f"{SUBMITTED}{number}"] for number in range(len(found) - 1)]
-    return TokenLosses(rows, found[REFERENCE], tuple(versions))

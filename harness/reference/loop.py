@@ -30,7 +30,7 @@ from env.result import ModelNames, local_boxes
 from harness.benchmark.problem import AdamW, Sgd
 from harness.protocol.opening import write_opened
 from harness.reference.cheats import Cheat, cheating, token_weights
-from harness.reference.launch import FINISHED, RECORD, STATE, ReferenceTask, Variant
+from harness.reference.task import FINISHED, RECORD, STATE, ReferenceTask, Variant
 from harness.reference.token_losses import measure
 
 

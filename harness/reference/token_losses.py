@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from env.data import challenge_tokens
 from env.result import ModelNames, local_boxes
-from harness.reference.launch import (
+from harness.reference.task import (
     REFERENCE,
     STATE,
     SUBMITTED,
@@ -62,15 +62,7 @@ def measure(task: ReferenceTask, rows: Path, model: nn.Module, device: torch.dev
 def trained(folder: Path) -> list[WeightPiece]:
     """The final state that the ranks of this launch have written."""
     return [
-        WeightPiece(
-            name=entry.name,
-            offset=entry.offset,
-            shape=entry.shape,
-            dtype=entry.dtype,
-            file=Path(entry.file),
-            start=entry.start,
-            size=entry.data.size,
-        )
+        WeightPiece.of(entry)
         for file in sorted(folder.glob("*.safetensors"))
         for entry in read_shard(file, file.stat().st_size)
     ]

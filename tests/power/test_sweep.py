@@ -12,7 +12,7 @@ from harness.errors import Code, InputError
 from harness.power.measured import Power
 from harness.power.sweep import STRENGTHS, cheated, cheats, measure, saved
 from harness.reference.cheats import FAMILIES, LESS_EXACT, Cheat, Family
-from harness.reference.launch import Variant
+from harness.reference.task import Variant
 from harness.score.flops import count_parameters
 from tests.forked_ranks import ForkedRanks
 
