@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from harness.benchmark.manifest import hash_files
 from harness.benchmark.problem import LocalModel
-from harness.benchmark.snapshot import hash_files
 from harness.errors import Code, InputError
 
 #: What every model needs beside its weights.

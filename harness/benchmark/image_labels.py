@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from harness.benchmark.hparams import LoadedHparams
-from harness.benchmark.snapshot import Manifest
+from harness.benchmark.manifest import Manifest
 
 DEFAULT_IMAGE = "validator"
 # The interpreter inside, as the Dockerfile makes it.

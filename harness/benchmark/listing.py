@@ -9,9 +9,10 @@ from rich.text import Text
 
 from harness.benchmark.at_hand import benchmarks
 from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.manifest import read_manifest
 from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.problem import EmbeddedModel, HubModel, LocalModel
-from harness.benchmark.snapshot import default_directory, read_manifest
+from harness.benchmark.snapshot import default_directory
 from harness.errors import InputError
 from harness.machine import device_names
 from harness.paths import DEFAULT_HPARAMS

@@ -19,23 +19,25 @@ from typing import Final
 
 from harness.benchmark.checkpoint import ModelFolder, pinned_folder
 from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.manifest import (
+    MANIFEST,
+    Manifest,
+    combined_sha256,
+    describe_files,
+    read_manifest,
+)
 from harness.benchmark.problem import EmbeddedModel, HubModel, LocalModel
 from harness.benchmark.snapshot import (
     CONFIG,
     LAYOUT,
-    MANIFEST,
     STATE,
     TOKENIZER,
     TOKENS,
-    Manifest,
     Snapshot,
     benchmark_key,
     check_fits,
-    combined_sha256,
     default_directory,
-    describe_files,
     open_snapshot,
-    read_manifest,
     write_layout,
 )
 from harness.errors import Code, InputError, JudgeError

@@ -127,7 +127,8 @@ def _told_of_evaluation(
         case ev.EvaluationQueued():
             return f"{number} queued: {one_line(event.why)}"
         case ev.EvaluationStarted():
-            return f"{number} started by {one_line(event.worker)}"
+            # The machine; which process it was is the store's business.
+            return f"{number} started on {one_line(event.worker.partition(' ')[0])}"
         case ev.EvaluationGivenBack():
             return f"{number} given back, it waits again: {one_line(event.cause)}"
         case ev.EvaluationAbandoned():

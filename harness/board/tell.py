@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.board.figures import percent, utc
+from harness.board.organise import SeasonPlan
 from harness.board.people import AuthorLine
 from harness.board.rank import Ranking
 from harness.board.states import EvaluationState, SubmissionState
@@ -127,6 +128,34 @@ def seasons_table(seasons: Sequence[SeasonView]) -> Table:
             "it is closed" if ends is None else minute(ends),
         )
     return table
+
+
+def season_story(season: SeasonView, now: float) -> RenderableType:
+    """What it is about, since when and how long, and every field of its rule."""
+    ends = season.closed_at or season.ends_at
+    until = "" if ends is None else f", until {minute(ends)}"
+    how = "is over" if season.over(now) else "is open" if season.runs(now) else "has not begun"
+    plan = SeasonPlan(
+        season.name,
+        season.hparams_sha256,
+        season.benchmark,
+        season.world_size,
+        season.hardware,
+        season.rule,
+    )
+    about = plan.words()[:-1]  # its last line is of the rule, which stands below in full
+    rule = Table(box=None, pad_edge=False)
+    for column in ("rule", "value", "meaning"):
+        rule.add_column(column)
+    for name, field in type(season.rule).model_fields.items():
+        value = getattr(season.rule, name)
+        shown = ", ".join(value) if isinstance(value, tuple) else str(value)
+        rule.add_row(name, "none" if value is None else shown, Text(field.description or ""))
+    return Group(
+        Text(f"season {season.name} {how}: from {minute(season.starts_at)}{until} (UTC)"),
+        *(Text(f"  {line}") for line in about),
+        rule,
+    )
 
 
 def authors_table(authors: Sequence[AuthorLine]) -> Table:

@@ -16,6 +16,7 @@ from harness.cli import (
     organising,
     publish,
     remote,
+    seasons,
     serve,
     taking_part,
 )
@@ -54,7 +55,18 @@ def _options(
     """Options of `validator` itself; what it is for stands above, with `app`."""
 
 
-for group in (judging, compare, benchmark, host, taking_part, remote, organising, serve, publish):
+for group in (
+    judging,
+    compare,
+    benchmark,
+    host,
+    taking_part,
+    remote,
+    seasons,
+    organising,
+    serve,
+    publish,
+):
     group.add_to(app)
 
 

@@ -34,6 +34,7 @@ LEVELS_HELP = "auto, docker, bubblewrap, user or none: how the train file is iso
 WorldOption = Annotated[
     int | None, typer.Option("--world", min=1, help="Ranks. Default: the benchmark's.")
 ]
+NameArgument = Annotated[str, typer.Argument(help="Letters, digits, dot, hyphen, underscore.")]
 FileArgument = Annotated[Path, typer.Argument(help="The train file.")]
 
 BOARD_PANEL = "Leaderboard"

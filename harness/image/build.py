@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.image_labels import DEFAULT_IMAGE, image_facts
-from harness.benchmark.snapshot import default_directory, read_manifest
+from harness.benchmark.manifest import read_manifest
+from harness.benchmark.snapshot import default_directory
 from harness.errors import Code, InputError
 from harness.paths import PROJECT
 from harness.phases import OnProgress

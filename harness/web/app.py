@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from harness.board.leaderboard import Leaderboard
 from harness.board.store import Store
-from harness.web import api, feed, health, looking, sending
+from harness.web import api, feed, health, looking, one_submission, sending
 from harness.web.answers import add_handlers
 from harness.web.boards import Boards
 from harness.web.live import Live
@@ -58,7 +58,8 @@ def make_app(
     )
     app.state.registry = health.make_registry(store)
     app.include_router(api.router)
-    pages = [*looking.ROUTES, *sending.ROUTES, *feed.ROUTES, *health.ROUTES, Route("/live", _live)]
+    rooms = (looking, one_submission, sending, feed, health)
+    pages = [*(route for room in rooms for route in room.ROUTES), Route("/live", _live)]
     app.router.routes.extend([*pages, Mount("/static", _Static(directory=STATIC))])
     add_handlers(app)
     return app

@@ -117,3 +117,8 @@ def _static_url(name: str) -> str:
     """With a hash of the content, so that browsers may keep it for ever."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()
     return f"/static/{name}?v={digest[:12]}"
+
+
+def number_of(given: str, digits: int) -> int | None:
+    """A number of an address; None for anything else, and for one with more digits."""
+    return int(given) if given.isascii() and given.isdecimal() and len(given) <= digits else None

@@ -15,7 +15,7 @@ from harness.board.views import SeasonView, season_view, seasons_view
 from harness.errors import Code, InputError, SubmissionError, TrainjudgeError
 from harness.submission.read import MAX_BYTES, Remark, RemarkKind, check_bytes
 from harness.web.body import FORM_BYTES, UPLOAD_BYTES, Form, file_name, read_form
-from harness.web.looking import submission_values
+from harness.web.one_submission import submission_values
 from harness.web.pages import Site, render, site
 from harness.web.problems import headers_of, status_of
 
