@@ -72,3 +72,8 @@ def test_a_tensor_is_judged_as_one_unless_it_is_said_to_be_of_slices() -> None:
 def test_equal_boxes_are_one_key() -> None:
     """Replicas are found by their boxes."""
     assert len({Box((0, 1), (2, 3)), Box((0, 1), (2, 3)), Box((0, 1), (2, 4))}) == 2
+
+
+def test_a_box_of_other_dimensions_is_nowhere_within() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        Box((0,), (1,)).within(Box((0, 0), (1, 1)))

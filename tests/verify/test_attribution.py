@@ -149,6 +149,13 @@ def test_nonfinite_weights_are_the_submissions_problem(steps: Array) -> None:
     assert 1 < result.condition < 10
 
 
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_one_value_that_is_not_finite_leaves_no_weight_of_a_single_step(bad: float) -> None:
+    """It would give an infinite one, which `explain_weights` could take for a step that counts often."""
+    result = attribute(np.array([[1.0, 2.0]]), np.array([bad, 2.0]))
+    assert result.conclusive and math.isnan(result.weights[0])
+
+
 def test_step_sizes_do_not_change_the_condition(steps: Array) -> None:
     scaled = steps * np.logspace(0, -6, STEPS)[:, None]
     before, after = attribute(steps, honest(steps)), attribute(scaled, scaled.sum(axis=0))
