@@ -17,7 +17,8 @@ from harness.sandbox.docker.engine import Image
 from harness.sandbox.environment import clean_environment, enter_argv, package_folders
 from harness.sandbox.job import Ending, EndReason, Job, Level
 from harness.sandbox.scratch import make_scratch
-from harness.sandbox.supervisor import FAILED, KILL_SECONDS, LEFT, Plan
+from harness.sandbox.supervising import FAILED, KILL_SECONDS, LEFT
+from harness.sandbox.supervisor import Plan
 from harness.sandbox.watch import Log
 from harness.standalone import standalone_argv
 

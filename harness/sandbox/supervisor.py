@@ -6,20 +6,15 @@ stdout takes the ending (JSON) once nothing of the sandbox is left; a memory fil
 """
 
 import contextlib
-import json
 import os
-import select
 import selectors
 import subprocess
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
 
 from harness.sandbox.environment import kernel_tasks
 from harness.sandbox.job import EndReason
-from harness.sandbox.open_files import OpenFiles, StopLookingError, TooManyDescriptorsError
 from harness.sandbox.own_group import OwnGroup
 from harness.sandbox.process_tree import (
     become_subreaper,
@@ -29,26 +24,30 @@ from harness.sandbox.process_tree import (
     tasks_of,
 )
 from harness.sandbox.removal import remove_tree
+from harness.sandbox.supervising import (
+    FAILED,
+    KILL_SECONDS,
+    End,
+    Look,
+    Report,
+    first_line,
+    go_above_the_ranks,
+    look_once,
+    mib,
+    out_of_memory,
+    over_size,
+    send,
+    stop_was_said,
+    too_many_tasks,
+)
 from harness.sandbox.user import take_back
-from harness.sandbox.watch import Log, TooManyEntriesError, folder_bytes
+from harness.sandbox.watch import Log
 
-POLL_SECONDS = 0.1
-LONGEST_POLL_SECONDS = 1.0
-# Measuring may take this share of one core, so that it does not slow the ranks down.
-POLL_SHARE = 0.02
-# Looking for mapped files reads every mapping of every process: not each time.
-MAPS_SECONDS = 1.0
-KILL_SECONDS = 120.0
 PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
 PORTIONS = 64
 WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
 MEMORY_FOLDERS = ("/tmp", "/dev/shm")
-# Above the ranks, where that is allowed: who is to enforce limits must not wait for whom it limits.
-NICENESS = -10
-
-#: Reason, exit status, and a sentence.
-End = tuple[EndReason, int | None, str]
 
 
 @dataclass(frozen=True)
@@ -85,25 +84,6 @@ class Plan:
     log_bytes: int
 
 
-FAILED, LEFT = "failed", "left"
-
-
-@dataclass(frozen=True)
-class Report:
-    """The ending as it goes to the judge.
-
-    Attributes:
-        reason: an EndReason, FAILED when the supervisor itself did, or LEFT: of the sandbox something
-            is left that is no process of ours.
-        left: processes that could not be ended.
-    """
-
-    reason: str
-    exit_status: int | None
-    detail: str
-    left: list[int]
-
-
 def supervise() -> None:
     """Entry point: one plan, one report."""
     os.setsid()  # a Ctrl-C is for the judge, who then says stop
@@ -125,25 +105,6 @@ def supervise() -> None:
     send(replace(report, left=left))
 
 
-def send(report: Report) -> NoReturn:
-    """Tell the judge, and end."""
-    with contextlib.suppress(OSError):  # the judge may be gone
-        os.write(1, json.dumps(asdict(report)).encode())
-    os._exit(0)
-
-
-def first_line() -> dict[str, Any]:
-    """The plan, from standard input."""
-    data = b""
-    while not data.endswith(b"\n"):
-        part = os.read(0, 1 << 16)
-        if not part:
-            os._exit(1)  # the judge died before it had given an order
-        data += part
-    plan: dict[str, Any] = json.loads(data)
-    return plan
-
-
 class _Supervision:
     """From the command's start to the reason for its end; what is left is then `end_all`'s."""
 
@@ -163,8 +124,7 @@ class _Supervision:
         )
         for descriptor in plan.descriptors:
             os.close(descriptor)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)  # only now: the command would inherit it
+        go_above_the_ranks()
         assert self._command.stdout is not None
         self._output = self._command.stdout.fileno()
         os.set_blocking(self._output, False)
@@ -182,20 +142,13 @@ class _Supervision:
                 selector.unregister(self._output)
             if 0 in ready:
                 return EndReason.STOPPED, None, "stopped by the judge"
-            began = time.monotonic()
             if exited in ready:
                 return self._exit()
-            if began >= next_poll:
-                limit = None
-                with contextlib.suppress(
-                    StopLookingError
-                ):  # the judge's word is read at the next turn
-                    limit = self._over_limit()
+            if (began := time.monotonic()) >= next_poll:
+                _reap_orphans(self._command.pid)
+                limit, wait = look_once(self._over_limit)
                 if limit is not None:
                     return limit
-                _reap_orphans(self._command.pid)
-                cost = time.monotonic() - began
-                wait = min(max(POLL_SECONDS, cost / POLL_SHARE), LONGEST_POLL_SECONDS)
                 next_poll = began + wait
 
     def _exit(self) -> End:
@@ -231,11 +184,7 @@ class _Supervision:
         processes = descendants()
         tasks = tasks_of(processes) - plan.own_tasks
         if tasks > plan.processes:
-            return (
-                EndReason.PROCESSES,
-                None,
-                f"{tasks} processes and threads where {plan.processes} are allowed",
-            )
+            return too_many_tasks(tasks, plan.processes)
         files = self._look.files
         for look_again in (False, True):
             if look_again and (over := self._look.over(p.pid for p in processes)) is not None:
@@ -255,8 +204,7 @@ class _Supervision:
     def _over_group(self) -> End | None:
         if self.group is None or not self.group.killed_for_memory():
             return None
-        allowed = mib(self._plan.memory_bytes)
-        return EndReason.MEMORY, None, f"memory ran out where {allowed} are allowed"
+        return out_of_memory(self._plan.memory_bytes)
 
     def _over_folders(self) -> End | None:
         plan = self._plan
@@ -281,51 +229,6 @@ def files_in_memory(pid: int) -> int:
     return sum(devices.values())
 
 
-class Look:
-    """What the processes hold open, looked at again and again.
-
-    Args:
-        outbox: its file system is where files without a name are counted.
-    """
-
-    def __init__(self, outbox: str | None) -> None:
-        self._next_maps = 0.0
-        self.files = OpenFiles(outbox, stop_was_said)
-
-    def over(self, pids: Iterable[int]) -> End | None:
-        """Look; the end of a sandbox that holds too many files open. Raises StopLookingError."""
-        mapped = time.monotonic() >= self._next_maps
-        if mapped:
-            self._next_maps = time.monotonic() + MAPS_SECONDS
-        try:
-            self.files.look(pids, mapped=mapped)
-        except TooManyDescriptorsError as error:
-            return EndReason.PROCESSES, None, str(error)
-        return None
-
-
-def stop_was_said() -> bool:
-    """Whether the judge has closed the lifeline, or said a word."""
-    return bool(select.select([0], [], [], 0)[0])
-
-
-def over_size(name: str, folder: str | None, allowed: int, nameless: int = 0) -> End | None:
-    """The end of a sandbox whose `folder` holds more than `allowed` bytes, or None.
-
-    Args:
-        nameless: bytes on its file system in files without a name.
-    """
-    if folder is None:
-        return None
-    try:
-        size = folder_bytes(folder) + nameless
-    except TooManyEntriesError as error:
-        return EndReason.OUTBOX, None, f"{name} has {error}"
-    if size > allowed:
-        return EndReason.OUTBOX, None, f"{mib(size)} in {name} where {mib(allowed)} are allowed"
-    return None
-
-
 def _reap_orphans(command: int) -> None:
     """Collect dead orphans, but leave the command's exit status to whoever waits for it."""
     while True:
@@ -336,11 +239,6 @@ def _reap_orphans(command: int) -> None:
         if found is None or found.si_pid == command:
             return
         os.waitpid(found.si_pid, 0)
-
-
-def mib(size: int) -> str:
-    """For a person."""
-    return f"{size / 2**20:.1f} MiB"
 
 
 def _clean(plan: Plan) -> None:

@@ -155,6 +155,14 @@ def test_every_floating_dtype_is_read_as_what_it_says(dtype: str, stored: Array)
     assert three(found) == [[0.0, 14.0, 14.0]]
 
 
+def test_differences_that_a_narrow_dtype_cannot_hold_are_not_rounded_to_it() -> None:
+    """Between 4,094 and 4,096 float16 has nothing."""
+    initial, reference, submitted = np.array([[1.0], [4096.0], [1.0]], np.float16)
+    assert three(run(chunk(initial, reference, submitted, "float16"), Scratch())) == [
+        [4095.0**2, 4095.0**2, 0.0]
+    ]
+
+
 def test_exact_tensors_are_compared_with_the_reference_and_not_with_the_initial_state() -> None:
     initial, trained = np.zeros(4, np.int64), np.array([6, 0, 6, 6])
     assert run(chunk(initial, trained, trained, "int64"), Scratch()).different == 0
@@ -300,6 +308,16 @@ def test_a_state_in_parts_is_put_together_in_whatever_order_they_come() -> None:
         assert three(found) == [[5.0, 3.0, 14.0], [50.0, 3.0, 77.0]]
 
 
+def test_parts_that_lie_in_other_blocks_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 2)
+    one, other = Box((0,), (2,)), Box((2,), (2,))
+    parts = [PieceArray(box, "float32", np.ones(2, np.float32)) for box in (one, other)]
+    whole = [PieceArray(Box((0,), (4,)), "float32", np.zeros(4, np.float32))]
+    for order in (parts, parts[::-1]):
+        found = run(Chunk("w", Box((0,), (4,)), (whole, whole, order), 0, 1), Scratch())
+        assert three(found) == [[4.0, 0.0, 4.0]]
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_part_that_is_missing_is_our_failure(rows: int) -> None:
     """What lies in the buffer from the tensor before must never be judged in its place."""
@@ -324,6 +342,32 @@ def test_a_buffer_is_used_again_and_each_use_dtype_and_thread_has_its_own() -> N
     thread.join()
     assert len(others) == 3
     assert not any(np.shares_memory(first, other) for other in others)
+
+
+class Noted(Scratch):
+    """Remembers what its buffers were for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uses: set[str] = set()
+
+    def get(self, use: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        self.uses.add(use)
+        return super().get(use, dtype, shape)
+
+
+@pytest.mark.parametrize(("left", "uses"), [(1.0, set()), (0.5, {"decayed"})])
+def test_what_is_not_decayed_is_not_multiplied(left: float, uses: set[str]) -> None:
+    """It would cost another pass over every weight."""
+    scratch = Noted()
+    w0, wr, ws = np.array([[1], [2], [3]], np.float32)
+    run(replace(chunk(w0, wr, ws, "float32"), left=left), scratch)
+    assert scratch.uses == {"difference"} | uses
+
+
+def test_sums_that_float32_can_hold_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "_correct", None)  # a second pass in float64
+    assert three(sums([1], [2], [4])) == [[4.0, 1.0, 9.0]]
 
 
 # --- memory that is read ----------------------------------------------------------------------------

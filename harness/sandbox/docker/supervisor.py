@@ -1,6 +1,6 @@
 """The process between the judge and a container: makes it, watches it, and leaves nothing of it.
 
-It speaks the language of `supervisor.py`: the plan is a line on standard input, which is then the
+It speaks the language of `../supervisor.py`: the plan is a line on standard input, which is then the
 lifeline; the ending goes to standard output once the container is gone; a memory file takes the log.
 If it is killed itself, the container's labels tell `validator clean` whose it was.
 """
@@ -21,22 +21,20 @@ from requests.exceptions import RequestException
 from harness.sandbox.cgroup import ControlGroup
 from harness.sandbox.docker.container import OWN_TASKS, DockerPlan
 from harness.sandbox.job import EndReason
-from harness.sandbox.open_files import StopLookingError
-from harness.sandbox.supervisor import (
+from harness.sandbox.supervising import (
     FAILED,
     KILL_SECONDS,
     LEFT,
-    LONGEST_POLL_SECONDS,
-    NICENESS,
-    POLL_SECONDS,
-    POLL_SHARE,
     End,
     Look,
     Report,
     first_line,
-    mib,
+    go_above_the_ranks,
+    look_once,
+    out_of_memory,
     over_size,
     send,
+    too_many_tasks,
 )
 from harness.sandbox.user import take_back
 from harness.sandbox.watch import Log
@@ -109,8 +107,7 @@ class _Supervision:
         state = client.inspect_container(self._id)["State"]
         self._group = ControlGroup.of(state["Pid"], self._id) if state["Pid"] else None
         _thread(self._wait)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        go_above_the_ranks()
 
     def _read(self, output: Any) -> None:
         with contextlib.suppress(*ENGINE_ERRORS):
@@ -134,16 +131,9 @@ class _Supervision:
                     return EndReason.STOPPED, None, "stopped by the judge"
                 if self._ended in ready:
                     return self._exit()
-                began = time.monotonic()
-                limit = None
-                with contextlib.suppress(
-                    StopLookingError
-                ):  # the judge's word is read at the next turn
-                    limit = self._over_limit()
+                limit, wait = look_once(self._over_limit)
                 if limit is not None:
                     return limit
-                cost = time.monotonic() - began
-                wait = min(max(POLL_SECONDS, cost / POLL_SHARE), LONGEST_POLL_SECONDS)
 
     def _exit(self) -> End:
         if self._reader is not None:
@@ -155,7 +145,7 @@ class _Supervision:
         if over is not None:
             return over
         if state["OOMKilled"]:
-            return self._over_memory()
+            return out_of_memory(self._plan.memory_bytes)
         status = int(state["ExitCode"])
         if state.get("Error"):
             raise RuntimeError(f"the container did not run: {state['Error']}")
@@ -167,17 +157,12 @@ class _Supervision:
         if self._group is not None:
             tasks = self._group.tasks() - OWN_TASKS
             if tasks > self._plan.processes:
-                detail = f"{tasks} processes and threads where {self._plan.processes} are allowed"
-                return EndReason.PROCESSES, None, detail
+                return too_many_tasks(tasks, self._plan.processes)
             if self._group.killed_for_memory():
-                return self._over_memory()
+                return out_of_memory(self._plan.memory_bytes)
             if (over := self._look.over(self._group.processes())) is not None:
                 return over
         return self._over_outbox()
-
-    def _over_memory(self) -> End:
-        allowed = mib(self._plan.memory_bytes)
-        return EndReason.MEMORY, None, f"memory ran out where {allowed} are allowed"
 
     def _over_outbox(self) -> End | None:
         plan = self._plan
