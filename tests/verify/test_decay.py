@@ -150,3 +150,25 @@ def test_rounding_of_a_decay_is_no_update_but_a_gradient_where_none_is_due_is(
             error, rel=0.01
         )  # against a millionth of the weights
         assert tensor.norm_ratio == pytest.approx(101, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "off", "error"),
+    [
+        ("float32", 2.0**-22, 2.0**-22 / 2e-6),
+        ("float64", 2.0**-50, 2.0**-50 / 2e-14),
+        ("float16", 2.0**-10, 2.0**-10 / 1e-2),
+        ("bfloat16", 2.0**-7, 2.0**-7 / 6e-2),
+    ],
+)
+def test_what_decay_is_off_by_is_measured_against_the_rounding_of_its_dtype(
+    dtype: str, off: float, error: float
+) -> None:
+    """A weight of 2 without a gradient, of which decay leaves a half."""
+    layout = {"w": TensorSpec((4,), "float32"), "b": TensorSpec((1,), dtype)}
+    states = [
+        {"w": np.full(4, w), "b": np.array([b])} for w, b in ((1, 2), (0.4, 1), (0.4, 1 + off))
+    ]
+    initial, reference, submitted = states
+    found = compared(layout, initial, reference, submitted, left=0.5)
+    assert found.tensors[1].update_error == pytest.approx(error, rel=1e-6)
