@@ -16,6 +16,7 @@ from harness.protocol.messages import Done
 from harness.submission.strategy import Strategy
 from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.tensors.stored import trusted_state
+from harness.verify import checks
 from harness.verify.attribution import Attribution, attribute, draw_coordinates, gather
 from harness.verify.checks import (
     Finding,
@@ -28,6 +29,7 @@ from harness.verify.checks import (
 )
 from harness.verify.compare import StateComparison, compare_states
 from harness.verify.metrics import RunMetrics, metric_values
+from harness.verify.token_losses import TokenShift
 from tests.build_states import Array, whole
 
 STEPS, BATCH, SEQUENCE = 6, 8, 16
@@ -287,6 +289,42 @@ def test_no_metric_is_over_its_tolerance_without_a_finding(training: Training) -
             assert (found[check].measured, found[check].allowed) == (math.inf, allowed)
 
 
+def test_an_excess_that_no_check_explains_is_rejected_all_the_same(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that forgets to speak lets nothing pass, and makes nothing up."""
+    monkeypatch.setattr(checks, "judge_update", lambda *_: [])
+    with_tokens = TOLERANCES.model_copy(update={"token_loss_shift": 0.1})  # and none were compared
+    skipped = training.final([1, 1, 1, 0, 1, 1])
+    over = rejections(judge_run(evidence(training, skipped), with_tokens))
+    assert {"update_error", "tensor_update_error", "norm_ratio", "step_weight"} <= set(over)
+    for check, finding in over.items():
+        assert finding.code is Code.UPDATE_MISMATCH
+        assert finding.message == f"{check} is over its tolerance"
+        assert finding.measured is not None and finding.allowed is not None
+        assert finding.measured > finding.allowed == getattr(TOLERANCES, check)
+
+    alike = Training()
+    for updates in alike.updates.values():
+        updates[3] = updates[2]  # the weights of the steps are not known
+    for honest in (training, alike):
+        assert not rejections(judge_run(evidence(honest, honest.noisy()), with_tokens))
+
+
+def test_losses_of_tokens_are_judged_unless_there_are_none_to_be_had(training: Training) -> None:
+    allowed = TOLERANCES.model_copy(update={"token_loss_shift": 0.1})
+    run = replace(evidence(training, training.noisy()), shifts=[TokenShift(0.5, ())])
+    (found,) = judge_run(run, allowed)
+    assert found.check == "token_loss_shift" and "is over its tolerance" not in found.message
+
+    weights = training.noisy()
+    hide_nan(weights, training)
+    claims = [done(9.0)] * STRATEGY.world_size
+    broken = evidence(training, weights, claims=claims)
+    broken = replace(broken, shifts=[TokenShift(math.inf, ())])
+    assert {f.check for f in judge_run(broken, allowed)} == {"loss", "finite"}
+
+
 def test_what_a_check_has_said_is_not_said_again(training: Training) -> None:
     weights = training.noisy()
     for spoil in (freeze_gate, freeze_row):
@@ -345,6 +383,12 @@ def test_losses_are_those_of_the_ranks_rows_or_of_all(
     assert (findings == []) == accepted
     assert (difference <= 1e-3) == accepted
     assert all(f.code is Code.LOSS_MISMATCH for f in findings)
+
+
+def test_a_loss_of_zero_is_a_loss_where_there_is_no_pipeline() -> None:
+    strategy = Strategy(dp_size=2)
+    difference, (found,) = judge_losses([done(6.5), done(0.0)], np.full(4, 6.5), strategy, 0.25)
+    assert (difference, found.measured) == (6.5, 6.5)
 
 
 @pytest.mark.parametrize(("loss", "accepted"), [(6.75, True), (6.25, True), (6.7501, False)])

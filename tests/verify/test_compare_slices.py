@@ -235,3 +235,17 @@ def test_a_plain_tensor_has_no_slices() -> None:
     tensor = compare_one(rows(0, 0), rows(1, 1), rows(0, 1))
     assert tensor.worst_slice is None and tensor.untouched_slices == ()
     assert tensor.slice_errors.tolist() == []
+
+
+def test_a_tenth_of_the_way_is_enough_to_the_digit() -> None:
+    rows = [np.array([[0.0], [0.0]]), np.array([[10.0], [10.0]]), np.array([[1.0], [10.0]])]
+    found = compare_one(*rows, TensorKind.EMBEDDING)
+    assert (found.least_projection, found.untouched_slices) == (0.1, ())
+
+
+def test_what_stands_still_on_both_sides_is_divided_by_nothing() -> None:
+    still, moved = np.zeros((2, 1)), np.array([[0.0], [1.0]])
+    with np.errstate(all="raise"):
+        assert compare_one(still, moved, moved, TensorKind.EXPERTS).slice_errors.tolist() == [0, 0]
+        assert compare_one(still, still, still, TensorKind.EXPERTS).slice_errors.tolist() == [0, 0]
+        assert compare_one(still, still, still).update_error == 0

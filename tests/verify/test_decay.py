@@ -12,7 +12,7 @@ from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.loop import build_optimizer
 from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute
-from harness.verify.compare import StateComparison, compare_states
+from harness.verify.compare import StateComparison, TensorComparison, compare_states
 from harness.verify.decay import decay_path, without_decay
 from tests.build_states import whole
 
@@ -172,3 +172,46 @@ def test_what_decay_is_off_by_is_measured_against_the_rounding_of_its_dtype(
     initial, reference, submitted = states
     found = compared(layout, initial, reference, submitted, left=0.5)
     assert found.tensors[1].update_error == pytest.approx(error, rel=1e-6)
+
+
+def test_of_two_updates_below_the_rounding_the_longer_is_too_long() -> None:
+    """Both moved less than a millionth of the weight: 0.24 of it and 0.48."""
+    layout = {"w": TensorSpec((4,), "float32"), "b": TensorSpec((1,), "float32")}
+    states = [
+        {"w": np.full(4, w), "b": np.array([b])}
+        for w, b in ((1, 1), (0.4, 0.5 + 2**-22), (0.4, 0.5 + 2**-21))
+    ]
+    initial, reference, submitted = states
+    tensor = compared(layout, initial, reference, submitted, left=0.5).tensors[1]
+    moved = 2.0**-22 / 1e-6
+    assert tensor.norm_ratio == pytest.approx(2 * moved + 1 - moved, rel=1e-6)
+
+
+def rows_of(dtype: str, kind: TensorKind, *states: list[float]) -> TensorComparison:
+    """Of a tensor with one element a row, of which decay leaves a half."""
+    layout = {
+        "w": TensorSpec((4,), "float32"),
+        "rows": TensorSpec((len(states[0]), 1), dtype, kind),
+    }
+    first, second, third = (
+        {"w": np.full(4, w), "rows": np.array(rows, np.float64)[:, None]}
+        for w, rows in zip((1, 0.4, 0.4), states, strict=True)
+    )
+    return compared(layout, first, second, third, left=0.5).tensors[1]
+
+
+def test_a_slice_is_held_to_the_rounding_of_its_own_weights() -> None:
+    found = rows_of("float32", TensorKind.EXPERTS, [4, 1], [2, 0.5], [2 + 2.0**-21, 0.5])
+    assert found.worst_slice is not None and found.worst_slice.index == 0
+    assert found.worst_slice.update_error == pytest.approx(2.0**-21 / 4e-6, rel=1e-6)
+
+
+def test_a_row_that_hardly_decays_has_to_decay_nevertheless() -> None:
+    """By a twentieth of what the others move: they are not the measure of it."""
+    w0, wr, ws = [*[0.0] * 7, 0.1], [*[1.0] * 7, 0.05], [*[1.0] * 7, 0.1]
+    assert rows_of("float32", TensorKind.EMBEDDING, w0, wr, ws).untouched_slices == (7,)
+
+
+def test_a_row_whose_gradient_is_above_the_rounding_of_its_weight_has_to_follow_it() -> None:
+    w0, wr, ws = [4.0, 0.0], [2 + 2.0**-17, 1e-4], [2.0, 1e-4]  # by 7.6e-6; rounding is 4e-6
+    assert rows_of("float32", TensorKind.EMBEDDING, w0, wr, ws).untouched_slices == (0,)

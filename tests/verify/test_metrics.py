@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from harness.benchmark.rules import Tolerances
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution
 from harness.verify.compare import SliceComparison, StateComparison, TensorComparison
 from harness.verify.metrics import (
     RunMetrics,
+    judged_metrics,
     length_error,
     metric_values,
     slice_error,
@@ -45,6 +47,12 @@ def state(
 
 def steps(*weights: float, conclusive: bool = True) -> Attribution:
     return Attribution(weights, condition=1.0, conclusive=conclusive)
+
+
+def test_what_has_no_tolerance_is_not_judged() -> None:
+    named = dict.fromkeys(set(Tolerances.model_fields) - {"token_group_shift"}, 0.25)
+    assert judged_metrics(Tolerances(**named)) == named | {}
+    assert "token_group_shift" not in judged_metrics(Tolerances(**named, token_group_shift=None))
 
 
 def measured(

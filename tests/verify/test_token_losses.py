@@ -123,6 +123,17 @@ def test_places_are_named(which: npt.NDArray[np.bool_], name: str) -> None:
     assert z_of(found)[name] > 6
 
 
+def test_tokens_at_the_limit_itself_are_among_the_lowest() -> None:
+    sample, losses = served()
+    lowest = {
+        name: np.asarray(members)
+        for name, members in _groups(sample, np.ones(losses.shape))
+        if "lowest loss" in name
+    }
+    assert len(lowest) == 5
+    assert all(members.all() for members in lowest.values())
+
+
 def test_what_was_trained_more_is_below() -> None:
     sample, losses = served()
     which = np.broadcast_to(np.arange(LENGTH) < 8, losses.shape)
@@ -314,6 +325,13 @@ def test_the_groups_that_are_off_are_told_the_worst_first_and_how() -> None:
         "not all tokens were trained alike: A less than the others, z = 9.4; B more than the others, "
         "z = -8.0; C less than the others, z = 7.0; and 1 more (allowed 4)"
     )
+
+
+def test_a_group_that_is_off_by_less_than_a_standard_error_is_told_rightly_too() -> None:
+    shift = TokenShift(0.0, (Group("A", 0.7),))
+    strict = TOLERANCES.model_copy(update={"token_group_shift": 0.5})
+    (found,) = judge_token_losses(metrics(shift), [shift], strict)
+    assert "A less than the others, z = 0.7" in found.message
 
 
 def test_the_worst_version_is_judged() -> None:
