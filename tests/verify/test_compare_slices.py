@@ -238,8 +238,8 @@ def test_a_plain_tensor_has_no_slices() -> None:
 
 
 def test_a_tenth_of_the_way_is_enough_to_the_digit() -> None:
-    rows = [np.array([[0.0], [0.0]]), np.array([[10.0], [10.0]]), np.array([[1.0], [10.0]])]
-    found = compare_one(*rows, TensorKind.EMBEDDING)
+    w0, wr, ws = np.array([[[0.0], [0.0]], [[10.0], [10.0]], [[1.0], [10.0]]])
+    found = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
     assert (found.least_projection, found.untouched_slices) == (0.1, ())
 
 
