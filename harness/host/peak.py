@@ -20,7 +20,7 @@ MIN_PRODUCTS: Final = 5
 #: Times slower than another dtype, the setting up included.
 HOPELESS: Final = 20
 #: Up to so many cores, products of that size keep them all busy.
-SIZES: Final = ((4, 1_024), (16, 2_048), (1_000_000, 4_096))
+SIZES: Final = ((4, 1_024), (16, 2_048), (math.inf, 4_096))
 
 
 def find_peak(

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from harness.benchmark.experts import expert_modules, layer_of
+from harness.benchmark.experts import expert_modules, expert_parameters, layer_of
 from tests.tiny_models import module
 
 
@@ -90,6 +90,12 @@ def test_a_matrix_of_the_experts_themselves_is_no_router() -> None:
     """Their biases, of the shape [experts, width], look like one."""
     stack = module(w=(3, 6, 4), b=(3, 6))
     assert experts_of(module(mlp=module(experts=stack))) == []
+
+
+def test_what_lies_deeper_than_the_stack_is_no_expert_s() -> None:
+    stack = module(w=(3, 6, 4), shared=module(w=(9, 4)))
+    model = module(mlp=module(router=module(w=(3, 4)), experts=stack))
+    assert list(expert_parameters(model, 3)) == ["mlp.experts.w"]
 
 
 @pytest.mark.parametrize(

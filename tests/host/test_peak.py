@@ -4,6 +4,7 @@ import math
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,6 +122,15 @@ def test_a_cpu_is_measured_for_half_a_second_and_by_five_products_at_least(
     assert least <= clock.looks <= most
 
 
+def test_the_fastest_of_all_products_is_what_the_cores_can_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The looks: around the first product, for the end, around five products, for the end again."""
+    looks = iter([0, 1, 1, 2, 7, 7, 10, 10, 14, 14, 20, 20, 26, 26])
+    monkeypatch.setattr(peaks, "time", SimpleNamespace(perf_counter=lambda: next(looks)))
+    assert peaks._fastest_product("float32", 8, math.inf) == 3
+
+
 @pytest.mark.parametrize(("known", "measured"), [(0.49, False), (0.5, True)])
 def test_a_dtype_that_is_twenty_times_slower_from_the_start_is_not_measured_to_the_end(
     monkeypatch: pytest.MonkeyPatch, known: float, measured: bool
@@ -205,6 +215,19 @@ def test_a_benchmark_s_compute_dtype_decides_what_is_measured(
     asked = hparams.model_copy(update={"numerics": numerics, "mfu": mfu})
     peak = peaks.peak_of(machine.describe("cpu", 2), asked, 2)
     assert peak.device.endswith(f" for 2 ranks, {dtypes}") or peak.device.endswith(dtypes)
+
+
+def test_a_gpu_s_peak_is_that_of_its_name(loaded: LoadedHparams) -> None:
+    mfu = loaded.hparams.mfu.model_copy(update={"peak_tflops": None})
+    asked = loaded.hparams.model_copy(update={"mfu": mfu})
+    devices = ("NVIDIA H100 80GB HBM3",)
+    found = machine.describe("cpu", 1).model_copy(update={"device": "cuda", "devices": devices})
+    assert peaks.peak_of(found, asked, 8) == Peak(989, "table", devices[0])
+
+
+def test_one_rank_has_all_cores_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    Products(monkeypatch, float32=0.002)
+    assert measure_cpu_peak() == measure_cpu_peak(1, ("float32",))
 
 
 def test_torch_is_left_as_it_was_when_the_measurement_fails(

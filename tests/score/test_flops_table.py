@@ -31,6 +31,10 @@ def test_an_embedding_that_is_the_head_too_is_no_look_up_alone() -> None:
 def test_programs_get_the_same_figures() -> None:
     found = count(**QWEN3_30B_A3B)
     said = flops.document(found, 1024)
+    assert set(said) - set(dataclasses.asdict(found)) == {
+        *("active_without_embedding", "sequence_length", "attention_flops_per_token"),
+        *("active_params_flops_per_token", "matmul_flops_per_token", "formula_version"),
+    }
     assert (said["total"], said["active"]) == (30_532_122_624, 3_353_032_704)
     assert said["matmul_flops_per_token"] == flops.flops_per_token(found, 1024, "matmul_flops")
     assert said["active_params_flops_per_token"] == 6 * 3_353_032_704
