@@ -184,10 +184,18 @@ def test_the_longest_are_begun_first_and_large_ones_by_all_threads(
     started: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Begun last, one thread would work on it while all others wait on the clock."""
-    monkeypatch.setattr(digest_module, "LARGE_BYTES", 30)
+    monkeypatch.setattr(digest_module, "LARGE_BYTES", 32)
     digest_many([torch.zeros(size) for size in (2, 9, 0, 8, 5)], KEY, threads=3)
     assert started[:2] == [(36, 3), (32, 3)]
     assert sorted(started[2:], reverse=True) == [(20, 1), (8, 1), (0, 1)]
+
+
+def test_devices_are_waited_for_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(digest_module, "_wait_for_devices", lambda _: order.append("wait"))
+    monkeypatch.setattr(digest_module, "_hash", lambda *_, **__: order.append("read"))
+    digest_many([torch.zeros(1), torch.zeros(2)], KEY, threads=1)
+    assert order == ["wait", "read", "read"]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
