@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -482,3 +483,15 @@ def test_a_commitment_may_be_as_long_as_a_state_of_its_model_needs(
 def test_images_of_today_speak_version_2() -> None:
     """Worker and judge compare the number: one that changes without need makes all images useless."""
     assert messages.PROTOCOL_VERSION == 2
+
+
+def kinds_of(base: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    yield base
+    for kind in base.__subclasses__():
+        yield from kinds_of(kind)
+
+
+def test_nothing_that_was_said_can_be_changed_afterwards() -> None:
+    kinds = list(kinds_of(messages.Strict))
+    assert {Piece, Done, Commitment, Open} < set(kinds)
+    assert [kind for kind in kinds if not kind.__struct_config__.frozen] == []
