@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.protocol import messages
+from harness.protocol import messages, profile
 from harness.protocol.messages import (
     Commitment,
     Done,
@@ -485,6 +485,13 @@ def test_images_of_today_speak_version_2() -> None:
     assert messages.PROTOCOL_VERSION == 2
 
 
+def test_what_nests_deeper_than_python_recurses_is_malformed() -> None:
+    """No message has a place for it now: this is for one that will."""
+    anything: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+    with pytest.raises(MalformedError, match="nested too deeply"):
+        messages._parse(anything, b"[" * 100_000)
+
+
 def kinds_of(base: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
     yield base
     for kind in base.__subclasses__():
@@ -493,5 +500,5 @@ def kinds_of(base: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
 
 def test_nothing_that_was_said_can_be_changed_afterwards() -> None:
     kinds = list(kinds_of(messages.Strict))
-    assert {Piece, Done, Commitment, Open} < set(kinds)
+    assert {Piece, Done, Commitment, Open, profile.RankProfile} < set(kinds)
     assert [kind for kind in kinds if not kind.__struct_config__.frozen] == []

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from harness.protocol.profile import MAX_OPERATIONS, Operation, RankProfile, split
+from harness.protocol.profile import MAX_PROFILE_BYTES, Operation, RankProfile, split
 
 
 def test_what_overlaps_belongs_to_the_first_part_that_has_it() -> None:
@@ -29,9 +29,15 @@ def test_what_overlaps_belongs_to_the_first_part_that_has_it() -> None:
 
 
 def test_spans_that_nest_or_repeat_count_once_and_none_counts_outside() -> None:
-    found = split((10.0, 20.0), {"compute": [(0, 12), (11, 12), (11, 13), (11, 13), (19, 99)]})
+    spans = [(0, 12), (11, 12), (11, 13), (11, 13), (19, 99), (0, 5), (30, 40)]
+    found = split((10.0, 20.0), {"compute": spans})
     assert found["compute"] == 4
     assert found["other"] == 6
+
+
+def test_a_span_within_the_last_of_several_adds_nothing() -> None:
+    found = split((0.0, 20.0), {"data": [(1, 2), (5, 9), (6, 7)]})
+    assert (found["data"], found["other"]) == (5, 15)
 
 
 def test_nothing_recorded_is_all_other() -> None:
@@ -42,9 +48,9 @@ def test_nothing_recorded_is_all_other() -> None:
     "wrong",
     [
         {"compute": -1.0},
-        {"other": 1e9},
+        {"other": 86_400.5},
         {"operations": [{"name": "x" * 300, "calls": 1, "seconds": 0.0}]},
-        {"operations": [{"name": "x", "calls": 1, "seconds": 0.0}] * (MAX_OPERATIONS + 1)},
+        {"operations": [{"name": "x", "calls": 1, "seconds": 0.0}] * 11},
         {"unknown": 1},
     ],
     ids=["negative", "too long", "name", "count", "unknown"],
@@ -53,6 +59,10 @@ def test_a_profile_that_is_none_is_refused(wrong: dict[str, object]) -> None:
     parts = ("seconds", "commitment", "data", "optimizer", "compute", "communication", "other")
     good: dict[str, object] = dict.fromkeys(parts, 1.0) | {"operations": []}
     assert msgspec.json.decode(msgspec.json.encode(good), type=RankProfile).operations == ()
+    most = {"name": "\u2028" * 256, "calls": 2**48 - 1, "seconds": 86_400.0}
+    longest = msgspec.json.encode(dict.fromkeys(parts, 86_400.0) | {"operations": [most] * 10})
+    assert len(msgspec.json.decode(longest, type=RankProfile).operations) == 10
+    assert len(longest) < MAX_PROFILE_BYTES == 65_536
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(good | wrong), type=RankProfile)
 
