@@ -519,3 +519,15 @@ def test_what_has_been_read_outlives_the_name_of_its_file(tmp_path: Path) -> Non
     (only,) = read(tmp_path, one([4], data=b"wxyz"))
     (tmp_path / "x").unlink()
     assert np.asarray(only.data).tobytes() == b"wxyz"
+
+
+def test_an_entry_says_where_in_its_file_it_lies(tmp_path: Path) -> None:
+    """Another process maps it by that."""
+    path = tmp_path / "x"
+    path.write_bytes(shard({"a": entry(0, 3), "b": entry(3, 8)}, b"aaabbbbb"))
+    content = path.read_bytes()
+    found = {each.name: each for each in read_shard(path, LIMIT)}
+    for each in found.values():
+        assert each.file == str(path)
+        assert content[each.start : each.start + each.data.size] == each.data.tobytes()
+    assert found["b"].start == found["a"].start + 3
