@@ -12,10 +12,10 @@ from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import Mistake
 from harness.benchmark.problem import Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.errors import Verdict
-from harness.likely_cause import CHECK, affordable, fitting, likely_cause
+from harness.errors import Code, Verdict
+from harness.likely_cause import CHECK, affordable, fitting, likely_cause, rejects_update
 from harness.result import EvaluationResult
-from harness.verify.findings import Severity
+from harness.verify.findings import Finding, Severity
 from tests.judging import Judge, explain
 from tests.project import ROOT
 
@@ -114,6 +114,51 @@ def test_what_goes_wrong_while_a_cause_is_sought_is_a_note_and_no_failure(
     found = likely_cause(cast(Any, setup), cast(Any, truth), [], 0.5, 1.0, work)
     assert found is not None and found.severity is Severity.NOTE
     assert "no likely mistake could be tried: " in found.message and "File exists" in found.message
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "explained"),
+    [
+        (Code.UPDATE_MISMATCH, Severity.REJECTS, True),
+        (Code.UPDATE_MISMATCH, Severity.NOTE, False),
+        (Code.STATE_INVALID, Severity.REJECTS, False),
+        (Code.LOSS_MISMATCH, Severity.REJECTS, False),
+    ],
+)
+def test_a_cause_is_sought_for_an_update_that_is_rejected_and_for_nothing_else(
+    code: Code, severity: Severity, explained: bool
+) -> None:
+    finding = Finding(code=code, check="a check", severity=severity, message="words")
+    assert rejects_update([finding]) == explained
+    assert not rejects_update([])
+
+
+def test_no_more_is_tried_than_the_disk_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: LoadedHparams
+) -> None:
+    """A training leaves a state, and is given twice the room."""
+    asked: list[int] = []
+
+    def train(*arguments: Any, optimizers: list[object], **_: object) -> None:
+        asked.append(len(optimizers))
+        raise OSError("no further")
+
+    monkeypatch.setattr("harness.likely_cause.run_reference", train)
+    setup = SimpleNamespace(
+        hparams=loaded.hparams,
+        snapshot=SimpleNamespace(state_bytes=100),
+        world_size=2,
+        sandbox=None,
+        device="cpu",
+    )
+    for free, count in ((399, [1]), (400, [2]), (199, [])):
+        disk = SimpleNamespace(free=free)
+        monkeypatch.setattr("harness.likely_cause.shutil.disk_usage", lambda _, disk=disk: disk)
+        truth = SimpleNamespace(challenge=None, coordinates={})
+        arguments: Any = (setup, truth, [], 1.0, 1.0, SimpleNamespace(root=tmp_path))
+        asked.clear()
+        assert (likely_cause(*arguments) is None) == (count == [])
+        assert asked == count
 
 
 @pytest.mark.parametrize(
