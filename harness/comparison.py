@@ -15,8 +15,9 @@ from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.outcome import ReferenceRun, TokenLosses
 from harness.tensors.boxes import State, TensorSpec
 from harness.verify.attribution import Attribution, Coordinates, attribute, gather
-from harness.verify.compare import StateComparison, compare_states
+from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
+from harness.verify.figures import StateComparison
 from harness.verify.token_losses import Sample, TokenShift, token_shift
 
 THREADS: Final = 2

@@ -24,7 +24,7 @@ from harness.tensors.stored import trusted_state
 from harness.timed.workspace import Workspace
 from harness.verification import secret_coordinates, secret_rows
 from harness.verify.attribution import Attribution, Coordinates, Indices
-from harness.verify.compare import StateComparison
+from harness.verify.figures import StateComparison
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_losses import TokenShift
 

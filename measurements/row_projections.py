@@ -3,7 +3,7 @@
     python -m measurements.row_projections [--runs N] [--regime NAME ...]
 
 A slice counts as trained if its update, projected on the reference's, has a tenth of that one's length
-(`LEAST_PROJECTION` in harness/verify/compare.py). Here is what the worst of honest runs has left: the
+(`LEAST_PROJECTION` in harness/verify/figures.py). Here is what the worst of honest runs has left: the
 trusted loop in the ways in which honest submissions differ most, each on N fresh challenges.
 """
 
@@ -20,7 +20,7 @@ from harness.reference.task import Variant, default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
 from harness.tensors.boxes import TensorKind
-from harness.verify.compare import LEAST_PROJECTION
+from harness.verify.figures import LEAST_PROJECTION
 from measurements.strategies import REGIMES, hparams_file
 
 #: What turns updates most: near ties that fall the other way, other kernels, another precision.

@@ -13,7 +13,7 @@ from harness.protocol.messages import Done
 from harness.protocol.text import counted
 from harness.submission.strategy import Strategy
 from harness.verify.attribution import Attribution
-from harness.verify.compare import StateComparison
+from harness.verify.figures import StateComparison
 from harness.verify.findings import Finding, Severity, TensorFinding, note, rejects
 from harness.verify.metrics import RunMetrics, exceeds, judged_metrics, metric_values
 from harness.verify.token_checks import judge_token_losses

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.benchmark.rules import Tolerances
 from harness.verify.attribution import Attribution
-from harness.verify.compare import StateComparison, TensorComparison
+from harness.verify.figures import StateComparison, TensorComparison
 from harness.verify.token_losses import TokenShift
 
 

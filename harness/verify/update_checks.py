@@ -13,7 +13,7 @@ from harness.errors import Code
 from harness.protocol.text import counted
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution, explain_weights
-from harness.verify.compare import StateComparison, TensorComparison
+from harness.verify.figures import StateComparison, TensorComparison
 from harness.verify.findings import Finding, TensorFinding, note, rejects
 from harness.verify.metrics import (
     RunMetrics,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.verify.compare import TensorComparison
+from harness.verify.figures import TensorComparison
 from harness.verify.metrics import length_error
 
 #: So many tensors are named.

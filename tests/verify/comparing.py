@@ -5,11 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.tensors.boxes import TensorKind, TensorSpec
-from harness.verify.compare import (
-    StateComparison,
-    TensorComparison,
-    compare_states,
-)
+from harness.verify.compare import compare_states
+from harness.verify.figures import StateComparison, TensorComparison
 from tests.build_states import Array, Arrays, whole
 
 

@@ -27,7 +27,8 @@ from harness.verify.checks import (
     measure_run,
     note_tokens,
 )
-from harness.verify.compare import StateComparison, compare_states
+from harness.verify.compare import compare_states
+from harness.verify.figures import StateComparison
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_losses import TokenShift
 from tests.build_states import Array, whole

@@ -16,12 +16,8 @@ from harness.errors import Code, JudgeError
 from harness.tensors.boxes import Box, State, TensorKind, TensorSpec
 from harness.tensors.stored import as_array, as_float32
 from harness.verify import sums as blocks
-from harness.verify.compare import (
-    TensorComparison,
-    _in_order,
-    _Pieces,
-    compare_states,
-)
+from harness.verify.compare import _in_order, _Pieces, compare_states
+from harness.verify.figures import TensorComparison
 from harness.verify.sums import Chunk, Sums
 from tests.build_states import Array, Arrays, decode, encode, pieces, random_boxes, whole
 from tests.verify.comparing import compare_arrays, compare_one

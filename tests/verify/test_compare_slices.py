@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from harness.tensors.boxes import TensorKind
-from harness.verify.compare import (
-    TensorComparison,
-)
+from harness.verify.figures import TensorComparison
 from tests.build_states import Array
 from tests.verify.comparing import compare_one
 

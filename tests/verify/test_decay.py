@@ -12,8 +12,9 @@ from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.loop import build_optimizer
 from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute
-from harness.verify.compare import StateComparison, TensorComparison, compare_states
+from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
+from harness.verify.figures import StateComparison, TensorComparison
 from tests.build_states import whole
 
 Floats = npt.NDArray[np.float64]

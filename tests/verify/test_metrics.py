@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from harness.benchmark.rules import Tolerances
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution
-from harness.verify.compare import SliceComparison, StateComparison, TensorComparison
+from harness.verify.figures import SliceComparison, StateComparison, TensorComparison
 from harness.verify.metrics import (
     RunMetrics,
     judged_metrics,

@@ -11,7 +11,7 @@ import pytest
 from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.verify.attribution import Attribution
-from harness.verify.compare import StateComparison
+from harness.verify.figures import StateComparison
 from harness.verify.findings import Severity
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_checks import judge_token_losses

@@ -15,7 +15,7 @@ from harness.benchmark.rules import Tolerances
 from harness.errors import Code
 from harness.tensors.boxes import TensorKind
 from harness.verify.attribution import Attribution
-from harness.verify.compare import SliceComparison, StateComparison, TensorComparison
+from harness.verify.figures import SliceComparison, StateComparison, TensorComparison
 from harness.verify.findings import Finding, Severity
 from harness.verify.metrics import metric_values
 from harness.verify.update_checks import judge_update
