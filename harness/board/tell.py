@@ -41,7 +41,8 @@ def queue_table(entries: Sequence[QueueEntry]) -> Table:
     """What runs and what waits."""
     table = Table(box=None, pad_edge=False)
     for column in ("turn", "submission", "author", "file", "since (UTC)", "now"):
-        table.add_column(column, justify="right" if column in ("turn", "submission") else "left")
+        numeric = column in ("turn", "submission")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for entry in entries:
         runs = entry.position == 0
         said = (entry.progress.strip().splitlines() or ["starting"])[-1] if runs else entry.why
@@ -74,32 +75,59 @@ def submission_story(view: SubmissionView) -> RenderableType:
 def board_table(
     season: str, ranking: Ranking, *, limit: int, all_entries: bool = False
 ) -> RenderableType:
-    """Rank by rank; with `all_entries` also what is not ranked, and why."""
+    """Rank by rank; with `all_entries` also what is not ranked, and why. Fits 80 columns."""
     entries = ranking.entries
     shown = entries if all_entries else entries[entries["rank"].notna()]
     shown = shown.sort_values(["rank", "score"], ascending=[True, False], na_position="last")
     if shown.empty:
         return Text(f"{season}: nothing is ranked yet")
+    shown = shown.head(limit)
+    ranked, others = shown[shown["rank"].notna()], shown[shown["rank"].isna()]
+    parts: list[RenderableType] = [Text(season, style="bold")]
+    parts += [] if ranked.empty else [_ranked_table(ranked)]
+    parts.append(Text(_what_leads(ranking), style="dim"))
+    parts += [] if others.empty else [Text("not ranked", style="bold"), _others_table(others)]
+    return Group(*parts)
+
+
+def _ranked_table(ranked: pd.DataFrame) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("rank", "MFU", "slowest", "fastest", "runs"):
-        table.add_column(column, justify="right")
-    for column in ("author", "strategy", "submission", "handed in (UTC)"):
-        table.add_column(column, justify="right" if column == "submission" else "left")
-    if all_entries:
-        table.add_column("why not")
-    for number, row in shown.head(limit).iterrows():
-        cells: list[RenderableType] = [
-            "–" if pd.isna(row["rank"]) else str(row["rank"]),
-            *(percent(row[column]) for column in ("score", "low", "high")),
+    for column in ("rank", "MFU", "from–to %", "runs", "number"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("author", "strategy"):
+        table.add_column(column, overflow="fold")
+    table.add_column("handed in (UTC)", no_wrap=True)
+    for number, row in ranked.iterrows():
+        table.add_row(
+            str(row["rank"]),
+            percent(row["score"]),
+            f"{100 * row['low']:.2f}–{100 * row['high']:.2f}",
             str(row["runs"]),
+            str(number),
             Text(str(row["author"])),
             Text(str(row["strategy"])),
-            str(number),
             minute(row["at"]),
-        ]
-        if all_entries:
-            cells.append("" if pd.isna(row["why_not"]) else str(row["why_not"]))
-        table.add_row(*cells)
+        )
+    return table
+
+
+def _others_table(others: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("number", justify="right", no_wrap=True)
+    table.add_column("author", overflow="fold")
+    table.add_column("handed in (UTC)", no_wrap=True)
+    table.add_column("MFU", justify="right", no_wrap=True)
+    table.add_column("why not", overflow="fold")
+    for number, row in others.iterrows():
+        why = "" if pd.isna(row["why_not"]) else str(row["why_not"])
+        table.add_row(
+            str(number), Text(str(row["author"])), minute(row["at"]), percent(row["score"]), why
+        )
+    return table
+
+
+def _what_leads(ranking: Ranking) -> str:
+    """What it takes to lead, and what stands in the way of knowing who does."""
     ahead = f"A new leader has to be {100 * ranking.threshold:.2f} % ahead now."
     waiting = [f"{contender} against {leader}" for contender, leader in ranking.pending]
     if waiting:
@@ -109,7 +137,7 @@ def board_table(
             f" Nothing is compared with {ranking.leader} until the organiser has looked: a paired run "
             "of it was rejected."
         )
-    return Group(Text(season, style="bold"), table, Text(ahead, style="dim"))
+    return ahead
 
 
 def seasons_table(seasons: Sequence[SeasonView]) -> Table:
