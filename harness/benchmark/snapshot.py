@@ -7,9 +7,10 @@
     model/state/*.safetensors   the initial weights
     corpus/tokens.bin           the packed corpus; the folder is 0700 and never mounted in a sandbox
 
-`validator preload` writes it (`preload.py` beside this), everything else opens it here. Opening hashes
-every byte, at about 2 GB/s a thread: a benchmark whose weights were swapped must not be judged. The
-manifest itself is trusted: it lies in a folder of the judge's, which no submission can write to.
+`validator preload` writes it (`preload.py` and `build_snapshot.py` beside this), everything else opens it
+here. Opening hashes every byte, at about 2 GB/s a thread: a benchmark whose weights were swapped must not
+be judged. The manifest itself is trusted: it lies in a folder of the judge's, which no submission can
+write to.
 """
 
 import hashlib
