@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +14,16 @@ from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import Mistake
 from harness.benchmark.problem import Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.errors import Code, Verdict
-from harness.likely_cause import CHECK, affordable, fitting, likely_cause, rejects_update
+from harness.comparison import Truth
+from harness.errors import Code, JudgeError, Verdict
+from harness.likely_cause import (
+    CHECK,
+    affordable,
+    fitting,
+    likely_cause,
+    rejects_update,
+    update_error,
+)
 from harness.result import EvaluationResult
 from harness.verify.findings import Finding, Severity
 from tests.judging import Judge, explain
@@ -133,32 +143,79 @@ def test_a_cause_is_sought_for_an_update_that_is_rejected_and_for_nothing_else(
     assert not rejects_update([])
 
 
+class Sought:
+    """`likely_cause`, with a trusted loop that only takes down what it is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, loaded: LoadedHparams) -> None:
+        self.trainings: list[int] = []
+        self.broken = False
+        self.free = 10**9
+        self._root = root
+        self._setup = SimpleNamespace(
+            hparams=loaded.hparams,
+            snapshot=SimpleNamespace(state_bytes=100),
+            world_size=2,
+            sandbox=None,
+            device="cpu",
+        )
+        monkeypatch.setattr("harness.likely_cause.run_reference", self._train)
+        disk = SimpleNamespace(disk_usage=lambda _: self, rmtree=shutil.rmtree)
+        monkeypatch.setattr("harness.likely_cause.shutil", disk)
+
+    def _train(self, *_: object, optimizers: list[object], **__: object) -> list[object]:
+        (self._root / CHECK).mkdir()
+        self.trainings.append(len(optimizers))
+        if self.broken:
+            raise OSError("no further")
+        return optimizers
+
+    def __call__(self, away: float = 0.5) -> Finding | None:
+        truth: Any = Truth(*[None] * len(fields(Truth)))  # type: ignore[arg-type]
+        work: Any = SimpleNamespace(root=self._root)
+        self.trainings.clear()
+        found = likely_cause(cast(Any, self._setup), truth, [], away, 1.0, work)
+        assert list(self._root.iterdir()) == [], "nothing of the trainings stays"
+        return found
+
+
+@pytest.fixture
+def sought(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: LoadedHparams) -> Sought:
+    return Sought(monkeypatch, tmp_path, loaded)
+
+
+@pytest.mark.parametrize(("free", "trainings"), [(399, [1]), (400, [2]), (199, [])])
 def test_no_more_is_tried_than_the_disk_has_room_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: LoadedHparams
+    sought: Sought, free: int, trainings: list[int]
 ) -> None:
     """A training leaves a state, and is given twice the room."""
-    asked: list[int] = []
+    sought.free, sought.broken = free, True
+    assert (sought() is None) == (trainings == [])
+    assert sought.trainings == trainings
 
-    def train(*arguments: Any, optimizers: list[object], **_: object) -> None:
-        asked.append(len(optimizers))
-        raise OSError("no further")
 
-    monkeypatch.setattr("harness.likely_cause.run_reference", train)
-    setup = SimpleNamespace(
-        hparams=loaded.hparams,
-        snapshot=SimpleNamespace(state_bytes=100),
-        world_size=2,
-        sandbox=None,
-        device="cpu",
-    )
-    for free, count in ((399, [1]), (400, [2]), (199, [])):
-        disk = SimpleNamespace(free=free)
-        monkeypatch.setattr("harness.likely_cause.shutil.disk_usage", lambda _, disk=disk: disk)
-        truth = SimpleNamespace(challenge=None, coordinates={})
-        arguments: Any = (setup, truth, [], 1.0, 1.0, SimpleNamespace(root=tmp_path))
-        asked.clear()
-        assert (likely_cause(*arguments) is None) == (count == [])
-        assert asked == count
+@pytest.mark.parametrize(
+    ("away", "check"), [(0.5, CHECK), (0.021, CHECK), (0.019, "tried")], ids=["far", "near", "no"]
+)
+def test_a_mistake_fits_if_it_is_half_as_far_away_and_within_the_tolerance(
+    sought: Sought, monkeypatch: pytest.MonkeyPatch, away: float, check: str
+) -> None:
+    """The tolerance of an update is 0.017 here."""
+    monkeypatch.setattr("harness.likely_cause.update_error", lambda truth, states: 0.01)
+    found = sought(away)
+    assert found is not None and found.check == check
+
+
+def test_of_several_versions_the_worst_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = [SimpleNamespace(update_error=error) for error in (0.1, 0.3, 0.2)]
+    monkeypatch.setattr("harness.likely_cause.compare", lambda *_: (versions, []))
+    nothing: Any = None
+    assert update_error(nothing, []) == 0.3
+
+    def diverged(*_: object) -> None:
+        raise JudgeError(Code.REFERENCE_FAILED, "its weights are not finite")
+
+    monkeypatch.setattr("harness.likely_cause.compare", diverged)
+    assert update_error(nothing, []) == math.inf
 
 
 @pytest.mark.parametrize(
