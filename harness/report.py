@@ -14,7 +14,7 @@ from rich.text import Text
 
 from harness.errors import Verdict
 from harness.phases import PhaseName
-from harness.protocol.profile import PARTS, RankProfile
+from harness.protocol.profile import MAX_OPERATIONS, PARTS, Operation, RankProfile
 from harness.protocol.text import counted, one_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COLOURS = {Verdict.ACCEPTED: "green", Verdict.REJECTED: "red", Verdict.ERROR: "yellow"}
 DETAIL_LINES = 25
+#: Of a recorded run, side by side.
+RANKS_SHOWN = 3
 #: Findings that say what to do, and not what is wrong.
 HELPS = ("likely_cause", "asked", "tried")
 
@@ -229,7 +231,7 @@ def phases_table(result: "EvaluationResult") -> Table:
 
 
 def profile_table(profiles: Sequence[RankProfile], mfu: float | None) -> RenderableType:
-    """Where one recorded run of each rank went, and the dearest operations of the slowest.
+    """Where one recorded run of each rank went, and the dearest operations, rank by rank.
 
     Args:
         mfu: of the judged runs; None where there is none. It is shared out like the time.
@@ -240,27 +242,39 @@ def profile_table(profiles: Sequence[RankProfile], mfu: float | None) -> Rendera
     for rank, each in enumerate(profiles):
         shares = [getattr(each, part) / (each.seconds or 1.0) for part in (*PARTS, "other")]
         parts.add_row(str(rank), f"{each.seconds:.3f}", *(f"{share:.1%}" for share in shares))
-    rank, slowest = max(enumerate(profiles), key=lambda pair: pair[1].seconds)
-    dearest = Table(
-        title=f"dearest operations of rank {rank}", title_justify="left", box=None, pad_edge=False
-    )
-    for name in ("operation", "calls", "seconds", "share"):
-        dearest.add_column(name, justify="left" if name == "operation" else "right")
-    for operation in slowest.operations:
-        share = f"{operation.seconds / (slowest.seconds or 1.0):.1%}"
-        dearest.add_row(
-            Text(one_line(operation.name)),
-            f"{operation.calls:,}",
-            f"{operation.seconds:.3f}",
-            share,
-        )
-    lines: list[RenderableType] = [parts, Text(), dearest]
+    lines: list[RenderableType] = [parts, Text(), _dearest_operations(profiles)]
+    slowest = max(profiles, key=lambda each: each.seconds)
     if mfu is not None and slowest.compute:
         computing = slowest.compute / slowest.seconds
         busy = f"{mfu / computing:.2%} while ranks compute, which is {computing:.0%} of the time"
         said = f"MFU {mfu:.2%}: {busy}"
         lines += [Text(), Text(said)]
     return Group(*lines)
+
+
+def _dearest_operations(profiles: Sequence[RankProfile]) -> Table:
+    """Seconds and share of a rank's run; of many ranks the slowest. A dash: not among its dearest."""
+    slowest_first = sorted(range(len(profiles)), key=lambda rank: -profiles[rank].seconds)
+    ranks = sorted(slowest_first[:RANKS_SHOWN])
+    found = {rank: {each.name: each for each in profiles[rank].operations} for rank in ranks}
+    most: dict[str, float] = {}
+    for operations in found.values():
+        for name, each in operations.items():
+            most[name] = max(most.get(name, 0.0), each.seconds)
+    table = Table(title="dearest operations", title_justify="left", box=None, pad_edge=False)
+    table.add_column("operation", overflow="fold")
+    for rank in ranks:
+        table.add_column(f"rank {rank}", justify="right", no_wrap=True)
+    for name in sorted(most, key=lambda name: -most[name])[:MAX_OPERATIONS]:
+        cells = [_cost(found[rank].get(name), profiles[rank].seconds) for rank in ranks]
+        table.add_row(Text(one_line(name)), *cells)
+    return table
+
+
+def _cost(operation: Operation | None, whole: float) -> str:
+    if operation is None:
+        return "–"
+    return f"{operation.seconds:.3f} {operation.seconds / (whole or 1.0):6.1%}"
 
 
 METRIC_HEADS = {

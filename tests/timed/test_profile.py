@@ -1,5 +1,6 @@
 """A train file under the profiler: figures for its author, out of a sandbox that is not trusted."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -75,17 +76,37 @@ def test_nonsense_is_no_profile(tmp_path: Path) -> None:
     assert caught.value.code is Code.RESULT_INVALID
 
 
-def test_shares_and_the_dearest_of_the_slowest_rank_are_shown() -> None:
-    def rank(seconds: float, name: str) -> RankProfile:
-        half, tenth = seconds / 2, seconds / 10
-        return RankProfile(
-            seconds=seconds, commitment=tenth, data=0.0, optimizer=tenth, compute=half,
-            communication=tenth, other=2 * tenth, operations=(Operation(name, 1234, half),),
-        )  # fmt: skip
+def rank(seconds: float, *operations: tuple[str, float]) -> RankProfile:
+    half, tenth = seconds / 2, seconds / 10
+    return RankProfile(
+        seconds=seconds, commitment=tenth, data=0.0, optimizer=tenth, compute=half,
+        communication=tenth, other=2 * tenth,
+        operations=tuple(Operation(name, 1234, dear) for name, dear in operations),
+    )  # fmt: skip
 
-    console = Console(width=100, record=True, quiet=False, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
-    console.print(profile_table([rank(1.0, "fast"), rank(2.0, "slow\x1b[2J\nACCEPTED")], 0.2))
-    shown = console.export_text()
-    assert "slow?[2J?ACCEPTED" in shown and "fast" not in shown
-    assert "1,234    1.000  50.0%" in shown
-    assert "MFU 20.00%: 40.00% while ranks compute, which is 50% of the time" in shown
+
+def shown(*profiles: RankProfile, mfu: float | None = None) -> str:
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(profile_table(profiles, mfu))
+    return captured.get()
+
+
+def test_shares_and_the_dearest_operations_are_shown_rank_by_rank() -> None:
+    fast = rank(1.0, ("mm", 0.4), ("add", 0.1))
+    slow = rank(2.0, ("mm", 0.5), ("slow\x1b[2J\nACCEPTED", 1.0))
+    said = shown(fast, slow, mfu=0.2)
+    rows = [line.split() for line in said.split("dearest operations")[1].splitlines()]
+    assert rows[1:5] == [
+        ["operation", "rank", "0", "rank", "1"],
+        ["slow?[2J?ACCEPTED", "–", "1.000", "50.0%"],
+        ["mm", "0.400", "40.0%", "0.500", "25.0%"],
+        ["add", "0.100", "10.0%", "–"],
+    ]
+    assert "MFU 20.00%: 40.00% while ranks compute, which is 50% of the time" in said
+
+
+def test_of_many_ranks_the_operations_of_the_slowest_are_shown() -> None:
+    said = shown(*(rank(seconds, ("mm", 0.1)) for seconds in (1.0, 5.0, 2.0, 4.0, 3.0)))
+    assert "rank 1" in said and "rank 3" in said and "rank 4" in said
+    assert "rank 0" not in said and "rank 2" not in said
