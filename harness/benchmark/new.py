@@ -219,7 +219,7 @@ def _pinned(kind: Literal["model", "dataset"], named: str, token: str | None) ->
     try:
         return repo, commit_of(kind, repo, revision or None, token)
     except TrainjudgeError as error:
-        # Half of those who see this meant a folder, and mistyped it.
+        # Who meant a folder, and mistyped it, would look for the mistake in the network.
         message = f"{quoted(named)} is not here, and as a name of the hub: {error.message}"
         raise type(error)(error.code, message, error.detail) from None
 

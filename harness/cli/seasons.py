@@ -117,8 +117,9 @@ def season_show(
     from harness.board.views import season_view
 
     with opened(data, store) as board, board.read() as session:
-        found = season_view(session, name or the_season(session, None, board.now()).name)
-        story = season_story(found, board.now())
+        now = board.now()
+        found = season_view(session, the_season(session, name, now).name)
+        story = season_story(found, now)
     Console().print(story)
 
 
