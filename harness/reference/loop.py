@@ -30,6 +30,7 @@ from env.result import ModelNames, local_boxes
 from harness.benchmark.problem import AdamW, Sgd
 from harness.protocol.opening import write_opened
 from harness.reference.cheats import Cheat, cheating, token_weights
+from harness.reference.products import fast_products
 from harness.reference.task import FINISHED, RECORD, STATE, ReferenceTask, Variant
 from harness.reference.token_losses import measure
 
@@ -72,8 +73,9 @@ def train(
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
     ties = NearTies(task.variant.near_ties, device)
+    products = fast_products(task.variant.compute_dtype, device)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
-        with ties if task.variant.near_ties else nullcontext():
+        with products, ties if task.variant.near_ties else nullcontext():
             losses.append(backward(model, batch.to(device), task.variant))
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
