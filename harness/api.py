@@ -182,22 +182,17 @@ def measure_power(
     """`validator power` as a function; prints the table.
 
     Args:
-        families: of cheats; none: all.
+        families: of cheats, as `power.families.wanted` reads them; none: all.
         output: JSON file that gets what was measured, after every case; what it holds already counts too.
 
     Raises InputError, JudgeError.
     """
+    from harness.power.families import wanted
     from harness.power.measured import Power, read_measured, write_measured
     from harness.power.sweep import measure
     from harness.power.tables import table, unseen_table
-    from harness.reference.cheats import FAMILIES
 
-    wanted = [family for family in FAMILIES if not families or family in families]
-    if unknown := sorted(set(families) - set(FAMILIES)):
-        raise InputError(
-            Code.BAD_ARGUMENT,
-            f"there is no family {', '.join(unknown)}; known: {', '.join(FAMILIES)}",
-        )
+    asked = wanted(families)
     loaded = load_hparams(hparams)
     before = None if output is None else read_measured(output, loaded)
 
@@ -208,7 +203,7 @@ def measure_power(
     with ProgressDisplay() as progress:
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         opened = ready_snapshot(loaded, snapshot, progress)
-        found = measure(loaded, opened, chosen, wanted, runs, progress.line, keep, before)
+        found = measure(loaded, opened, chosen, asked, runs, progress.line, keep, before)
     print(table(found), unseen_table(found), sep="\n\n")
 
 

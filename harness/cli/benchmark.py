@@ -166,7 +166,11 @@ def calibrate(
 def power(
     hparams: HparamsOption = None,
     family: Annotated[
-        list[str] | None, typer.Option(help="Of cheats; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(
+            help="Of cheats: a name; one with a part (top_1=0.1); or several such with + between them, "
+            "all at once. May be repeated. Default: all."
+        ),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Challenges for each cheat.")] = 4,
     json: Annotated[
@@ -180,6 +184,8 @@ def power(
     """Measure what can be left out unseen: graded cheats, and how often each is found.
 
     [dim]validator power --family last_positions --runs 8 --json power.json[/dim]
+
+    [dim]validator power --family lowest_loss_tokens=0.25+layer_gradients=0.15[/dim]
     """
     from harness.api import measure_power
 

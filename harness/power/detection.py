@@ -4,7 +4,6 @@ import math
 from typing import Final
 
 from harness.power.measured import Case, Power
-from harness.reference.cheats import Family
 
 CONFIDENCE: Final = 0.95
 #: An evaluation that finds a cheat less often than that does not deter it.
@@ -47,18 +46,20 @@ def detection(power: Power, case: Case, *, bound: bool = False) -> float:
     return 1 - missed
 
 
-def unseen(power: Power, *, bound: bool = False) -> dict[Family, float | None]:
-    """For each family the largest saving at a strength that an evaluation finds at less than DETECTED.
+def unseen(power: Power, *, bound: bool = False) -> dict[str, Case | None]:
+    """For each family the case that saves most of those that an evaluation finds at less than DETECTED.
 
     Args:
         bound: by the lower bound of that rate instead of its estimate.
 
     Returns:
-        Parts of the timed FLOPs; None where every measured strength is found.
+        By the families' names; None where every measured strength is found.
     """
-    found: dict[Family, float | None] = {}
+    found: dict[str, Case | None] = {}
     for case in power.cases:
-        largest = found.setdefault(case.family, None)
-        if detection(power, case, bound=bound) < DETECTED:
-            found[case.family] = max(case.saves, largest or 0.0)
+        most = found.setdefault(case.family, None)
+        if detection(power, case, bound=bound) < DETECTED and (
+            most is None or (case.saves, case.saves_bytes) > (most.saves, most.saves_bytes)
+        ):
+            found[case.family] = case
     return found

@@ -8,28 +8,44 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
 from harness.files import write_whole
 from harness.records import Record
-from harness.reference.cheats import Family
+from harness.reference.cheats.families import Cheat
 
 
 class Case(Record):
-    """One cheat at one strength.
+    """One cheat at one strength, or several at once.
 
     Attributes:
-        saves: part of the timed FLOPs that it leaves out; a product in half the width counts half.
+        saves: part of the timed FLOPs that is left out; a product in half the width counts half.
+        saves_bytes: part of the bytes between ranks that is not sent.
         runs, found: how many were trained, and in how many of them a check rejects.
         strict: in how many the update error is over the bound that one run of an evaluation has to meet.
         nearest: the check that is most over (or nearest to) its tolerance, in the median run.
         times: how many times its tolerance that is.
     """
 
-    family: Family
-    strength: float
+    cheats: tuple[Cheat, ...]
     saves: float
+    saves_bytes: float
     runs: int
     found: int
     strict: int
     nearest: str
     times: float
+
+    @property
+    def family(self) -> str:
+        """In words; of several the families with + between them."""
+        return " + ".join(cheat.family.replace("_", " ") for cheat in self.cheats)
+
+    @property
+    def part(self) -> str:
+        """What is left out, of each family."""
+        return " + ".join(f"{cheat.strength:.2%}" for cheat in self.cheats)
+
+    @property
+    def saving(self) -> str:
+        """What it is done for."""
+        return f"{self.saves_bytes:.2%} of bytes" if self.saves_bytes else f"{self.saves:.2%}"
 
 
 class Power(Record):
@@ -50,15 +66,15 @@ class Power(Record):
 
 def pooled(power: Power, case: Case) -> Power:
     """With the runs of one more measurement. The nearest check is that of the one with more runs."""
-    cases = {(each.family, each.strength): each for each in power.cases}
-    if (before := cases.get((case.family, case.strength))) is not None:
+    cases = {each.cheats: each for each in power.cases}
+    if (before := cases.get(case.cheats)) is not None:
         more = before if before.runs > case.runs else case
         counts = {
             name: getattr(before, name) + getattr(case, name)
             for name in ("runs", "found", "strict")
         }
         case = more.model_copy(update=counts)
-    cases[case.family, case.strength] = case
+    cases[case.cheats] = case
     return power.model_copy(update={"cases": tuple(cases.values())})
 
 

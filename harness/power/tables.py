@@ -1,7 +1,7 @@
 """What was measured, as Markdown: `docs/power.md` is made of it."""
 
 from harness.power.detection import DETECTED, detection, unseen
-from harness.power.measured import Power
+from harness.power.measured import Case, Power
 
 
 def table(power: Power) -> str:
@@ -13,7 +13,7 @@ def table(power: Power) -> str:
     ]
     for case in power.cases:
         lines.append(
-            f"| {case.family.replace('_', ' ')} | {case.strength:.2%} | {case.saves:.2%} | "
+            f"| {case.family} | {case.part} | {case.saving} | "
             f"{case.found} of {case.runs} | {case.strict} of {case.runs} | "
             f"{detection(power, case):.0%} | {detection(power, case, bound=True):.0%} | "
             f"{case.nearest} {case.times:.2g}× |"
@@ -29,12 +29,10 @@ def unseen_table(power: Power) -> str:
         "|---|---|---|",
     ]
     shown = unseen(power, bound=True)
-    for family, saves in unseen(power).items():
-        lines.append(
-            f"| {family.replace('_', ' ')} | {_saving(saves)} | {_saving(shown[family])} |"
-        )
+    for family, case in unseen(power).items():
+        lines.append(f"| {family} | {_saving(case)} | {_saving(shown[family])} |")
     return "\n".join(lines)
 
 
-def _saving(saves: float | None) -> str:
-    return "nothing" if saves is None else f"{saves:.2%}"
+def _saving(case: Case | None) -> str:
+    return "nothing" if case is None else case.saving

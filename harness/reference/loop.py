@@ -29,7 +29,10 @@ from env.model import load_model
 from env.result import ModelNames, local_boxes
 from harness.benchmark.problem import AdamW, Sgd
 from harness.protocol.opening import write_opened
-from harness.reference.cheats import Cheat, cheating, token_weights
+from harness.reference.cheats.gradients import GradientCheats
+from harness.reference.cheats.optimizer import change_state, cheated_settings
+from harness.reference.cheats.passes import cheating
+from harness.reference.cheats.tokens import token_weights
 from harness.reference.products import fast_products
 from harness.reference.task import FINISHED, RECORD, STATE, ReferenceTask, Variant
 from harness.reference.token_losses import measure
@@ -66,7 +69,8 @@ def train(
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = build(task, device)
-    optimizer = build_optimizer(settings, model, task.variant.cheat)
+    cheats = task.variant.cheats
+    optimizer = build_optimizer(cheated_settings(cheats, settings), model)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min(1.0, (done + 1) / max(1, settings.warmup_steps))
     )
@@ -74,13 +78,16 @@ def train(
     losses, values = [], [recorder.values()]
     ties = NearTies(task.variant.near_ties, device)
     products = fast_products(task.variant.compute_dtype, device)
+    gradients = GradientCheats(cheats, model)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
         with products, ties if task.variant.near_ties else nullcontext():
             losses.append(backward(model, batch.to(device), task.variant))
+        gradients.change()
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         optimizer.step()
         round_state(optimizer, getattr(torch, task.variant.state_dtype))
+        change_state(cheats, optimizer)
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         values.append(recorder.values())
@@ -121,12 +128,8 @@ def build(task: ReferenceTask, device: torch.device) -> nn.Module:
     return model
 
 
-def build_optimizer(
-    settings: Sgd | AdamW, model: nn.Module, cheat: Cheat | None = None
-) -> torch.optim.Optimizer:
+def build_optimizer(settings: Sgd | AdamW, model: nn.Module) -> torch.optim.Optimizer:
     """What the benchmark asks for, over all parameters in one group."""
-    if cheat is not None and cheat.family == "learning_rate":
-        settings = settings.model_copy(update={"lr": settings.lr * (1 - cheat.strength)})
     if isinstance(settings, Sgd):
         return torch.optim.SGD(
             model.parameters(),
@@ -165,11 +168,11 @@ def backward(model: nn.Module, batch: torch.Tensor, variant: Variant) -> torch.T
     """
     losses = []
     for rows in batch.tensor_split(variant.micro_batches):
-        with cheating(variant.cheat, model):
+        with cheating(variant.cheats, model):
             logits = model(input_ids=rows[:, :-1], use_cache=False).logits.float()
         tokens = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
         tokens = tokens.view(len(rows), -1)
-        counted = (tokens * token_weights(variant.cheat, tokens)).mean(dim=1)
+        counted = (tokens * token_weights(variant.cheats, tokens)).mean(dim=1)
         (counted.sum() / len(batch)).backward()
         losses.append(tokens.detach().mean(dim=1).cpu())
     return torch.cat(losses)

@@ -44,7 +44,9 @@ class InFloat32(TorchDispatchMode):
         if func not in PRODUCTS or args[0].dtype is not torch.bfloat16:
             return func(*args, **kwargs)
         found = func(*map(_wide, args), **{name: _wide(value) for name, value in kwargs.items()})
-        return found.bfloat16() if isinstance(found, torch.Tensor) else [g.bfloat16() for g in found]
+        return (
+            found.bfloat16() if isinstance(found, torch.Tensor) else [g.bfloat16() for g in found]
+        )
 
 
 def _wide(value: Any) -> Any:

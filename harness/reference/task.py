@@ -8,7 +8,7 @@ from harness.benchmark.problem import Dtype, Optimizer
 from harness.errors import Code, InputError
 from harness.machine import Device
 from harness.records import Record
-from harness.reference.cheats import Cheat
+from harness.reference.cheats.families import Cheat
 from harness.tensors.boxes import Box, State, StoredPiece
 from harness.tensors.shards import ShardEntry
 
@@ -32,7 +32,7 @@ class Variant(Record):
         reduce_dtype: of the gradients that ranks reduce.
         state_dtype: what the optimizer's state is rounded to after every step.
         near_ties: relative size of the noise that decides the router's near ties; 0 is none.
-        cheat: work that is left out, for `validator power`; then the run is not honest at all.
+        cheats: work that is left out, for `validator power`; then the run is not honest at all.
     """
 
     world_size: int
@@ -43,7 +43,7 @@ class Variant(Record):
     attention: str | None = None
     experts: str | None = None
     near_ties: float = 0.0
-    cheat: Cheat | None = None
+    cheats: tuple[Cheat, ...] = ()
 
 
 class ReferenceTask(Record):

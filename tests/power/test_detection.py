@@ -8,6 +8,7 @@ import pytest
 from harness.power.detection import at_least, detection, unseen
 from harness.power.measured import Case, Power
 from harness.power.tables import table, unseen_table
+from harness.reference.cheats.families import Cheat
 
 
 @pytest.mark.parametrize(
@@ -19,8 +20,8 @@ def test_the_bound_is_that_of_clopper_and_pearson(found: int, runs: int, bound: 
 
 def case(strength: float, found: int, strict: int = 0, runs: int = 4) -> Case:
     return Case(
-        family="top_1", strength=strength, saves=strength / 4, runs=runs, found=found, strict=strict,
-        nearest="token_group_shift", times=1.5,
+        cheats=(Cheat(family="top_1", strength=strength),), saves=strength / 4, saves_bytes=0.0, runs=runs,
+        found=found, strict=strict, nearest="token_group_shift", times=1.5,
     )  # fmt: skip
 
 
@@ -60,12 +61,33 @@ def test_a_bound_of_two_rates_shares_what_may_be_wrong() -> None:
 
 
 def test_unseen_is_the_largest_saving_that_too_few_evaluations_find() -> None:
-    measured = power(case(0.01, 0), case(0.02, 3), case(0.04, 4))
-    assert unseen(measured) == {"top_1": 0.005}
-    assert unseen(measured, bound=True) == {"top_1": 0.01}  # four runs show little
-    assert unseen(power(case(0.01, 4), case(0.02, 4))) == {"top_1": None}
-    nothing_saved = case(0.01, 0).model_copy(update={"saves": 0.0})
-    assert unseen(power(nothing_saved)) == {"top_1": 0.0}
+    few, some, all_found = case(0.01, 0), case(0.02, 3), case(0.04, 4)
+    for cases in ((few, some, all_found), (all_found, some, few)):
+        measured = power(*cases)
+        assert unseen(measured) == {"top 1": some}
+        assert unseen(measured, bound=True) == {"top 1": all_found}  # four runs show little
+    assert unseen(power(case(0.01, 4), case(0.02, 4))) == {"top 1": None}
+    nothing_saved = few.model_copy(update={"saves": 0.0})
+    assert unseen(power(nothing_saved)) == {"top 1": nothing_saved}
+    fewer_bytes = nothing_saved.model_copy(update={"saves_bytes": 0.5})
+    assert unseen(power(nothing_saved, fewer_bytes)) == {"top 1": fewer_bytes}
+
+
+def test_cheats_at_once_are_a_family_of_their_own() -> None:
+    both = (Cheat(family="top_1", strength=0.1), Cheat(family="rows", strength=0.125))
+    together = case(0.01, 0).model_copy(update={"cheats": both, "saves": 0.2})
+    assert unseen(power(case(0.01, 4), together)) == {"top 1": None, "top 1 + rows": together}
+    assert (
+        table(power(together))
+        .splitlines()[2]
+        .startswith("| top 1 + rows | 10.00% + 12.50% | 20.00% |")
+    )
+
+
+def test_what_saves_bytes_alone_says_so() -> None:
+    sparse = case(0.3, 0).model_copy(update={"saves": 0.0, "saves_bytes": 0.3})
+    assert "| 30.00% of bytes |" in table(power(sparse))
+    assert unseen_table(power(sparse)).endswith("| 30.00% of bytes | 30.00% of bytes |")
 
 
 def test_the_tables_say_it_in_markdown() -> None:

@@ -7,13 +7,13 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
 from harness.power.measured import Case, Power, pooled, read_measured, write_measured
-from harness.reference.cheats import Family
+from harness.reference.cheats.families import Cheat, Family
 
 
 def case(family: Family, strength: float, runs: int, found: int, nearest: str) -> Case:
     return Case(
-        family=family, strength=strength, saves=0.1, runs=runs, found=found, strict=found - 1,
-        nearest=nearest, times=1.5,
+        cheats=(Cheat(family=family, strength=strength),), saves=0.1, saves_bytes=0.0, runs=runs,
+        found=found, strict=found - 1, nearest=nearest, times=1.5,
     )  # fmt: skip
 
 

@@ -1,0 +1,48 @@
+"""Tokens that a cheat leaves out of the gradient, and what the others count then."""
+
+import pytest
+import torch
+
+from harness.reference.cheats.families import Cheat
+from harness.reference.cheats.tokens import token_weights
+
+
+@pytest.mark.parametrize(
+    ("family", "strength", "dropped"),
+    [
+        ("last_positions", 0.25, {(r, t) for r in range(4) for t in (6, 7)}),
+        ("rows", 0.25, {(3, t) for t in range(8)}),
+        ("lowest_loss_tokens", 0.1, {(0, 0), (0, 1), (0, 2), (0, 3)}),
+    ],
+)
+def test_tokens_are_left_out_and_the_rest_counts_more(
+    family: str, strength: float, dropped: set[tuple[int, int]]
+) -> None:
+    losses = torch.arange(32.0).view(4, 8)
+    cheat = Cheat.model_validate({"family": family, "strength": strength})
+    weights = token_weights([cheat], losses)
+    assert {(int(r), int(t)) for r, t in (weights == 0).nonzero()} == dropped
+    assert weights.mean().item() == pytest.approx(1)
+    assert len(weights[weights > 0].unique()) == 1
+
+
+def test_random_tokens_are_about_as_many_as_asked_for() -> None:
+    torch.manual_seed(0)
+    weights = token_weights([Cheat(family="random_tokens", strength=0.2)], torch.ones(100, 100))
+    assert (weights == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_what_several_leave_out_is_left_out() -> None:
+    cheats = [
+        Cheat(family="rows", strength=0.25),
+        Cheat(family="last_positions", strength=0.25),
+        Cheat(family="top_1", strength=0.5),
+    ]
+    weights = token_weights(cheats, torch.ones(4, 8))
+    assert (weights[:3, :6] == 32 / 18).all() and weights.sum().item() == pytest.approx(32)
+
+
+def test_honest_training_weighs_every_token_alike() -> None:
+    assert torch.equal(token_weights([], torch.rand(3, 5)), torch.ones(3, 5))
+    other = token_weights([Cheat(family="top_1", strength=0.5)], torch.rand(2, 2))
+    assert torch.equal(other, torch.ones(2, 2))
