@@ -213,7 +213,7 @@ def calibrate_benchmark(
     sandbox: str,
     image: str | None,
     runs: int,
-    multiple: float,
+    false_alarms: float,
     *,
     write: bool,
     only: str = "",
@@ -222,23 +222,24 @@ def calibrate_benchmark(
     """`validator calibrate` as a function; prints the evidence.
 
     Args:
-        only, add: as for `calibrate.calibrate`.
+        false_alarms, only, add: as for `calibrate.measure.calibrate`.
 
     Raises InputError, JudgeError.
     """
     from rich.console import Console
 
-    from harness import calibrate
+    from harness.calibrate.conclude import write as write_tolerances
+    from harness.calibrate.measure import calibrate
     from harness.report import calibration_table
 
     loaded = load_hparams(hparams)
     with ProgressDisplay() as progress:
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         opened = ready_snapshot(loaded, snapshot, progress)
-        tolerances, calibration = calibrate.calibrate(
-            loaded, opened, chosen, runs, multiple, progress.line, only=only, add=add
+        tolerances, calibration = calibrate(
+            loaded, opened, chosen, runs, false_alarms, progress.line, only=only, add=add
         )
     Console().print(calibration_table(tolerances, calibration))
     if write:
-        calibrate.write(loaded.path, tolerances, calibration)
+        write_tolerances(loaded.path, tolerances, calibration)
         Console().print(f"written to {loaded.path}", markup=False, highlight=False, soft_wrap=True)

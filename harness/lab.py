@@ -121,9 +121,3 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
     comparisons, attributions = compare(truth, [other.state])
     metrics = metric_values(comparisons, attributions, loss, shifts)
     return Measured(metrics, comparisons, attributions, shifts)
-
-
-def worst(measured: Sequence[Measured]) -> RunMetrics:
-    """The worst of every metric over the runs."""
-    known = [each.metrics.model_dump(exclude_none=True) for each in measured]
-    return RunMetrics.model_validate({name: max(each[name] for each in known) for name in known[0]})

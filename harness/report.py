@@ -305,7 +305,7 @@ def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> T
         worst = (f"{variant.worst[name]:.0e}" if name in variant.worst else "" for name in heads)
         table.add_row(label, str(variant.runs), *worst)
     table.add_row(
-        f"tolerance: {calibration.multiple:g} x worst, or floor*",
+        f"tolerance: {_rests_on(calibration)}, or floor*",
         str(calibration.runs),
         *(
             f"{getattr(tolerances, name):.2g}{'*' if name in calibration.floors else ''}"
@@ -314,6 +314,12 @@ def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> T
         style="bold",
     )
     return table
+
+
+def _rests_on(calibration: "Calibration") -> str:
+    if calibration.false_alarms is None:
+        return f"{calibration.multiple:g} x worst"
+    return f"{calibration.false_alarms:.1%} of evaluations pass it"
 
 
 def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.api import ready_snapshot
 from harness.benchmark.hparams import LoadedHparams, load
-from harness.calibrate import variants
+from harness.calibrate.variants import variants
 from harness.lab import Lab
 from harness.reference.task import default_variant
 from harness.report import ProgressDisplay

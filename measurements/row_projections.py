@@ -14,7 +14,7 @@ from typing import Final
 
 from harness.api import ready_snapshot
 from harness.benchmark.hparams import Hparams, LoadedHparams, load
-from harness.calibrate import TIES, variants
+from harness.calibrate.variants import TIES, variants
 from harness.lab import Lab, Measured
 from harness.reference.task import Variant, default_variant
 from harness.report import ProgressDisplay

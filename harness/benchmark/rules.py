@@ -38,12 +38,31 @@ class Tolerances(Section):
 
 
 class CalibrationVariant(Section):
-    """One way in which an honest run may differ, and the worst it did to each metric."""
+    """One way in which an honest run may differ, and what it did to each metric: at worst, in every run."""
 
     name: str
     runs: int = Field(ge=1)
     counted: bool = Field(description="false: shown for comparison, not allowed by compute_dtype")
     worst: dict[str, float]
+    values: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict, description="of every run; not there before tails were fitted"
+    )
+
+
+class Fit(Section):
+    """How far the noise of one metric goes (`harness/calibrate/tail.py`)."""
+
+    variant: str = Field(description="the noisiest")
+    center: float = Field(description="of its runs, in the metric's unit")
+    spread: float = Field(
+        ge=0,
+        description="of all variants' runs, each about its variant's center: of the logarithm, or "
+        "of norm_ratio itself",
+    )
+    wider: float = Field(ge=1, description="what the spread is multiplied by for the worst run")
+    freedom: int = Field(ge=1, description="degrees of freedom of the spread")
+    rate: float = Field(gt=0, lt=1, description="of honest runs that pass the bound")
+    bound: float = Field(gt=0)
 
 
 class Calibration(Section):
@@ -53,7 +72,18 @@ class Calibration(Section):
     torch: str
     transformers: str
     device: str
-    multiple: float = Field(gt=1, description="tolerance = multiple x worst counted value")
+    multiple: float | None = Field(
+        default=None, gt=1, description="tolerance = multiple x worst, before tails were fitted"
+    )
+    false_alarms: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="of honest evaluations of `evaluation_runs` runs, over all metrics together",
+    )
+    fits: dict[str, Fit] = Field(
+        default_factory=dict, description="what each metric's tolerance rests on"
+    )
     runs: int = Field(ge=1, description="counted runs")
     floors: dict[str, float] = Field(
         default_factory=dict, description="metrics whose tolerance is a stated floor instead"

@@ -136,9 +136,12 @@ def preload(
 def calibrate(
     hparams: HparamsOption = None,
     runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 8,
-    multiple: Annotated[
-        float, typer.Option(min=1.5, help="Tolerance = multiple × the worst honest noise.")
-    ] = 3.0,
+    false_alarms: Annotated[
+        float,
+        typer.Option(
+            min=1e-6, max=0.1, help="Part of honest evaluations that may be rejected, at most."
+        ),
+    ] = 0.001,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
     only: Annotated[str, typer.Option(help="Variants whose names contain this.")] = "",
@@ -159,7 +162,7 @@ def calibrate(
     if only and not add:
         raise typer.BadParameter("--only needs --add: tolerances rest on all variants")
     calibrate_benchmark(
-        hparams, snapshot, sandbox, image, runs, multiple, write=not dry_run, only=only, add=add
+        hparams, snapshot, sandbox, image, runs, false_alarms, write=not dry_run, only=only, add=add
     )
 
 

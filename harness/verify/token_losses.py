@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from harness.verify.student import normal_of
+
 Losses = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -158,10 +160,4 @@ def _z(difference: Floats, members: Members, targets: Indices) -> float | None:
     error = math.sqrt(max(jackknife, variance))
     if jackknife < variance:
         return apart / error
-    return _normal(apart / error, float(squares.sum()) ** 2 / float(np.square(squares).sum()))
-
-
-def _normal(t: float, freedom: float) -> float:
-    """The z that is as unlikely as Student's t (Wallace 1959, https://doi.org/10.1214/aoms/1177706072)."""
-    z = (8 * freedom + 1) / (8 * freedom + 3) * math.sqrt(freedom * math.log1p(t * t / freedom))
-    return math.copysign(z, t)
+    return normal_of(apart / error, float(squares.sum()) ** 2 / float(np.square(squares).sum()))

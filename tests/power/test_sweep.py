@@ -1,6 +1,5 @@
 """The way of a sweep from training to a file that can be added to."""
 
-
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.power.families import wanted

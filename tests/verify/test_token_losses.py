@@ -14,13 +14,13 @@ from harness.verify.attribution import Attribution
 from harness.verify.figures import StateComparison
 from harness.verify.findings import Severity
 from harness.verify.metrics import RunMetrics, metric_values
+from harness.verify.student import normal_of
 from harness.verify.token_checks import judge_token_losses
 from harness.verify.token_losses import (
     Group,
     Sample,
     TokenShift,
     _groups,
-    _normal,
     _z,
     token_shift,
 )
@@ -222,7 +222,7 @@ def jackknifed(
     if clustered < alone:
         return t
     freedom = sum(move**2 for move in moves) ** 2 / sum(move**4 for move in moves)
-    return _normal(t, freedom)
+    return normal_of(t, freedom)
 
 
 @pytest.mark.parametrize(("by_token", "size"), [(0.0, 1e-3), (3e-3, 1e-3), (0.0, 1e-6)])
@@ -265,22 +265,6 @@ def test_a_group_of_one_token_alone_says_nothing(others: int, said: bool) -> Non
     targets = np.where(np.arange(100) < 40 - others, 7, np.arange(100) + 100)[None]
     members = (np.arange(100) < 40)[None]
     assert (_z(np.arange(100.0)[None], members, targets) is not None) == said
-
-
-@pytest.mark.parametrize(
-    ("t", "freedom", "z"),
-    [
-        (2.0, 2.0, 17 / 19 * math.sqrt(2 * math.log(3))),
-        (-2.0, 2.0, -17 / 19 * math.sqrt(2 * math.log(3))),
-        (2.2281, 10.0, 1.96),  # both are passed in 5 of 100 cases
-        (3.1693, 10.0, 2.576),  # in 1 of 100
-        (4.0, 1e9, 4.0),
-    ],
-)
-def test_t_is_brought_to_the_scale_of_a_normal_distribution(
-    t: float, freedom: float, z: float
-) -> None:
-    assert _normal(t, freedom) == pytest.approx(z, rel=2e-3)
 
 
 def test_the_median_is_no_mean_and_no_maximum() -> None:

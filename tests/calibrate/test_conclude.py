@@ -1,0 +1,217 @@
+"""Tolerances from noise. The launches of real variants are `validator calibrate`'s own business and
+`tests/reference/test_loop.py`'s; here is what is made of their figures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.rules import CalibrationVariant, Tolerances
+from harness.calibrate.conclude import CEILINGS, FLOORS, TIE_RATE, conclude, round_up, write
+from harness.calibrate.measure import of_runs, pooled
+from harness.calibrate.tail import fit
+from harness.calibrate.variants import TIES, NamedVariant
+from harness.errors import Code, InputError
+from harness.reference.task import Variant
+from harness.verify.metrics import RunMetrics
+
+NAMES = tuple(Tolerances.model_fields)
+RATE = 1e-3
+#: About one, as much as honest runs differ by.
+ABOUT = (0.8, 0.9, 1.0, 1.1, 1.2, 1.0)
+
+
+def measured(
+    value: float, counted: bool = True, name: str = "variant", **others: float
+) -> CalibrationVariant:
+    """Six runs of about these values."""
+    values = {
+        metric: tuple(about * size for about in ABOUT)
+        for metric, size in {**dict.fromkeys(NAMES, value), **others}.items()
+    }
+    return CalibrationVariant(
+        name=name, runs=len(ABOUT), counted=counted, values=values,
+        worst={metric: max(each) for metric, each in values.items()},
+    )  # fmt: skip
+
+
+def bound(
+    loaded: LoadedHparams, metric: str, *variants: CalibrationVariant, ties: bool = False
+) -> float:
+    """By hand: what is allowed is shared by the runs of an evaluation and by all metrics."""
+    rate = RATE / loaded.hparams.evaluation_runs / len(NAMES)
+    found = fit(
+        metric, {each.name: each.values[metric] for each in variants}, rate / 2 if ties else rate
+    )
+    assert found is not None
+    return found.bound
+
+
+def test_a_tolerance_is_the_bound_on_counted_noise_rounded_up(loaded: LoadedHparams) -> None:
+    noise = measured(1e-9, update_error=1.234e-3)
+    tolerances, calibration = conclude(loaded, [noise, measured(0.2, False, "not")], RATE, "cpu")
+    by_hand = bound(loaded, "update_error", noise)
+    assert by_hand <= tolerances.update_error <= 1.1 * by_hand
+    assert tolerances.update_error == round_up(by_hand)
+    assert calibration.fits["update_error"].bound == by_hand
+    assert "update_error" not in calibration.floors
+    assert (calibration.runs, calibration.false_alarms) == (6, RATE)
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"), [(0.0, 0.0), (0.121, 0.13), (0.12, 0.12), (5.01e-5, 5.1e-5), (99.1, 100.0)]
+)  # fmt: skip
+def test_a_tolerance_has_two_digits_and_is_never_below_its_bound(
+    value: float, rounded: float
+) -> None:
+    assert round_up(value) == pytest.approx(rounded)
+
+
+def test_fewer_false_alarms_are_a_wider_tolerance(loaded: LoadedHparams) -> None:
+    noise = [measured(1e-9, update_error=1e-2)]
+    rare, often = (conclude(loaded, noise, rate, "cpu")[0].update_error for rate in (1e-4, 1e-2))
+    assert rare > 1.2 * often
+
+
+def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
+    loaded: LoadedHparams,
+) -> None:
+    for value in (0.0, 1e-9):
+        tolerances, calibration = conclude(loaded, [measured(value)], RATE, "cpu")
+        assert tolerances == FLOORS
+        assert set(calibration.floors) == set(NAMES)
+
+
+def test_a_flipped_tie_counts_as_often_as_ties_flip(loaded: LoadedHparams) -> None:
+    """Far out where ties are forced; of honest runs few have one."""
+    plain, ties = measured(1e-9, update_error=1e-4), measured(1e-9, name=TIES, update_error=1e-2)
+    tolerances, calibration = conclude(loaded, [plain, ties], RATE, "cpu")
+    found = calibration.fits["update_error"]
+    rate = RATE / loaded.hparams.evaluation_runs / len(NAMES)
+    assert found.variant == TIES and found.rate == pytest.approx(rate / 2 / TIE_RATE)
+    assert tolerances.update_error < round_up(bound(loaded, "update_error", ties))
+    quiet = measured(1e-9, name=TIES, update_error=1e-5)
+    noisy = measured(1e-9, update_error=5e-3)
+    found = conclude(loaded, [noisy, quiet], RATE, "cpu")[1].fits["update_error"]
+    assert (found.variant, found.bound) == (
+        "variant",
+        bound(loaded, "update_error", noisy, ties=True),
+    )
+
+
+def test_every_run_of_a_variant_is_written_down_with_the_worst() -> None:
+    fields = dict.fromkeys(set(RunMetrics.model_fields) - {"token_loss_shift"}, 0.5)
+    runs = [RunMetrics.model_validate(fields | {"loss": loss}) for loss in (0.123456, 0.2, 1e-12)]
+    base = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
+    variant = of_runs(NamedVariant("it", base, False), runs)
+    assert (variant.name, variant.runs, variant.counted) == ("it", 3, False)
+    assert variant.values["loss"] == (0.123, 0.2, 1e-12)
+    assert variant.worst["loss"] == 0.2
+    assert "token_loss_shift" not in variant.values
+
+
+def test_what_is_added_has_the_runs_of_both() -> None:
+    def variant(name: str, **values: tuple[float, ...]) -> CalibrationVariant:
+        worst = {metric: max(each) for metric, each in values.items()}
+        return CalibrationVariant(name=name, runs=2, counted=True, worst=worst, values=values)
+
+    old = variant("variant", loss=(0.2, 0.1), update_error=(1e-3, 1e-4))
+    other = variant("other", loss=(0.1, 0.1))
+    new = variant("variant", loss=(0.1, 0.3), token_loss_shift=(0.5, 0.4))
+    both = pooled([old, other], [new])
+    assert [(each.name, each.runs) for each in both] == [("variant", 4), ("other", 2)]
+    assert both[0].values == {
+        "loss": (0.2, 0.1, 0.1, 0.3), "update_error": (1e-3, 1e-4), "token_loss_shift": (0.5, 0.4),
+    }  # fmt: skip
+    assert both[0].worst == {"loss": 0.3, "update_error": 1e-3, "token_loss_shift": 0.5}
+    assert both[1] == other
+    assert pooled([other], [new])[1] == new
+
+
+def test_nothing_is_added_to_what_has_the_worst_alone() -> None:
+    old = CalibrationVariant(name="variant", runs=6, counted=True, worst={"loss": 0.2})
+    with pytest.raises(InputError, match="before every run was written down") as caught:
+        pooled([old], [measured(1e-3)])
+    assert caught.value.code is Code.BAD_ARGUMENT
+
+
+def test_the_strict_bound_leaves_out_the_variant_that_forces_ties(loaded: LoadedHparams) -> None:
+    honest = measured(1e-9, update_error=1e-4)
+    ties = measured(1e-9, name=TIES, update_error=5e-3)
+    strict = conclude(loaded, [honest, ties], RATE, "cpu")[1].strict_update_error
+    assert strict is not None and 1e-4 < strict < 1e-3
+    close = measured(1e-9, update_error=1e-6)
+    assert conclude(loaded, [close, ties], RATE, "cpu")[1].strict_update_error == 1e-4  # the floor
+    assert conclude(loaded, [honest], RATE, "cpu")[1].strict_update_error is None, (
+        "bfloat16 forces none"
+    )
+
+
+def test_the_strict_bound_is_of_the_benchmark_that_was_calibrated(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-9), measured(1e-9, name=TIES)], RATE, "cpu"))
+    assert load(copy).hparams.strict_update_error == 1e-4
+    raw = json.loads(copy.read_bytes())
+    raw["steps"]["max"] += 1
+    copy.write_text(json.dumps(raw))
+    assert load(copy).hparams.strict_update_error is None
+
+
+def test_what_was_not_measured_has_no_tolerance(loaded: LoadedHparams) -> None:
+    """A benchmark that compares no tokens' losses."""
+    variant = measured(1e-3)
+    known = {name: each for name, each in variant.values.items() if not name.startswith("token_")}
+    variant = variant.model_copy(update={"values": known})
+    tolerances, calibration = conclude(loaded, [variant], RATE, "cpu")
+    assert tolerances.token_loss_shift is None and tolerances.token_group_shift is None
+    assert "token_loss_shift" not in calibration.floors
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_training_that_diverges_cannot_be_judged(loaded: LoadedHparams, value: float) -> None:
+    diverged = measured(1e-3)
+    diverged = diverged.model_copy(
+        update={"values": {**diverged.values, "step_weight": (1e-3, value)}}
+    )
+    with pytest.raises(InputError, match="step_weight of honest runs is not finite") as caught:
+        conclude(loaded, [diverged], RATE, "cpu")
+    assert caught.value.code is Code.HPARAMS_INVALID
+
+
+@pytest.mark.parametrize("name", list(CEILINGS))
+def test_a_benchmark_whose_noise_hides_cheats_is_refused(loaded: LoadedHparams, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        conclude(loaded, [measured(1e-6, True, "variant", **{name: 0.3})], RATE, "cpu")
+    assert caught.value.code is Code.HPARAMS_INVALID
+    assert name in caught.value.message
+
+
+def test_what_is_written_loads_as_calibrated_and_changes_nothing_else(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-7)], RATE, "cpu"))
+    before, after = (json.loads(path.read_bytes()) for path in (loaded.path, copy))
+    assert load(copy).hparams.calibrated
+    assert {k: v for k, v in before.items() if k != "verify"} == {
+        k: v for k, v in after.items() if k != "verify"
+    }
+
+
+def test_a_changed_benchmark_is_no_longer_calibrated(loaded: LoadedHparams, tmp_path: Path) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    write(copy, *conclude(loaded, [measured(1e-7)], RATE, "cpu"))
+    raw = json.loads(copy.read_bytes())
+    raw["optimizer"]["lr"] = 0.2
+    copy.write_text(json.dumps(raw))
+    assert not load(copy).hparams.calibrated
+
+
+def test_the_shipped_benchmark_is_calibrated(loaded: LoadedHparams) -> None:
+    assert loaded.hparams.calibrated
