@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.bank.store import Bank
 from harness.benchmark.hparams import LoadedHparams, load_hparams
 from harness.benchmark.snapshot import Snapshot, open_snapshot
 from harness.errors import Code, InputError
@@ -13,7 +14,7 @@ from harness.phases import Phases
 from harness.protocol.profile import RankProfile
 from harness.report import ProgressDisplay, profile_table
 from harness.result import EvaluationResult
-from harness.sandbox import Sandbox, choose
+from harness.sandbox import Level, Sandbox, choose
 from harness.timed.workspace import check_free
 
 
@@ -45,6 +46,7 @@ def judge_file(
     image: str | None = None,
     keep: Path | None = None,
     snapshot: Path | None = None,
+    bank: bool = True,
     quiet: bool = False,
 ) -> EvaluationResult:
     """`validator run` as a function; arguments as its options.
@@ -60,7 +62,9 @@ def judge_file(
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
         opened = ready_snapshot(loaded, snapshot, progress)
-        options = Options(world_size=world_size, runs=runs, keep=keep)
+        # At level none a train file could read what lies in the bank.
+        closed = bank and chosen.level is not Level.NONE
+        options = Options(world_size, runs, keep, Bank() if closed else None)
         result = evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
     if keep is not None and keep.is_dir():
         write_result(keep, result)
@@ -205,6 +209,40 @@ def measure_power(
         opened = ready_snapshot(loaded, snapshot, progress)
         found = measure(loaded, opened, chosen, asked, runs, progress.line, keep, before)
     print(table(found), unseen_table(found), sep="\n\n")
+
+
+def fill_bank(
+    hparams: Path | None,
+    snapshot: Path | None,
+    sandbox: str,
+    image: str | None,
+    world_size: int | None,
+    count: int,
+    limit_bytes: int,
+    folder: Path | None,
+    *,
+    idle: bool,
+) -> tuple[int, int]:
+    """`validator bank fill` as a function: how many entries were added, and how many are unused.
+
+    Raises InputError, JudgeError.
+    """
+    from harness.bank.fill import Filling, fill
+
+    loaded = load_hparams(hparams)
+    bank = Bank(folder)
+    with ProgressDisplay() as progress:
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        filling = Filling(
+            hparams=loaded.hparams,
+            snapshot=ready_snapshot(loaded, snapshot, progress),
+            sandbox=chosen,
+            world_size=world_size or loaded.hparams.world.size,
+            limit_bytes=limit_bytes,
+            idle=idle,
+        )
+        added = fill(bank, filling, count, progress.line)
+    return added, len(bank.entries(filling.kind))
 
 
 def calibrate_benchmark(

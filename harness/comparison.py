@@ -14,7 +14,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.outcome import ReferenceRun, TokenLosses
 from harness.tensors.boxes import State, TensorSpec
-from harness.verify.attribution import Attribution, Coordinates, attribute, gather
+from harness.verify.attribution import Attribution, attribute, gather
 from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
 from harness.verify.figures import StateComparison
@@ -30,7 +30,6 @@ class Truth:
     Attributes:
         initial: weights before the first step.
         reference: what the trusted loop made of the same challenge.
-        coordinates: those that the reference recorded.
         layout: of every tensor of the state.
         challenge: what was trained on.
         optimizer: of the benchmark; what its weight decay does alone is no part of an update.
@@ -38,7 +37,6 @@ class Truth:
 
     initial: State
     reference: ReferenceRun
-    coordinates: Coordinates
     layout: Mapping[str, TensorSpec]
     challenge: Challenge
     optimizer: Sgd | AdamW
@@ -65,7 +63,7 @@ def compare(
     ]
     steps = without_decay(reference.step_updates, reference.initial, path)
     attributions = [
-        attribute(steps, gather(state, truth.coordinates) - left * reference.initial)
+        attribute(steps, gather(state, reference.coordinates) - left * reference.initial)
         for state in states
     ]
     return comparisons, attributions

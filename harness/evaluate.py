@@ -6,18 +6,20 @@ one only walks through them.
 
 import os
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import machine
+from harness.bank.spend import Spending
+from harness.bank.store import Bank
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.caveats import caveats
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
 from harness.host.timing import machine_held
-from harness.kept import write_kept
+from harness.kept import banked_place, write_kept
 from harness.opening.files import check_files
 from harness.partial_result import PartialResult
 from harness.phases import PhaseName, Phases
@@ -43,11 +45,13 @@ class Options:
         world_size: ranks.
         runs: timed runs.
         keep: folder that gets everything the evaluation made; it must not exist.
+        bank: challenges that may be taken; None: all are drawn afresh.
     """
 
     world_size: int | None = None
     runs: int | None = None
     keep: Path | None = None
+    bank: Bank | None = None
 
 
 def evaluate(
@@ -149,7 +153,11 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
     phases.enter(PhaseName.PREPARE, "the peak of this machine")
     assert partial.machine is not None
     peak = peak_of(partial.machine, hparams, world_size)
-    with Workspace(options.keep) as workspace:
+    with (
+        Workspace(options.keep) as workspace,
+        Spending(options.bank, hparams, setup.snapshot, world_size, setup.device) as spending,
+    ):
+        setup = replace(setup, draw=spending.draw)
         timed_runs = run_submission(setup, workspace, phases, partial.observed)
         others = partial.observed.others or 0.0
         if others > NOTED_SHARE:
@@ -162,7 +170,9 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
             partial.warnings += [MEASURED, *doubts]
         if options.keep is not None:
             write_kept(workspace.private, timed_runs, peak)
-        partial.runs = verify(setup, timed_runs, workspace, phases)
+        partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead)
+        if options.keep is not None:
+            spending.keep(lambda run: banked_place(workspace.reference, run))
     if conclude(partial.runs)[0] is Verdict.ACCEPTED:
         phases.enter(PhaseName.SCORE)
         parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))

@@ -7,6 +7,7 @@ document lies at its root.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,6 +21,7 @@ from harness.errors import Code, InputError
 from harness.opening.plan import OpeningPlan, Source
 from harness.protocol.messages import Commitment, Done, Message
 from harness.records import Record
+from harness.reference.outcome import RunFolders
 from harness.result import EvaluationResult
 from harness.score.peaks import Peak
 from harness.score.peaks import Source as PeakSource
@@ -28,6 +30,12 @@ from harness.timed.run import TRAIN_FILE, TimedRun
 M = TypeVar("M", bound=Message)
 RUNS: Final = "runs.json"
 RESULT: Final = "result.json"
+BANKED: Final = "banked"
+
+
+def banked_place(reference: Path, run: int) -> Path:
+    """Where a kept evaluation has what a run took from the bank."""
+    return reference / BANKED / str(run)
 
 
 class KeptRun(Record):
@@ -58,7 +66,7 @@ class KeptFolder:
 
     def __init__(self, root: Path) -> None:
         self.outbox = root / "outbox"
-        self.reference = root / "reference"
+        self._reference = root / "reference"
         self.train_file = root / "inbox" / TRAIN_FILE
         try:
             self._runs = KeptRuns.model_validate_json((root / "private" / RUNS).read_bytes())
@@ -79,6 +87,14 @@ class KeptFolder:
         """Of one device, as the evaluation was scored with."""
         kept = self._runs
         return Peak(kept.peak_tflops, kept.peak_source, kept.peak_device)
+
+    def reference_of(self, run: int) -> RunFolders:
+        """Where a run's reference lies: it was trained for the evaluation, or came from the bank."""
+        launched = RunFolders.of_launch(self._reference, run)
+        banked = banked_place(self._reference, run)
+        if not banked.is_dir():
+            return launched
+        return replace(RunFolders.of_entry(banked), submitted=launched.submitted)
 
     def timed_runs(self, snapshot: Snapshot, hparams: Hparams) -> list[TimedRun]:
         """The runs as they were timed, with their challenges drawn again."""

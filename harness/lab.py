@@ -104,7 +104,7 @@ class Lab:
         initial = trusted_state(self.snapshot.state_dir, layout)
         return [
             beside(
-                Truth(initial, truth, self.coordinates, layout, drawn, self.hparams.optimizer),
+                Truth(initial, truth, layout, drawn, self.hparams.optimizer),
                 other,
             )
             for drawn, truth, other in zip(self.challenges, reference, others, strict=True)

@@ -77,7 +77,7 @@ def likely_cause(
                 hparams,
                 setup.snapshot,
                 [truth.challenge] * len(mistakes),
-                truth.coordinates,
+                truth.reference.coordinates,
                 default_variant(hparams, setup.world_size),
                 setup.sandbox,
                 setup.device,

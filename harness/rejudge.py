@@ -14,7 +14,7 @@ from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.kept import KeptFolder
 from harness.likely_cause import CHECK, rejects_update
 from harness.phases import OnProgress
-from harness.reference.outcome import read_reference
+from harness.reference.outcome import read_run
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
 from harness.verification import judge_runs, open_committed, together, truths_of, with_finding
@@ -73,8 +73,8 @@ def _judge(
     timed_runs = kept.timed_runs(snapshot, hparams)
     progress("the opened states against their commitments")
     opened = open_committed(timed_runs, kept.outbox, hparams)
-    trained = read_reference(snapshot, kept.reference, len(timed_runs))
-    truths = truths_of(timed_runs, trained, snapshot, hparams)
+    references = [read_run(snapshot, kept.reference_of(run)) for run in range(len(timed_runs))]
+    truths = truths_of(timed_runs, references, snapshot, hparams)
     judged = judge_runs(timed_runs, opened, truths, hparams, strategy)
     runs: list[RunResult] = []
     while len(runs) < len(timed_runs):

@@ -55,6 +55,9 @@ class RunResult(Record):
     commitment_seconds: float = Field(
         default=0.0, description="of these, from all ranks being done to the last one's commitment"
     )
+    banked: bool = Field(
+        default=False, description="whether challenge and reference were made before the evaluation"
+    )
     tokens_per_second: float
     mfu_active_params: float | None = Field(
         default=None,

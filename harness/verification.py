@@ -23,7 +23,7 @@ from harness.opening.read import read_opened
 from harness.phases import PhaseName, Phases
 from harness.protocol.text import quoted
 from harness.reference.launch import Asked, run_reference
-from harness.reference.outcome import ReferenceRun
+from harness.reference.outcome import Ahead, ReferenceRun, RunFolders, asked_rows
 from harness.reference.task import default_variant
 from harness.result import Metric, RunResult
 from harness.submission.strategy import Strategy
@@ -60,9 +60,16 @@ def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Co
 
 
 def verify(
-    setup: TimedSetup, timed_runs: Sequence[TimedRun], workspace: Workspace, phases: Phases
+    setup: TimedSetup,
+    timed_runs: Sequence[TimedRun],
+    workspace: Workspace,
+    phases: Phases,
+    ahead: Ahead | None = None,
 ) -> list[RunResult]:
     """Judge every run, in one launch of the reference; a second one looks for the cause of a rejection.
+
+    Args:
+        ahead: of which runs the reference was trained before.
 
     Raises:
         SubmissionError: the outbox is not what was committed to.
@@ -72,32 +79,45 @@ def verify(
     phases.enter(PhaseName.VERIFY, "the opened states against their commitments")
     opened = open_committed(timed_runs, workspace.outbox, hparams)
 
-    phases.enter(PhaseName.REFERENCE)
-    coordinates = secret_coordinates(layout, hparams)
+    ahead = ahead or Ahead({})
+    phases.enter(
+        PhaseName.REFERENCE,
+        "" if len(ahead.folders) < len(timed_runs) else "losses of tokens alone",
+    )
+    challenges = [timed.challenge for timed in timed_runs]
     references = run_reference(
         hparams,
         setup.snapshot,
-        [timed.challenge for timed in timed_runs],
-        coordinates,
+        challenges,
+        secret_coordinates(layout, hparams),
         default_variant(hparams, setup.world_size),
         setup.sandbox,
         setup.device,
         workspace.reference,
-        Asked(secret_rows([timed.challenge for timed in timed_runs], hparams), opened),
+        Asked(_rows(challenges, hparams, ahead.folders), opened),
+        ahead=ahead,
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
-    truths = truths_of(timed_runs, (coordinates, references), setup.snapshot, hparams)
+    truths = truths_of(timed_runs, references, setup.snapshot, hparams)
     judged = judge_runs(timed_runs, opened, truths, hparams, setup.submission.strategy)
     runs = together(list(judged), hparams)
     number = first_off(runs)
     if number is not None and hparams.verify.explain_seconds:
         phases.enter(PhaseName.REFERENCE, "with the likely mistakes")
-        seconds = phases.seconds[PhaseName.REFERENCE] / len(runs)
+        seconds = max(ahead.seconds, phases.seconds[PhaseName.REFERENCE] / len(runs))
         away = update_error(runs[number])
         cause = likely_cause(setup, truths[number], opened[number], away, seconds, workspace)
         if cause is not None:
             runs[number] = with_finding(runs[number], cause)
     return runs
+
+
+def _rows(
+    challenges: Sequence[Challenge], hparams: Hparams, ahead: Mapping[int, RunFolders]
+) -> list[Indices]:
+    """Of each run the rows whose tokens' losses are compared: those of its reference, where it has one."""
+    rows = secret_rows(challenges, hparams)
+    return [asked_rows(ahead[run]) if run in ahead else drawn for run, drawn in enumerate(rows)]
 
 
 def first_off(runs: Sequence[RunResult]) -> int | None:
@@ -135,20 +155,15 @@ def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
 
 def truths_of(
     timed_runs: Sequence[TimedRun],
-    trained: tuple[Coordinates, Sequence[ReferenceRun]],
+    references: Sequence[ReferenceRun],
     snapshot: Snapshot,
     hparams: Hparams,
 ) -> list[Truth]:
-    """What each run is compared with.
-
-    Args:
-        trained: the coordinates that the references recorded, and for each run its reference.
-    """
-    coordinates, references = trained
+    """What each run is compared with, which is its own reference."""
     layout = snapshot.layout
     initial = trusted_state(snapshot.state_dir, layout)
     return [
-        Truth(initial, reference, coordinates, layout, timed.challenge, hparams.optimizer)
+        Truth(initial, reference, layout, timed.challenge, hparams.optimizer)
         for timed, reference in zip(timed_runs, references, strict=True)
     ]
 
@@ -264,6 +279,7 @@ def judge(
         steps=timed.challenge.steps,
         tokens=tokens,
         seconds=timed.seconds,
+        banked=truth.reference.ahead,
         commitment_seconds=timed.commitment_seconds,
         tokens_per_second=tokens / timed.seconds,
         reported_losses=tuple(claim.loss for claim in timed.claims),

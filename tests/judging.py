@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.bank.store import Bank
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.preload import preload
 from harness.errors import Code, Verdict
@@ -123,7 +124,11 @@ def judging_in(sandbox: Sandbox) -> Iterator[Judge]:
     scratch.chmod(0o711)
 
     def run(
-        file: Path, benchmark: LoadedHparams, world_size: int, runs: int = 1
+        file: Path,
+        benchmark: LoadedHparams,
+        world_size: int,
+        runs: int = 1,
+        bank: Bank | None = None,
     ) -> EvaluationResult:
         snapshot = preload(benchmark)
         with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +139,7 @@ def judging_in(sandbox: Sandbox) -> Iterator[Judge]:
                 benchmark,
                 snapshot,
                 sandbox,
-                Options(world_size=world_size, runs=runs),
+                Options(world_size=world_size, runs=runs, bank=bank),
                 Phases(lambda name, detail: None),
             )
         assert not list(scratch.iterdir()), "the evaluation left files behind"

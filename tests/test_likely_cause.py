@@ -170,7 +170,8 @@ class Sought:
         return optimizers
 
     def __call__(self, away: float = 0.5) -> Finding | None:
-        truth: Any = Truth(*[None] * len(fields(Truth)))  # type: ignore[arg-type]
+        nothing: dict[str, Any] = {field.name: None for field in fields(Truth)}
+        truth = Truth(**nothing | {"reference": SimpleNamespace(coordinates={})})
         work: Any = SimpleNamespace(root=self._root)
         self.trainings.clear()
         found = likely_cause(cast(Any, self._setup), truth, [], away, 1.0, work)

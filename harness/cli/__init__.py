@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import (
+    bank,
     benchmark,
     compare,
     host,
@@ -59,6 +60,7 @@ for group in (
     judging,
     compare,
     benchmark,
+    bank,
     host,
     taking_part,
     remote,

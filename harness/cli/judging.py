@@ -72,6 +72,9 @@ def run(
         Path | None, typer.Option(help="Keep challenges and states in this new folder.")
     ] = None,
     snapshot: SnapshotOption = None,
+    bank: Annotated[
+        bool, typer.Option(help="Take challenges that were trained on ahead (`validator bank`).")
+    ] = True,
     profile: ProfileOption = None,
 ) -> None:
     """Judge a train file: run it in a sandbox, compare it with the reference, compute its MFU.
@@ -98,6 +101,7 @@ def run(
         image=image,
         keep=keep,
         snapshot=snapshot,
+        bank=bank,
         quiet=printed,
     )
     if printed:

@@ -8,7 +8,7 @@ submission's fault.
 import selectors
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +22,12 @@ from harness.errors import Code, JudgeError
 from harness.files import make_readable, make_readable_folder, take_over
 from harness.machine import Device, threads_per_rank
 from harness.paths import REFERENCE_LOOP
-from harness.reference.outcome import ReferenceRun, read_reference
+from harness.reference.outcome import ROWS, Ahead, ReferenceRun, RunFolders, read_run
 from harness.reference.task import (
+    ASKED,
     COORDINATES,
     FINISHED,
+    OUTPUT,
     SUBMITTED,
     TASK,
     TOKEN_ROWS,
@@ -65,26 +67,32 @@ def run_reference(
     folder: Path,
     asked: Asked | None = None,
     optimizers: Sequence[Sgd | AdamW] | None = None,
+    ahead: Ahead | None = None,
 ) -> list[ReferenceRun]:
-    """Train on every challenge in one launch.
+    """Train on every challenge in one launch, but on those on which that was done before.
 
     Args:
         coordinates: flat indices to record, from `verify.attribution.draw_coordinates`.
         folder: does not exist yet; keeps the states for as long as the result is used.
         asked: tokens whose losses under the final weights are wanted, in float32.
         optimizers: one for each challenge; None: the benchmark's for all of them.
+        ahead: of runs that were trained before only what is asked for of submitted states is computed; the
+            rows in `asked` are those that they were made with.
 
     Raises:
         InputError: the rows cannot be dealt to the variant's ranks.
         JudgeError: REFERENCE_FAILED, with the end of its log.
     """
     check_rows(hparams, variant)
-    inbox, output = folder / "inbox", folder / "output"
+    before = {} if ahead is None else ahead.folders
+    inbox, output = folder / "inbox", folder / OUTPUT
     for made in (folder, inbox, output):  # the reference is another user
         make_readable_folder(made)
+    _write_down(folder, coordinates, asked, [n for n in range(len(challenges)) if n not in before])
     task = ReferenceTask(
         model_dir=snapshot.model_dir,
         challenges=tuple(inbox / f"challenge{run}.safetensors" for run in range(len(challenges))),
+        trains=tuple(run not in before for run in range(len(challenges))),
         coordinates=inbox / COORDINATES,
         output=output,
         device=device,
@@ -104,8 +112,26 @@ def run_reference(
         make_readable(file)
 
     more = 0 if asked is None else sum(max(0, len(each) - 1) for each in asked.states)
-    _launch(hparams, task, sandbox, folder, inbox, opened, len(challenges) + more)
-    return read_reference(snapshot, folder, len(challenges))[1]
+    if any(task.trains) or opened:
+        _launch(hparams, task, sandbox, folder, inbox, opened, len(challenges) + more)
+    launched = [RunFolders.of_launch(folder, run) for run in range(len(challenges))]
+    return [
+        read_run(snapshot, replace(before.get(run, each), submitted=each.submitted))
+        for run, each in enumerate(launched)
+    ]
+
+
+def _write_down(
+    folder: Path, coordinates: Coordinates, asked: Asked | None, runs: Sequence[int]
+) -> None:
+    """What is asked for of these runs, to be read beside what comes of it: a secret of the judge."""
+    (folder / ASKED).mkdir(mode=0o700)
+    for run in runs:
+        place = RunFolders.of_launch(folder, run).asked
+        place.mkdir()
+        save_file(dict(coordinates), place / COORDINATES)
+        if asked is not None and asked.rows:
+            save_file({ROWS: asked.rows[run]}, place / TOKEN_ROWS)
 
 
 def _write_asked(asked: Asked, inbox: Path) -> dict[str, object]:

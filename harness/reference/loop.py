@@ -50,7 +50,8 @@ def main() -> None:
     else:
         dist.init_process_group(backend)
     for run, (challenge, settings) in enumerate(zip(task.challenges, task.optimizers, strict=True)):
-        train(task, challenge, settings, task.output / f"run{run}", device)
+        if task.trains[run]:
+            train(task, challenge, settings, task.output / f"run{run}", device)
     dist.barrier()
     if task.token_rows is not None:
         gc.collect()  # the last model that was trained

@@ -18,10 +18,14 @@ FINISHED: Final = "finished"
 STATE: Final = "state"
 RECORD: Final = "record.safetensors"
 TOKEN_ROWS: Final = "token_rows.safetensors"
+# Under the reference's final weights, and under each version of a submitted state.
 TOKEN_LOSSES: Final = "token_losses.safetensors"
-# In TOKEN_LOSSES: the reference's own, and the versions of the submitted state by number.
+SUBMITTED_LOSSES: Final = "submitted_losses.safetensors"
 REFERENCE: Final = "reference"
 SUBMITTED: Final = "submitted"
+# Below the folder of a launch: what was asked for of each run, and what came of it.
+ASKED: Final = "asked"
+OUTPUT: Final = "output"
 
 
 class Variant(Record):
@@ -52,6 +56,8 @@ class ReferenceTask(Record):
     Attributes:
         model_dir: the snapshot's model folder.
         challenges: challenge files, one per run.
+        trains: for each run whether it is trained; of one that was before only the submitted states are
+            looked at.
         optimizers: one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
@@ -61,6 +67,7 @@ class ReferenceTask(Record):
 
     model_dir: Path
     challenges: tuple[Path, ...]
+    trains: tuple[bool, ...]
     coordinates: Path
     output: Path
     device: Device

@@ -6,7 +6,7 @@ and nothing else is done with them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from harness.reference.task import (
     REFERENCE,
     STATE,
     SUBMITTED,
+    SUBMITTED_LOSSES,
     TOKEN_LOSSES,
     ReferenceTask,
     WeightFile,
@@ -32,12 +33,14 @@ from harness.reference.task import (
 from harness.tensors.boxes import Box
 from harness.tensors.shards import read_shard
 
+#: By the name of a version.
+Weights = Mapping[str, Iterable[WeightPiece]]
 #: Rows of one forward pass.
 ROWS_AT_ONCE: Final = 4
 
 
 def measure(task: ReferenceTask, rows: Path, model: nn.Module, device: torch.device) -> None:
-    """For every run a file with the losses, float32 [sampled rows, T], under each state.
+    """For every run files with the losses, float32 [sampled rows, T], under each state.
 
     Args:
         rows: safetensors of int64 indices into the served rows, "run0", "run1", ...
@@ -47,16 +50,19 @@ def measure(task: ReferenceTask, rows: Path, model: nn.Module, device: torch.dev
     for run, challenge in enumerate(task.challenges):
         output = task.output / f"run{run}"
         tokens = challenge_tokens(challenge).flatten(0, 1)[sampled[f"run{run}"]].long()
-        states = {REFERENCE: trained(output / STATE)}
-        for number, file in enumerate(task.submitted[run] if task.submitted else ()):
-            pieces = WeightFile.model_validate_json(file.read_bytes()).pieces
-            states[f"{SUBMITTED}{number}"] = list(pieces)
-        found = {}
-        for name, weights in states.items():
-            load(model, weights)
-            found[name] = token_losses(model, tokens, device)
-        if dist.get_rank() == 0:
-            save_file(found, output / TOKEN_LOSSES)
+        output.mkdir(exist_ok=True)
+        own: Weights = {REFERENCE: trained(output / STATE)} if task.trains[run] else {}
+        submitted: Weights = {
+            f"{SUBMITTED}{number}": WeightFile.model_validate_json(file.read_bytes()).pieces
+            for number, file in enumerate(task.submitted[run] if task.submitted else ())
+        }
+        for name, states in ((TOKEN_LOSSES, own), (SUBMITTED_LOSSES, submitted)):
+            found = {}
+            for version, weights in states.items():
+                load(model, weights)
+                found[version] = token_losses(model, tokens, device)
+            if dist.get_rank() == 0 and found:
+                save_file(found, output / name)
 
 
 def trained(folder: Path) -> list[WeightPiece]:

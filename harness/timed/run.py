@@ -7,7 +7,7 @@ clock readings, claims to be checked later, and commitments that bind the files 
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,7 +93,11 @@ def opened_folder(outbox: Path, run: int, rank: int) -> Path:
 
 @dataclass(frozen=True)
 class TimedSetup:
-    """What the timed part needs."""
+    """What the timed part needs.
+
+    Attributes:
+        draw: gives the challenge of a run, by its number; None: each is drawn afresh.
+    """
 
     submission: Submission
     hparams: Hparams
@@ -102,6 +106,7 @@ class TimedSetup:
     world_size: int
     device: Device
     runs: int
+    draw: Callable[[int], Challenge] | None = None
 
 
 def run_submission(
@@ -269,7 +274,7 @@ def _runs(
         if run:
             session.broadcast(Again(run=run))
         session.gather(Ready, Stage.SETUP, limits.setup_seconds, run)
-        drawn = challenges.draw(corpus, setup.hparams)
+        drawn = setup.draw(run) if setup.draw else challenges.draw(corpus, setup.hparams)
         phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
         timed = _timed(session, setup, workspace, run, drawn)
         phases.enter(PhaseName.OPEN, f"run {run + 1} of {setup.runs}")

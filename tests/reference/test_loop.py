@@ -93,13 +93,12 @@ def truths(
     launched: dict[str, list[ReferenceRun]],
     challenges: list[Challenge],
     snapshot: Snapshot,
-    coordinates: Coordinates,
     hparams: Hparams,
 ) -> list[Truth]:
     """The base's run of each challenge."""
     initial = trusted_state(snapshot.state_dir, snapshot.layout)
     return [
-        Truth(initial, base, coordinates, snapshot.layout, challenge, hparams.optimizer)
+        Truth(initial, base, snapshot.layout, challenge, hparams.optimizer)
         for challenge, base in zip(challenges, launched["base"], strict=True)
     ]
 
