@@ -18,6 +18,7 @@ from typing import Final
 from harness.board import comparing
 from harness.board.artefacts import Artefacts
 from harness.board.contending import contend
+from harness.board.filling import Filler, Wanted
 from harness.board.judge_process import Judged, JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
@@ -62,6 +63,7 @@ class Job:
         judge: the command that judges a file.
         lock: what whoever times on this machine holds.
         strict_update_error: of the benchmark.
+        bank: challenges that are trained on ahead while nothing waits; None: none are.
     """
 
     hparams: Path
@@ -72,6 +74,7 @@ class Job:
     judge: tuple[str, ...] = JUDGE
     lock: str = MACHINE_LOCK
     strict_update_error: float | None = None
+    bank: Wanted | None = None
 
 
 class Stop:
@@ -108,9 +111,14 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
         JudgeError: it cannot run a judge at all, as where its disk is full, or the store failed for long.
     """
     worker = Working(store, job, stop, progress)
+    filler = Filler(job.bank, progress)
     reported = 0.0
     try:
         while not stop.requested:
+            if filler.running and worker.patience.insist(
+                lambda: stop.requested or waits(store, worker.id, job.hparams_sha256)
+            ):
+                filler.end()
             if worker.patience.insist(lambda: stop.requested or worker.did_something()):
                 continue
             if job.once and not waits(store, worker.id, job.hparams_sha256):
@@ -118,8 +126,10 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
             if time.monotonic() - reported > HEARTBEAT_SECONDS:
                 worker.patience.insist(lambda: seen(store, worker.id, "waiting"))
                 reported = time.monotonic()
+                filler.look()
             _sleep(IDLE_SECONDS, lambda: stop.requested)
     finally:
+        filler.end()
         gone(store, worker.id)
     return worker.finished
 

@@ -146,6 +146,13 @@ def worker(
             "Default: keep none, and leave what is there.",
         ),
     ] = None,
+    bank: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Keep so many challenges trained on ahead, while nothing waits (`bank fill`).",
+        ),
+    ] = 0,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for the evaluation at hand after SIGTERM.")
     ] = 600.0,
@@ -159,9 +166,13 @@ def worker(
     [dim]validator worker --sandbox docker[/dim]
     """
     from harness.api import ready_snapshot
+    from harness.bank.kind import kind_of
+    from harness.bank.store import Bank
     from harness.benchmark.hparams import load_hparams
     from harness.board.artefacts import Artefacts, kept_folder
+    from harness.board.filling import Wanted
     from harness.board.worker import Job, Stop, work
+    from harness.machine import pick_device
     from harness.report import ProgressDisplay
     from harness.sandbox import choose
 
@@ -175,11 +186,19 @@ def worker(
     with opened(data, store) as board, ProgressDisplay() as progress:
         # What cannot work fails here, and not with somebody's submission in hand.
         choose(sandbox, image=image, hparams_sha256=loaded.sha256)
-        ready_snapshot(loaded, snapshot, progress)
+        ready = ready_snapshot(loaded, snapshot, progress)
         progress.line(f"working for {loaded.hparams.name}")
-        strict = loaded.hparams.strict_update_error
+        world = loaded.hparams.world
+        kind = kind_of(loaded.hparams, ready, world.size, pick_device(world.device, world.size))
+        ahead = ("--hparams", str(loaded.path), *options)
         job = Job(
-            loaded.path, loaded.sha256, tuple(options), once, artefacts, strict_update_error=strict
+            loaded.path,
+            loaded.sha256,
+            tuple(options),
+            once,
+            artefacts,
+            strict_update_error=loaded.hparams.strict_update_error,
+            bank=Wanted(Bank(), kind, bank, ahead) if bank else None,
         )
         count = work(board, job, stop, progress.line)
     typer.echo(f"{count} evaluation(s) finished")
