@@ -1,0 +1,1 @@
+"""What judging costs, against a bare `torchrun` of the same file that nobody checks."""
