@@ -3,8 +3,8 @@
     python -m measurements.overhead [--steps 80] [--repeats 3] [--level docker --level bubblewrap] [FILE]
 
 Every repeat does all of it once: bare, then at each level without a bank and with one that was filled
-before. Ratios are taken within a repeat. The peak of the CPU, which an evaluation measures, is given, as that
-of a GPU is from a table.
+before. Ratios are taken within a repeat. The CPU's peak, which an evaluation measures, is given, as that of
+a GPU is from a table.
 """
 
 import argparse

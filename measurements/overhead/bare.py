@@ -1,6 +1,6 @@
 """What a user has without a judge: a model, an iterator over tokens, and the file's own functions.
 
-torchrun --nproc-per-node 2 measurements/overhead/bare.py FILE MODEL_DIR TOKENS.safetensors RUNS
+torchrun --nproc-per-node 2 -m measurements.overhead.bare FILE MODEL_DIR TOKENS.safetensors RUNS
 """
 
 import gc
