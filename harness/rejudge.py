@@ -14,7 +14,8 @@ from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.kept import KeptFolder
 from harness.likely_cause import CHECK, rejects_update
 from harness.phases import OnProgress
-from harness.reference.outcome import read_run
+from harness.protocol.text import one_line
+from harness.reference.outcome import ReferenceRun, RunFolders, read_run
 from harness.result import EvaluationResult, RunResult
 from harness.submission.read import read
 from harness.verification import judge_runs, open_committed, together, truths_of, with_finding
@@ -73,7 +74,7 @@ def _judge(
     timed_runs = kept.timed_runs(snapshot, hparams)
     progress("the opened states against their commitments")
     opened = open_committed(timed_runs, kept.outbox, hparams)
-    references = [read_run(snapshot, kept.reference_of(run)) for run in range(len(timed_runs))]
+    references = [_reference(snapshot, kept.reference_of(run)) for run in range(len(timed_runs))]
     truths = truths_of(timed_runs, references, snapshot, hparams)
     judged = judge_runs(timed_runs, opened, truths, hparams, strategy)
     runs: list[RunResult] = []
@@ -81,6 +82,17 @@ def _judge(
         progress(f"updates, steps and losses of run {len(runs) + 1} of {len(timed_runs)}")
         runs.append(next(judged))
     return [_with_cause(run, kept.result.runs) for run in together(runs, hparams)]
+
+
+def _reference(snapshot: Snapshot, folders: RunFolders) -> ReferenceRun:
+    """Raises InputError(BAD_ARGUMENT): it lies elsewhere, as another version has kept it, or not at all."""
+    try:
+        return read_run(snapshot, folders)
+    except OSError as error:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"the reference is not where this version keeps it: {one_line(str(error))}",
+        ) from None
 
 
 def _with_cause(run: RunResult, before: Sequence[RunResult]) -> RunResult:

@@ -119,7 +119,7 @@ def test_what_goes_wrong_while_a_cause_is_sought_is_a_note_and_no_failure(
         sandbox=None,
         device="cpu",
     )
-    truth = SimpleNamespace(challenge=None, coordinates=None)
+    truth = SimpleNamespace(challenge=None, reference=SimpleNamespace(coordinates={}))
     work: Any = SimpleNamespace(root=tmp_path)
     found = likely_cause(cast(Any, setup), cast(Any, truth), [], 0.5, 1.0, work)
     assert found is not None and found.severity is Severity.NOTE

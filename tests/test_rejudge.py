@@ -116,3 +116,14 @@ def test_files_that_have_changed_since_are_held_against_nobody(
 def test_a_folder_without_an_evaluation_is_refused(quick: LoadedHparams, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no evaluation"):
         rejudge(tmp_path, quick, preload(quick), silent)
+
+
+def test_a_reference_that_another_version_has_kept_elsewhere_is_said_to_be_missing(
+    kept: Path, quick: LoadedHparams, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(kept, copy, ignore=shutil.ignore_patterns("sockets"))
+    shutil.rmtree(copy / "reference" / "asked")
+    with pytest.raises(InputError, match="not where this version keeps it: No such") as caught:
+        rejudge(copy, quick, preload(quick), silent)
+    assert caught.value.code is Code.BAD_ARGUMENT
