@@ -42,7 +42,7 @@ def calibrate(
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
         reference = lab.run("reference", base)
-        measured = []
+        measured: list[CalibrationVariant] = []
         wanted = [
             v for v in variants(base, hparams.global_batch, hparams.numerics) if only in v.name
         ]
@@ -50,7 +50,7 @@ def calibrate(
             found = lab.measure(reference, lab.run(f"variant{number}", named.variant))
             lab.discard(f"variant{number}")
             variant = of_runs(named, [each.metrics for each in found])
-            measured.append(variant)
+            measured = pooled(measured, [variant])
             progress(f"{named.name}: update error {variant.worst['update_error']:.2e}")
     known = hparams.verify.calibration if add and hparams.calibrated else None
     everything = measured if known is None else pooled(known.variants, measured)

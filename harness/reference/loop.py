@@ -77,7 +77,7 @@ def train(
     )
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
-    ties = NearTies(task.variant.near_ties, device)
+    ties = NearTies(task.variant, device)
     products = fast_products(task.variant.compute_dtype, device)
     gradients = GradientCheats(cheats, model)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
@@ -188,10 +188,11 @@ class NearTies(TorchFunctionMode):
     choice is disturbed; the scores that are used are the true ones.
     """
 
-    def __init__(self, size: float, device: torch.device) -> None:
+    def __init__(self, variant: Variant, device: torch.device) -> None:
         super().__init__()
-        self._size = size
-        self._generator = torch.Generator(device).manual_seed(dist.get_rank())
+        self._size = variant.near_ties
+        seed = variant.near_ties_seed * dist.get_world_size() + dist.get_rank()
+        self._generator = torch.Generator(device).manual_seed(seed)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
