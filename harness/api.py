@@ -62,13 +62,29 @@ def judge_file(
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
         opened = ready_snapshot(loaded, snapshot, progress)
-        # At level none a train file could read what lies in the bank.
-        closed = bank and chosen.level is not Level.NONE
-        options = Options(world_size, runs, keep, Bank() if closed else None)
+        found = _bank_for(chosen) if bank else None
+        options = Options(world_size, runs, keep, found)
         result = evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
     if keep is not None and keep.is_dir():
         write_result(keep, result)
     return result
+
+
+def _bank_for(sandbox: Sandbox) -> Bank | None:
+    """The bank, but at level none, where a train file could read what lies in it.
+
+    Raises InputError(BAD_ARGUMENT): it would find something.
+    """
+    bank = Bank()
+    if sandbox.level is not Level.NONE:
+        return bank
+    if bank.entries():
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            "at level none a train file can read what its user can, and this machine's bank has challenges "
+            "that are still to come: take another level, or `validator bank drop --all` first",
+        )
+    return None
 
 
 def check_trace(trace: Path | None) -> None:
@@ -219,7 +235,6 @@ def fill_bank(
     world_size: int | None,
     count: int,
     limit_bytes: int,
-    folder: Path | None,
     *,
     idle: bool,
 ) -> tuple[int, int]:
@@ -230,9 +245,11 @@ def fill_bank(
     from harness.bank.fill import Filling, fill
 
     loaded = load_hparams(hparams)
-    bank = Bank(folder)
+    bank = Bank()
     with ProgressDisplay() as progress:
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        if chosen.level is Level.NONE:
+            raise InputError(Code.BAD_ARGUMENT, "at level none no bank is used: take another one")
         filling = Filling(
             hparams=loaded.hparams,
             snapshot=ready_snapshot(loaded, snapshot, progress),

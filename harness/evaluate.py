@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import machine
+from harness.bank.kind import kind_of
 from harness.bank.spend import Spending
 from harness.bank.store import Bank
 from harness.benchmark.hparams import LoadedHparams
@@ -155,7 +156,7 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
     peak = peak_of(partial.machine, hparams, world_size)
     with (
         Workspace(options.keep) as workspace,
-        Spending(options.bank, hparams, setup.snapshot, world_size, setup.device) as spending,
+        _spending(setup, options) as spending,
     ):
         setup = replace(setup, draw=spending.draw)
         timed_runs = run_submission(setup, workspace, phases, partial.observed)
@@ -170,9 +171,11 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
             partial.warnings += [MEASURED, *doubts]
         if options.keep is not None:
             write_kept(workspace.private, timed_runs, peak)
-        partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead)
-        if options.keep is not None:
-            spending.keep(lambda run: banked_place(workspace.reference, run))
+        partial.warnings += spending.trouble
+        place = (
+            (lambda run: banked_place(workspace.root, run)) if options.keep is not None else None
+        )
+        partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead(place))
     if conclude(partial.runs)[0] is Verdict.ACCEPTED:
         phases.enter(PhaseName.SCORE)
         parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))
@@ -181,3 +184,10 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
             partial.warnings.append(
                 f"an MFU of {partial.score.mfu:.0%} cannot be: the peak is too low, or the clock was wrong"
             )
+
+
+def _spending(setup: TimedSetup, options: Options) -> Spending:
+    kind = ""
+    if options.bank is not None:
+        kind = kind_of(setup.hparams, setup.snapshot, setup.sandbox, setup.world_size, setup.device)
+    return Spending(options.bank, kind, setup.hparams, setup.snapshot)

@@ -33,9 +33,9 @@ RESULT: Final = "result.json"
 BANKED: Final = "banked"
 
 
-def banked_place(reference: Path, run: int) -> Path:
+def banked_place(root: Path, run: int) -> Path:
     """Where a kept evaluation has what a run took from the bank."""
-    return reference / BANKED / str(run)
+    return root / BANKED / str(run)
 
 
 class KeptRun(Record):
@@ -66,7 +66,7 @@ class KeptFolder:
 
     def __init__(self, root: Path) -> None:
         self.outbox = root / "outbox"
-        self._reference = root / "reference"
+        self._root, self._reference = root, root / "reference"
         self.train_file = root / "inbox" / TRAIN_FILE
         try:
             self._runs = KeptRuns.model_validate_json((root / "private" / RUNS).read_bytes())
@@ -91,7 +91,7 @@ class KeptFolder:
     def reference_of(self, run: int) -> RunFolders:
         """Where a run's reference lies: it was trained for the evaluation, or came from the bank."""
         launched = RunFolders.of_launch(self._reference, run)
-        banked = banked_place(self._reference, run)
+        banked = banked_place(self._root, run)
         if not banked.is_dir():
             return launched
         return replace(RunFolders.of_entry(banked), submitted=launched.submitted)

@@ -88,7 +88,7 @@ def _reference(snapshot: Snapshot, folders: RunFolders) -> ReferenceRun:
     """Raises InputError(BAD_ARGUMENT): it lies elsewhere, as another version has kept it, or not at all."""
     try:
         return read_run(snapshot, folders)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise InputError(
             Code.BAD_ARGUMENT,
             f"the reference is not where this version keeps it: {one_line(str(error))}",

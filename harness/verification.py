@@ -257,6 +257,8 @@ def judge(
     """
     comparisons, attributions = compare(truth, states)
     sampled = truth.reference.token_losses
+    if sampled is not None and len(sampled.submitted) != len(states):
+        raise JudgeError(Code.REFERENCE_FAILED, "the losses of some version's tokens are missing")
     shifts = [] if sampled is None else compare_tokens(timed.challenge, sampled, sampled.submitted)
     evidence = RunEvidence(
         claims=timed.claims,

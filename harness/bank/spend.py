@@ -1,39 +1,36 @@
 """Where an evaluation's challenges come from: the bank, as long as it has some; else they are drawn."""
 
-import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.bank.kind import kind_of
-from harness.bank.store import Bank, Entry
+from harness.bank.store import Bank, Taken
 from harness.benchmark import challenge as challenges
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
-from harness.machine import Device
-from harness.reference.outcome import Ahead, RunFolders
+from harness.protocol.text import one_line
+from harness.reference.outcome import Ahead
+
+
+def tokens_sha256(challenge: Challenge) -> str:
+    return sha256(challenge.tokens.tobytes()).hexdigest()
 
 
 class Spending:
     """The challenges of one evaluation; what was taken from the bank is gone at the end.
 
     Attributes:
-        taken: the entries by the number of the run, and where they lie.
+        trouble: why the bank could not be used, for the result's warnings.
     """
 
-    def __init__(
-        self,
-        bank: Bank | None,
-        hparams: Hparams,
-        snapshot: Snapshot,
-        world_size: int,
-        device: Device,
-    ) -> None:
-        self._bank, self._hparams, self._corpus = bank, hparams, snapshot.tokens()
-        self._kind = kind_of(hparams, snapshot, world_size, device)
-        self.taken: dict[int, tuple[Entry, Path]] = {}
+    def __init__(self, bank: Bank | None, kind: str, hparams: Hparams, snapshot: Snapshot) -> None:
+        self._bank, self._kind = bank, kind
+        self._hparams, self._corpus = hparams, snapshot.tokens()
+        self._taken: dict[int, Taken] = {}
+        self.trouble: list[str] = []
 
     def __enter__(self) -> Self:
         return self
@@ -44,28 +41,41 @@ class Spending:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for _, folder in self.taken.values():
-            shutil.rmtree(folder, ignore_errors=True)
+        for taken in self._taken.values():
+            taken.remove()
 
     def draw(self, run: int) -> Challenge:
-        """The challenge of a run; called when all ranks are ready for it."""
-        found = None if self._bank is None else self._bank.take(self._kind)
-        if found is None:
+        """The challenge of a run, drawn when all ranks are ready; no fault of the bank makes it fail."""
+        taken = self._take()
+        if taken is None:
             return challenges.draw(self._corpus, self._hparams)
-        self.taken[run] = found
-        return challenges.draw(self._corpus, self._hparams, found[0].seed)
+        found = challenges.draw(self._corpus, self._hparams, taken.entry.seed)
+        if tokens_sha256(found) != taken.entry.tokens_sha256:
+            taken.remove()
+            self.trouble.append("an entry of the bank was of another challenge, and is gone")
+            return challenges.draw(self._corpus, self._hparams)
+        self._taken[run] = taken
+        return found
 
-    @property
-    def ahead(self) -> Ahead:
-        """The references of what was taken."""
-        return Ahead(
-            {run: RunFolders.of_entry(folder) for run, (_, folder) in self.taken.items()},
-            max((entry.seconds for entry, _ in self.taken.values()), default=0.0),
-        )
+    def _take(self) -> Taken | None:
+        try:
+            return None if self._bank is None else self._bank.take(self._kind)
+        except OSError as error:
+            self.trouble.append(f"the bank could not be used: {one_line(str(error))}")
+            self._bank = None
+            return None
 
-    def keep(self, place: Callable[[int], Path]) -> None:
-        """Move what was taken to where a kept evaluation has it, so that it can be judged again."""
-        for run, (_, folder) in self.taken.items():
-            kept = place(run)
-            kept.parent.mkdir(exist_ok=True)
-            shutil.move(folder, kept)
+    def ahead(self, kept: Callable[[int], Path] | None) -> Ahead:
+        """The references of what was taken, looked through. Called once the sandbox is gone.
+
+        Args:
+            kept: where a kept evaluation has that of a run: it lies there from now on.
+
+        Raises JudgeError: one is damaged; OSError: there is no room for it.
+        """
+        folders = {}
+        for run, taken in self._taken.items():
+            taken.check()
+            folders[run] = taken.reference if kept is None else taken.moved(kept(run))
+        seconds = max((taken.entry.seconds for taken in self._taken.values()), default=0.0)
+        return Ahead(folders, seconds)

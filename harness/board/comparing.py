@@ -56,18 +56,27 @@ def claim(
     Those that failed by our fault come last, whichever worker it was: one that always fails must not
     keep the others waiting.
     """
-    with store.read() as session:
-        known = session.scalars(
-            select(Season).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
-        )
-        # To rank one that needs no comparisons would be for nothing.
-        seasons = [season.id for season in known if season.scoring_rule.pairs]
-    for season in seasons:
+    for season in _seasons(store, hparams_sha256):
         for contender, leader in _failed_last(store, leaderboard.ranking(season, fresh=True)):
             claimed = _claim(store, worker, season, contender, leader)
             if claimed is not None:
                 return claimed
     return None
+
+
+def owed(store: Store, leaderboard: Leaderboard, hparams_sha256: str) -> bool:
+    """Whether any comparison of this benchmark is owed, claimed or not."""
+    seasons = _seasons(store, hparams_sha256)
+    return any(leaderboard.ranking(season, fresh=True).pending for season in seasons)
+
+
+def _seasons(store: Store, hparams_sha256: str) -> list[int]:
+    """Those of a benchmark; to rank one that needs no comparisons would be for nothing."""
+    with store.read() as session:
+        known = session.scalars(
+            select(Season).where(Season.hparams_sha256 == hparams_sha256).order_by(Season.id)
+        )
+        return [season.id for season in known if season.scoring_rule.pairs]
 
 
 def renew(store: Store, claimed: Claimed, pairs: int) -> None:

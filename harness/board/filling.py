@@ -1,25 +1,35 @@
-"""While nothing waits, a worker has challenges trained on ahead: `validator bank fill` as a child process.
+"""While nothing waits, a worker has references trained ahead: `validator bank fill` as its child process.
 
-The child makes one entry after the other and holds the machine meanwhile, so it is ended as soon as
-something waits; what it had half made is lost.
+The child works under the right to time that the worker holds, as a judge does, so never beside anything
+that is timed. It is ended as soon as something waits; what it had half made is lost.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Final
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
 
 from harness.bank.store import Bank
 from harness.board.judge_process import end_child, end_with_parent
+from harness.board.store import Store
+from harness.board.tables import Season
+from harness.errors import TrainjudgeError
+from harness.host.timing import HELD
 from harness.phases import OnProgress
 from harness.protocol.text import one_line, printable
 
 FILL: Final = (sys.executable, "-m", "harness.cli", "bank", "fill", "--idle")
 END_SECONDS: Final = 30.0
-#: After a child that failed: whatever is wrong with this machine is seldom mended sooner.
+LOOK_SECONDS: Final = 1.0
+#: After a child that added nothing, or failed: what is wrong with this machine is seldom mended sooner.
 AGAIN_SECONDS: Final = 600.0
 LAST_BYTES: Final = 4096
 
@@ -29,74 +39,94 @@ class Wanted:
     """What a worker keeps ready.
 
     Attributes:
-        kind: of entries, from `bank.kind.kind_of`.
-        count: unused ones.
-        options: of `validator bank fill`, the count apart.
+        bank: where entries lie.
+        kind_of: of the entries for so many ranks, as `bank.kind.kind_of`.
+        count: unused ones for each number of ranks that an open season has.
+        options: of `validator bank fill`, without count and world.
         command: `validator bank fill`.
     """
 
     bank: Bank
-    kind: str
+    kind_of: Callable[[int], str]
     count: int
     options: tuple[str, ...]
     command: tuple[str, ...] = FILL
 
-    @property
-    def missing(self) -> bool:
-        return len(self.bank.entries(self.kind)) < self.count
+    def unused(self, world_size: int) -> int:
+        return len(self.bank.entries(self.kind_of(world_size)))
+
+
+def open_worlds(store: Store, hparams_sha256: str) -> list[int]:
+    """For how many ranks the open seasons of a benchmark are."""
+    now = store.now()
+    with store.read() as session:
+        seasons = session.scalars(select(Season).where(Season.hparams_sha256 == hparams_sha256))
+        return sorted({season.world_size for season in seasons if not season.over(now)})
 
 
 class Filler:
-    """Starts the child where entries are missing, and ends it where the machine is needed."""
+    """Fills the bank for one worker."""
 
     def __init__(self, wanted: Wanted | None, progress: OnProgress) -> None:
         self._wanted, self._progress = wanted, progress
-        self._child: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
         self._starts_from = 0.0
 
-    @property
-    def running(self) -> bool:
-        """Whether a child is at it; one that has ended is heard first."""
-        if self._child is not None and self._child.poll() is not None:
-            self._heard(self._child.returncode)
-        return self._child is not None
+    def fill(
+        self, worlds: Callable[[], list[int]], held: socket.socket, needed: Callable[[], bool]
+    ) -> bool:
+        """Add entries where some are missing, until the machine is needed; whether any were added.
 
-    def look(self) -> None:
-        """Start a child if entries are missing. Raises nothing: a bank is a help, and no worker's task."""
-        wanted = self._wanted
-        if wanted is None or self.running or time.monotonic() < self._starts_from:
-            return
-        if not wanted.missing:
-            return
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the child lives)
+        A bank is a help and no worker's task: what goes wrong is told, and tried again later.
+
+        Args:
+            worlds: numbers of ranks that entries are wanted for; asked only if any are wanted.
+            held: the right to time on this machine, which the child inherits.
+            needed: whether it has to end.
+        """
+        if self._wanted is None or time.monotonic() < self._starts_from:
+            return False
         try:
-            self._child = subprocess.Popen(
-                [*wanted.command, "--count", str(wanted.count), *wanted.options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._log,
-                # A signal from the terminal is for the worker, which then decides.
-                start_new_session=True,
-                preexec_fn=end_with_parent(os.getpid()),
-            )
-        except OSError as error:
+            return any(self._fill(each, held, needed) for each in self._short(worlds()))
+        except (OSError, subprocess.SubprocessError, TrainjudgeError) as error:
             self._failed(one_line(str(error)))
+            return False
 
-    def end(self) -> None:
-        """Have the machine back."""
-        if self._child is not None:
-            end_child(self._child, END_SECONDS)
-            self._child = None
+    def _short(self, worlds: list[int]) -> Iterator[int]:
+        assert self._wanted is not None
+        for world_size in worlds:
+            if self._wanted.unused(world_size) < self._wanted.count:
+                yield world_size
 
-    def _heard(self, status: int) -> None:
-        self._child = None
-        if status == 0:
-            return
-        assert self._log is not None
-        self._log.seek(0)
-        said = printable(self._log.read()[-LAST_BYTES:]).strip().splitlines() or ["it said nothing"]
-        self._failed(one_line(said[-1]))
+    def _fill(self, world_size: int, held: socket.socket, needed: Callable[[], bool]) -> bool:
+        wanted = self._wanted
+        assert wanted is not None
+        before = wanted.unused(world_size)
+        arguments = ("--count", str(wanted.count), "--world", str(world_size), *wanted.options)
+        with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
+            log = Path(folder, "log")
+            with log.open("wb") as written:
+                child = subprocess.Popen(
+                    [*wanted.command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=written,
+                    env={**os.environ, "COLUMNS": "200", HELD: "1"},
+                    pass_fds=[held.fileno()],
+                    # A signal from the terminal is for the worker, which then decides.
+                    start_new_session=True,
+                    preexec_fn=end_with_parent(os.getpid()),
+                )
+            try:
+                while child.poll() is None and not needed():
+                    time.sleep(LOOK_SECONDS)
+                ended = child.poll() is None
+            finally:
+                end_child(child, END_SECONDS)
+            added = wanted.unused(world_size) > before
+            if not ended and not added:
+                said = printable(log.read_bytes()[-LAST_BYTES:]).strip().splitlines()
+                self._failed(one_line(said[-1]) if said else "it said nothing")
+        return added
 
     def _failed(self, why: str) -> None:
         self._starts_from = time.monotonic() + AGAIN_SECONDS

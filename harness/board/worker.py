@@ -18,7 +18,7 @@ from typing import Final
 from harness.board import comparing
 from harness.board.artefacts import Artefacts
 from harness.board.contending import contend
-from harness.board.filling import Filler, Wanted
+from harness.board.filling import Filler, Wanted, open_worlds
 from harness.board.judge_process import Judged, JudgeProcess, Order
 from harness.board.leaderboard import Leaderboard
 from harness.board.outcome import finish
@@ -111,14 +111,9 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
         JudgeError: it cannot run a judge at all, as where its disk is full, or the store failed for long.
     """
     worker = Working(store, job, stop, progress)
-    filler = Filler(job.bank, progress)
     reported = 0.0
     try:
         while not stop.requested:
-            if filler.running and worker.patience.insist(
-                lambda: stop.requested or waits(store, worker.id, job.hparams_sha256)
-            ):
-                filler.end()
             if worker.patience.insist(lambda: stop.requested or worker.did_something()):
                 continue
             if job.once and not waits(store, worker.id, job.hparams_sha256):
@@ -126,10 +121,8 @@ def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
             if time.monotonic() - reported > HEARTBEAT_SECONDS:
                 worker.patience.insist(lambda: seen(store, worker.id, "waiting"))
                 reported = time.monotonic()
-                filler.look()
             _sleep(IDLE_SECONDS, lambda: stop.requested)
     finally:
-        filler.end()
         gone(store, worker.id)
     return worker.finished
 
@@ -146,7 +139,9 @@ class Working:
     def __init__(self, store: Store, job: Job, stop: Stop, progress: OnProgress) -> None:
         self._store, self._job, self._stop, self._progress = store, job, stop, progress
         self._leaderboard = Leaderboard(store)
+        self._filler = Filler(job.bank, progress)
         self._compares_from = 0.0
+        self._seen = 0.0
         self.id = this_worker()
         self.finished = 0
         self.patience = Patience(
@@ -154,7 +149,7 @@ class Working:
         )
 
     def did_something(self) -> bool:
-        """A comparison that is owed, else the next evaluation; False where neither waits.
+        """A comparison that is owed, else the next evaluation, else what a bank lacks; False: nothing.
 
         Raises InputError, JudgeError: this machine cannot judge this benchmark, or nothing at all.
         """
@@ -172,7 +167,21 @@ class Working:
             taken = take(self._store, self.id, self._job.hparams_sha256)
             if taken is not None:
                 self._evaluate(taken, held)
-            return taken is not None
+                return True
+            return not self._job.once and self._filler.fill(self._worlds, held, self._needed)
+
+    def _worlds(self) -> list[int]:
+        return open_worlds(self._store, self._job.hparams_sha256)
+
+    def _needed(self) -> bool:
+        """Whether this machine has something better to do than to fill a bank."""
+        if self._stop.requested or waits(self._store, self.id, self._job.hparams_sha256):
+            return True
+        if time.monotonic() - self._seen > HEARTBEAT_SECONDS:
+            seen(self._store, self.id, "waiting; filling the bank")
+            self._seen = time.monotonic()
+        owed = comparing.owed(self._store, self._leaderboard, self._job.hparams_sha256)
+        return owed and time.monotonic() >= self._compares_from
 
     def _evaluate(self, taken: Taken, held: socket.socket) -> None:
         """One evaluation, to its end or given back."""

@@ -1,6 +1,5 @@
 """Commands about the bank: challenges whose references are trained ahead."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +11,6 @@ banks = typer.Typer(
     no_args_is_help=True,
     help="Challenges whose references are trained ahead, so that an evaluation need not wait for its own.",
 )
-FolderOption = Annotated[
-    Path | None,
-    typer.Option("--bank", help="Its folder. Default: bank/ in $TRAINJUDGE_DATA or the user's data."),
-]  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,7 +32,6 @@ def fill(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
     snapshot: SnapshotOption = None,
-    folder: FolderOption = None,
 ) -> None:
     """Draw challenges and train the reference on them, until so many are unused.
 
@@ -48,13 +42,13 @@ def fill(
     from harness.api import fill_bank
 
     added, unused = fill_bank(
-        hparams, snapshot, sandbox, image, world, count, round(limit * 2**30), folder, idle=idle
+        hparams, snapshot, sandbox, image, world, count, round(limit * 2**30), idle=idle
     )
     typer.echo(f"{added} added; unused and fit for this benchmark, world and machine: {unused}")
 
 
 @banks.command("list")
-def show(folder: FolderOption = None) -> None:
+def show() -> None:
     """What is unused, and how large it is.
 
     [dim]validator bank list[/dim]
@@ -64,7 +58,7 @@ def show(folder: FolderOption = None) -> None:
 
     from harness.bank.store import Bank
 
-    entries = Bank(folder).entries()
+    entries = Bank().entries()
     table = Table("id", "benchmark", "ranks", "steps", "made", "trained in", "MiB", box=None)
     for entry in entries:
         table.add_row(
@@ -86,7 +80,6 @@ def show(folder: FolderOption = None) -> None:
 def drop(
     ids: Annotated[list[str] | None, typer.Argument(help="As `bank list` has them.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    folder: FolderOption = None,
 ) -> None:
     """Remove unused ones.
 
@@ -96,7 +89,7 @@ def drop(
 
     if bool(ids) == every:
         raise InputError(Code.BAD_ARGUMENT, "name what is to be dropped, or say --all")
-    bank = Bank(folder)
+    bank = Bank()
     dropped = bank.drop(ids or [entry.id for entry in bank.entries()])
     freed = sum(entry.size_bytes for entry in dropped) / 2**30
     typer.echo(f"{len(dropped)} dropped, {freed:.2f} GiB")

@@ -1,7 +1,8 @@
 """Commands of who runs a competition: authors, workers, the store, what becomes of entries."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,13 @@ from harness.cli.options import (
 )
 from harness.cli.statuses import on_ending_signals
 from harness.cli.store import opened
+from harness.errors import Code, InputError
+
+if TYPE_CHECKING:
+    from harness.benchmark.hparams import LoadedHparams
+    from harness.benchmark.snapshot import Snapshot
+    from harness.board.filling import Wanted
+    from harness.sandbox import Sandbox
 
 authors = typer.Typer(no_args_is_help=True, help="Who takes part: add, list, revoke.")
 stores = typer.Typer(no_args_is_help=True, help="The database: check, gc, backup.")
@@ -153,6 +161,10 @@ def worker(
             help="Keep so many challenges trained on ahead, while nothing waits (`bank fill`).",
         ),
     ] = 0,
+    bank_gib: Annotated[
+        float,
+        typer.Option("--bank-gib", min=0.001, help="The bank of all benchmarks gets no larger."),
+    ] = 20.0,
     grace: Annotated[
         float, typer.Option(min=0, help="Seconds for the evaluation at hand after SIGTERM.")
     ] = 600.0,
@@ -166,13 +178,9 @@ def worker(
     [dim]validator worker --sandbox docker[/dim]
     """
     from harness.api import ready_snapshot
-    from harness.bank.kind import kind_of
-    from harness.bank.store import Bank
     from harness.benchmark.hparams import load_hparams
     from harness.board.artefacts import Artefacts, kept_folder
-    from harness.board.filling import Wanted
     from harness.board.worker import Job, Stop, work
-    from harness.machine import pick_device
     from harness.report import ProgressDisplay
     from harness.sandbox import choose
 
@@ -185,12 +193,9 @@ def worker(
     artefacts = None if keep_gib is None else Artefacts(kept_folder(data), int(keep_gib * 2**30))
     with opened(data, store) as board, ProgressDisplay() as progress:
         # What cannot work fails here, and not with somebody's submission in hand.
-        choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         ready = ready_snapshot(loaded, snapshot, progress)
         progress.line(f"working for {loaded.hparams.name}")
-        world = loaded.hparams.world
-        kind = kind_of(loaded.hparams, ready, world.size, pick_device(world.device, world.size))
-        ahead = ("--hparams", str(loaded.path), *options)
         job = Job(
             loaded.path,
             loaded.sha256,
@@ -198,10 +203,38 @@ def worker(
             once,
             artefacts,
             strict_update_error=loaded.hparams.strict_update_error,
-            bank=Wanted(Bank(), kind, bank, ahead) if bank else None,
+            bank=_wanted(bank, bank_gib, loaded, ready, chosen, options),
         )
         count = work(board, job, stop, progress.line)
     typer.echo(f"{count} evaluation(s) finished")
+
+
+def _wanted(
+    count: int,
+    gib: float,
+    loaded: "LoadedHparams",
+    snapshot: "Snapshot",
+    sandbox: "Sandbox",
+    options: Sequence[str],
+) -> "Wanted | None":
+    """What a worker keeps in the bank; nothing where nobody asked for it."""
+    if not count:
+        return None
+    from harness.bank.kind import kind_of
+    from harness.bank.store import Bank
+    from harness.board.filling import Wanted
+    from harness.machine import pick_device
+
+    if sandbox.level == "none":
+        raise InputError(Code.BAD_ARGUMENT, "at level none no bank is used: take another one")
+    hparams = loaded.hparams
+
+    def kind(world_size: int) -> str:
+        device = pick_device(hparams.world.device, world_size)
+        return kind_of(hparams, snapshot, sandbox, world_size, device)
+
+    ahead = ("--hparams", str(loaded.path), "--limit", str(gib), *options)
+    return Wanted(Bank(), kind, count, ahead)
 
 
 @stores.command("check")

@@ -111,7 +111,7 @@ def repeat(
         yield level.value, judged(case, level, bank=False)
         if level is not Level.NONE:  # where no bank is used
             fill_bank(
-                case.loaded.path, None, "auto", None, case.world_size, case.runs, ROOM, None, idle=False
+                case.loaded.path, None, level.value, None, case.world_size, case.runs, ROOM, idle=False
             )  # fmt: skip
             yield f"{level.value}, with a bank", judged(case, level, bank=True)
 

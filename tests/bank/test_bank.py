@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.api import fill_bank, judge_file
 from harness.bank.fill import Filling, fill
-from harness.bank.kind import kind_of
-from harness.bank.store import Bank
+from harness.bank.kind import kind_of, program
+from harness.bank.store import ENTRY, Bank
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
-from harness.errors import Verdict
+from harness.errors import InputError, Verdict
 from harness.evaluate import Options, evaluate
 from harness.kept import write_result
 from harness.phases import Phases, silent
@@ -102,12 +103,72 @@ def test_a_full_bank_gets_no_larger(filling: Filling, tmp_path: Path) -> None:
     assert said == ["the bank is full: it has 0.00 GiB"]
 
 
+def test_entries_that_other_code_has_made_make_room(bank: Bank, filling: Filling) -> None:
+    """Nobody can take them any more."""
+    for entry in bank.entries():
+        file = bank._unused / entry.id / ENTRY
+        file.write_text(entry.model_copy(update={"kind": "x", "program": "old"}).model_dump_json())
+    exact = replace(filling, limit_bytes=bank.size_bytes)
+    assert fill(bank, exact, 1, silent) == 1
+    assert [entry.program for entry in bank.entries()] == [program()]
+
+
+def test_at_level_none_no_bank_is_filled_and_nothing_is_judged_beside_one(
+    bank: Bank, quick: LoadedHparams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a train file can read what lies in it, for a later evaluation."""
+    monkeypatch.setenv("TRAINJUDGE_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="at level none no bank is used"):
+        fill_bank(quick.path, None, "none", None, 1, 1, PLENTY, idle=False)
+    with pytest.raises(InputError, match="challenges that are still to come"):
+        judge_file(SINGLE, hparams=quick.path, world_size=1, sandbox="none", quiet=True)
+
+
+def test_a_damaged_entry_is_our_fault_and_is_spent(
+    bank: Bank, quick: LoadedHparams, forked_judge: Judge
+) -> None:
+    for entry in bank.entries():
+        name = next(name for name in entry.digests if name.endswith("record.safetensors"))
+        file = bank._unused / entry.id / name
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    result = forked_judge(SINGLE, quick, 1, bank=bank)
+    assert result.verdict is Verdict.ERROR and "is damaged" in result.message
+    assert len(bank.entries()) == 1
+
+
+def test_an_entry_of_another_challenge_is_not_judged_with(
+    bank: Bank, quick: LoadedHparams, forked_judge: Judge
+) -> None:
+    """As where another numpy draws other numbers from a seed."""
+    for entry in bank.entries():
+        file = bank._unused / entry.id / ENTRY
+        file.write_text(entry.model_copy(update={"tokens_sha256": "0" * 64}).model_dump_json())
+    result = forked_judge(SINGLE, quick, 1, bank=bank)
+    assert result.verdict is Verdict.ACCEPTED, explain(result)
+    assert not result.runs[0].banked and len(bank.entries()) == 1
+    assert any("of another challenge" in warning for warning in result.warnings)
+
+
+def test_a_bank_that_cannot_be_used_is_a_warning(
+    bank: Bank, quick: LoadedHparams, forked_judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(bank, "take", fails)
+    result = forked_judge(SINGLE, quick, 1, bank=bank)
+    assert result.verdict is Verdict.ACCEPTED, explain(result)
+    assert any("the bank could not be used" in warning for warning in result.warnings)
+
+
 def test_only_what_would_have_been_made_alike_may_be_taken(
     filling: Filling, quick: LoadedHparams
 ) -> None:
     def kind(world_size: int = 1, **changes: object) -> str:
         hparams = quick.hparams.model_copy(update=changes)
-        return kind_of(hparams, filling.snapshot, world_size, "cpu")
+        return kind_of(hparams, filling.snapshot, filling.sandbox, world_size, "cpu")
 
     verify = quick.hparams.verify
     wider = verify.model_copy(
