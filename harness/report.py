@@ -319,7 +319,7 @@ def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> T
 def _rests_on(calibration: "Calibration") -> str:
     if calibration.false_alarms is None:
         return f"{calibration.multiple:g} x worst"
-    return f"{calibration.false_alarms:.1%} of evaluations pass it"
+    return f"{calibration.false_alarms:.1%} of evaluations exceed it"
 
 
 def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:

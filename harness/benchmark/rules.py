@@ -54,14 +54,10 @@ class Fit(Section):
 
     variant: str = Field(description="the noisiest")
     center: float = Field(description="of its runs, in the metric's unit")
-    spread: float = Field(
-        ge=0,
-        description="of all variants' runs, each about its variant's center: of the logarithm, or "
-        "of norm_ratio itself",
-    )
+    spread: float = Field(ge=0, description="of their logarithms, or of norm_ratio itself")
     wider: float = Field(ge=1, description="what the spread is multiplied by for the worst run")
-    freedom: int = Field(ge=1, description="degrees of freedom of the spread")
-    rate: float = Field(gt=0, lt=1, description="of honest runs that pass the bound")
+    runs: int = Field(ge=1)
+    rate: float = Field(gt=0, lt=1, description="of such runs that exceed the bound")
     bound: float = Field(gt=0)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from harness.errors import Code, InputError
 from harness.files import write_whole
 from harness.machine import Device
 from harness.verify.metrics import exceeds
+from harness.verify.rates import at_most
 
 #: A tolerance is never below these, whatever little noise was measured: they reject every cheat that
 #: we know of, and leave room for what a handful of runs need not contain (docs/tolerances.md).
@@ -41,8 +43,10 @@ CEILINGS: Final = {
 }
 #: Honest float32 runs without a flipped tie stay far below it; it leaves room for other machines' kernels.
 STRICT_FLOOR: Final = 1e-4
-#: Of honest float32 runs those in which a near tie flips: measured were 2 of 100 (docs/tolerances.md), and
-#: that is the upper bound at 95 % of it.
+#: Noise that is so many times below a floor is none.
+RESOLUTION: Final = 100.0
+#: Of honest float32 runs those in which a near tie flips, at most, however few this calibration has seen:
+#: 2 of 100 were measured, and that is the upper bound at 95 % of it (docs/tolerances.md).
 TIE_RATE: Final = 0.062
 
 
@@ -52,7 +56,7 @@ def conclude(
     false_alarms: float,
     device: Device,
 ) -> tuple[Tolerances, Calibration]:
-    """Tolerances that so many honest evaluations pass, over all metrics and runs of one together.
+    """Tolerances that so many honest evaluations exceed, over all metrics and runs of one together.
 
     Raises InputError: BAD_ARGUMENT: too few runs; HPARAMS_INVALID: the benchmark cannot judge.
     """
@@ -62,12 +66,13 @@ def conclude(
         name for name in Tolerances.model_fields if any(name in each.values for each in counted)
     ]
     rate = false_alarms / hparams.evaluation_runs / len(metrics)
-    fits = {name: found for name in metrics if (found := _fit(name, counted, rate)) is not None}
+    parted = _parted(counted, rate)
+    fits = {name: _fit(name, parted, rate) for name in metrics}
     _check_sight(fits)
     floors = {
         name: floor
         for name, floor in FLOORS.model_dump().items()
-        if name in metrics and (name not in fits or fits[name].bound <= floor)
+        if name in metrics and fits[name].bound <= floor
     }
     tolerances = Tolerances(
         **{name: floors[name] if name in floors else round_up(fits[name].bound) for name in metrics}
@@ -82,10 +87,57 @@ def conclude(
         runs=sum(variant.runs for variant in counted),
         floors=floors,
         fits=fits,
-        strict_update_error=_strict(counted, rate),
+        strict_update_error=parted.strict,
         variants=tuple(measured),
         benchmark_sha256=hparams.noise_sha256(),
     )
+
+
+@dataclass(frozen=True)
+class _Parted:
+    """Runs in which no tie has flipped, and those in which one has, by itself or because it was forced.
+
+    Attributes:
+        flipped: where ties are not forced, as in bfloat16, none is told apart.
+        tie_rate: of honest runs those that are of the second kind, at most.
+        strict: what one of several honest runs stays below; None where ties are not forced.
+    """
+
+    plain: tuple[CalibrationVariant, ...]
+    flipped: tuple[CalibrationVariant, ...] = ()
+    tie_rate: float = 0.0
+    strict: float | None = None
+
+
+def _parted(counted: Sequence[CalibrationVariant], rate: float) -> _Parted:
+    forced = [variant for variant in counted if variant.name == TIES]
+    if not forced:
+        return _Parted(tuple(counted))
+    others = [variant for variant in counted if variant.name != TIES]
+    # What is usual is found by medians: a flip that came by itself does not move it, and is told by it.
+    limit = usual(_noise("update_error", others), rate, _least("update_error"))
+    plain, flips = [], list[int]()
+    for variant in others:
+        quiet = [n for n, error in enumerate(variant.values["update_error"]) if error <= limit]
+        plain.append(_of(variant, quiet))
+        flips.append(variant.runs - len(quiet))
+    runs = sum(variant.runs for variant in others)
+    return _Parted(
+        plain=tuple(plain),
+        flipped=tuple(forced),
+        tie_rate=max(TIE_RATE, at_most(sum(flips), runs)),
+        strict=max(STRICT_FLOOR, round_up(limit)),
+    )
+
+
+def _of(variant: CalibrationVariant, runs: Sequence[int]) -> CalibrationVariant:
+    values = {name: tuple(each[n] for n in runs) for name, each in variant.values.items()}
+    return variant.model_copy(update={"runs": len(runs), "values": values})
+
+
+def _least(metric: str) -> float:
+    floor: float = getattr(FLOORS, metric)
+    return floor / RESOLUTION
 
 
 def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tuple[float, ...]]:
@@ -99,17 +151,17 @@ def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tup
     return found
 
 
-def _fit(metric: str, counted: Sequence[CalibrationVariant], rate: float) -> Fit | None:
+def _fit(metric: str, parted: _Parted, rate: float) -> Fit:
     """The larger bound: of runs as they are, or of the few in which a near tie flips."""
-    ties = [each for each in counted if each.name == TIES]
-    if not ties:
-        return fit(metric, _noise(metric, counted), rate)
-    others = [each for each in counted if each.name != TIES]
-    found = (
-        fit(metric, _noise(metric, others), rate / 2),
-        fit(metric, _noise(metric, ties), rate / 2 / TIE_RATE),
-    )
-    return max(filter(None, found), key=lambda each: each.bound, default=None)
+    least = _least(metric)
+    if not parted.flipped:
+        found = [fit(metric, _noise(metric, parted.plain), rate, least)]
+    else:
+        found = [
+            fit(metric, _noise(metric, parted.plain), rate / 2, least),
+            fit(metric, _noise(metric, parted.flipped), rate / 2 / parted.tie_rate, least),
+        ]
+    return max(filter(None, found), key=lambda each: each.bound)
 
 
 def _check_sight(fits: Mapping[str, Fit]) -> None:
@@ -125,18 +177,6 @@ def _check_sight(fits: Mapping[str, Fit]) -> None:
             "honest noise is too large for this benchmark to judge anything; measure more runs, take "
             "fewer steps or float32 compute, or allow more false alarms:\n" + "\n".join(blind),
         )
-
-
-def _strict(counted: Sequence[CalibrationVariant], rate: float) -> float | None:
-    """What one of several honest runs stays below: the usual noise without forced ties.
-
-    None where ties are not forced, since noise as large as a flip is in every run there.
-    """
-    if all(variant.name != TIES for variant in counted):
-        return None
-    others = [variant for variant in counted if variant.name != TIES]
-    bound = usual(_noise("update_error", others), rate)
-    return max(STRICT_FLOOR, round_up(bound or 0.0))
 
 
 def round_up(value: float) -> float:

@@ -10,8 +10,6 @@ TIES: Final = "near ties of the router"
 #: Relative size of the noise that decides near ties in the variant that forces them. Some ten times
 #: what float32 kernels differ by, so that every run has several; bfloat16 has its own without help.
 NEAR_TIES: Final = 1e-5
-#: How far a tie carries differs by a factor of ten from run to run: each challenge is run so often.
-TIES_AGAIN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,6 @@ class NamedVariant:
 
 def variants(base: Variant, global_batch: int, numerics: Numerics) -> list[NamedVariant]:
     """The ways in which honest submissions differ from the reference `base`.
-
-    Those of one name are runs of the same.
 
     Args:
         numerics: of the benchmark: a lower precision than the reference's is honest where it is allowed.
@@ -52,9 +48,7 @@ def variants(base: Variant, global_batch: int, numerics: Numerics) -> list[Named
         )  # fmt: skip
     bf16 = base.compute_dtype == "bfloat16"
     if not bf16:
-        found += [
-            differs(TIES, near_ties=NEAR_TIES, near_ties_seed=seed) for seed in range(TIES_AGAIN)
-        ]
+        found.append(differs(TIES, near_ties=NEAR_TIES))
     # Whoever computes more exactly than allowed is honest; whoever computes in bfloat16 is only where
     # the benchmark says so.
     if bf16:

@@ -135,7 +135,7 @@ def preload(
 
 def calibrate(
     hparams: HparamsOption = None,
-    runs: Annotated[int, typer.Option(min=1, max=100, help="Challenges for each variant.")] = 8,
+    runs: Annotated[int, typer.Option(min=6, max=1000, help="Challenges for each variant.")] = 24,
     false_alarms: Annotated[
         float,
         typer.Option(
@@ -153,7 +153,7 @@ def calibrate(
 ) -> None:
     """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
 
-    [dim]validator calibrate --runs 8[/dim]
+    [dim]validator calibrate[/dim]
 
     [dim]validator calibrate --add --only "near ties" --runs 20[/dim]
     """

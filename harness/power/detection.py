@@ -1,27 +1,12 @@
 """From counts of runs to the rate at which an evaluation finds a cheat, with a bound."""
 
-import math
 from typing import Final
 
 from harness.power.measured import Case, Power
+from harness.verify.rates import CONFIDENCE, at_least
 
-CONFIDENCE: Final = 0.95
 #: An evaluation that finds a cheat less often than that does not deter it.
 DETECTED: Final = 0.99
-
-
-def at_least(found: int, runs: int, confidence: float = CONFIDENCE) -> float:
-    """Lower bound of a rate, one-sided (Clopper and Pearson 1934, by bisection)."""
-    if not found:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        rate = (low + high) / 2
-        tail = sum(
-            math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(found, runs + 1)
-        )
-        low, high = (rate, high) if tail < 1 - confidence else (low, rate)
-    return low
 
 
 def detection(power: Power, case: Case, *, bound: bool = False) -> float:

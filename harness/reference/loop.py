@@ -191,8 +191,7 @@ class NearTies(TorchFunctionMode):
     def __init__(self, variant: Variant, device: torch.device) -> None:
         super().__init__()
         self._size = variant.near_ties
-        seed = variant.near_ties_seed * dist.get_world_size() + dist.get_rank()
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._generator = torch.Generator(device).manual_seed(dist.get_rank())
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -36,7 +36,6 @@ class Variant(Record):
         reduce_dtype: of the gradients that ranks reduce.
         state_dtype: what the optimizer's state is rounded to after every step.
         near_ties: relative size of the noise that decides the router's near ties; 0 is none.
-        near_ties_seed: of that noise.
         cheats: work that is left out, for `validator power`; then the run is not honest at all.
     """
 
@@ -48,7 +47,6 @@ class Variant(Record):
     attention: str | None = None
     experts: str | None = None
     near_ties: float = 0.0
-    near_ties_seed: int = 0
     cheats: tuple[Cheat, ...] = ()
 
 

@@ -1,7 +1,7 @@
 """Which honest runs a calibration trains."""
 
 from harness.benchmark.problem import Numerics
-from harness.calibrate.variants import TIES, TIES_AGAIN, NamedVariant, variants
+from harness.calibrate.variants import NamedVariant, variants
 from harness.reference.task import Variant
 
 BASE = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
@@ -46,11 +46,3 @@ def test_what_the_benchmark_allows_to_be_less_exact_is_a_counted_variant() -> No
 def test_a_variant_that_cannot_deal_the_rows_is_left_out() -> None:
     assert all(6 % named.variant.world_size == 0 for named in variants(BASE, 6, FLOAT32))
     assert all(named.variant.micro_batches <= 1 for named in variants(BASE, 1, FLOAT32))
-
-
-def test_near_ties_are_run_more_often_than_the_rest_with_other_noise() -> None:
-    ties = [named.variant for named in variants(BASE, 8, FLOAT32) if named.name == TIES]
-    assert len({variant.near_ties_seed for variant in ties}) == len(ties) == TIES_AGAIN > 1
-    assert all(variant.near_ties > 0 for variant in ties)
-    others = [named.name for named in variants(BASE, 8, FLOAT32) if named.name != TIES]
-    assert len(set(others)) == len(others)

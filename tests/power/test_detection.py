@@ -5,17 +5,10 @@ from typing import Any
 
 import pytest
 
-from harness.power.detection import at_least, detection, unseen
+from harness.power.detection import detection, unseen
 from harness.power.measured import Case, Power
 from harness.power.tables import table, unseen_table
 from harness.reference.cheats.families import Cheat
-
-
-@pytest.mark.parametrize(
-    ("found", "runs", "bound"), [(0, 5, 0.0), (1, 1, 0.05), (59, 59, 0.9505), (5, 10, 0.2224)]
-)
-def test_the_bound_is_that_of_clopper_and_pearson(found: int, runs: int, bound: float) -> None:
-    assert at_least(found, runs) == pytest.approx(bound, abs=1e-4)
 
 
 def case(strength: float, found: int, strict: int = 0, runs: int = 4) -> Case:
