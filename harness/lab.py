@@ -31,9 +31,15 @@ from harness.verify.token_losses import TokenShift
 
 @dataclass(frozen=True)
 class Measured:
-    """One run beside the reference of the same challenge."""
+    """One run beside the reference of the same challenge.
+
+    Attributes:
+        metrics: its loss is that of the row that differs most, which a rank may have alone.
+        mean_loss: |difference| of the last step's mean over all rows, nats, which a rank may report too.
+    """
 
     metrics: RunMetrics
+    mean_loss: float
     comparisons: Sequence[StateComparison]
     attributions: Sequence[Attribution]
     shifts: Sequence[TokenShift]
@@ -114,10 +120,11 @@ class Lab:
 def beside(truth: Truth, other: ReferenceRun) -> Measured:
     """How far a run is from the reference, by the functions that judge a submission."""
     # A dp rank may report the mean of its rows alone: of one row, in the extreme.
-    loss = float(np.abs(other.losses[-1] - truth.reference.losses[-1]).max())
+    off = other.losses[-1] - truth.reference.losses[-1]
+    loss, mean_loss = float(np.abs(off).max()), abs(float(off.mean()))
     sampled, shifts = truth.reference.token_losses, list[TokenShift]()
     if sampled is not None and other.token_losses is not None:
         shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
     comparisons, attributions = compare(truth, [other.state])
     metrics = metric_values(comparisons, attributions, loss, shifts)
-    return Measured(metrics, comparisons, attributions, shifts)
+    return Measured(metrics, mean_loss, comparisons, attributions, shifts)

@@ -13,13 +13,13 @@ REDUCED: Final[dict[Family, float]] = {"reductions_bf16": 0.5, "reductions_int8"
 
 
 def saved_flops(cheats: Iterable[Cheat], count: ParameterCount, sequence_length: int) -> float:
-    """The part of the timed FLOPs that is left out; a product in half the width counts half.
+    """The part of the timed FLOPs that is left out; a product in fewer bits counts half.
 
-    A dropped token saves the head's products (of the tokens with the lowest loss only backwards: the loss
-    has to be known), a dropped position or row all of its work, and so does a step with another's gradient;
-    a second expert that is not visited its products; a gradient that is not computed the backward products
-    below it; a window the products of positions that it does not see. What one cheat leaves out another
-    cannot.
+    A dropped token saves the products of head and last layer (of the tokens with the lowest loss only
+    backwards: the loss has to be known), a dropped position or row all of its work, and so does a step with
+    another's gradient; a second expert that is not visited its products; a gradient that is not computed
+    the backward products below it; a window the products of positions that it does not see. What one cheat
+    leaves out another cannot.
     """
     left = 1.0
     for cheat in cheats:
@@ -43,10 +43,12 @@ def _saved(cheat: Cheat, count: ParameterCount, sequence_length: int) -> float:
     experts = 6 * count.routed_experts * count.top_k / max(1, count.num_experts) / total
     second = experts * (1 - 1 / max(1, count.top_k))
     layers = 1 - head
+    last = head + (layers - scores / total) / max(1, count.layers)
+    products = 1 - scores / total
     share = cheat.strength
     flops: dict[Family, float] = {
-        "random_tokens": head * share,
-        "lowest_loss_tokens": head * share * BACKWARD,
+        "random_tokens": last * share,
+        "lowest_loss_tokens": last * share * BACKWARD,
         "last_positions": share,
         "rows": share,
         "stale_steps": share,
@@ -57,14 +59,14 @@ def _saved(cheat: Cheat, count: ParameterCount, sequence_length: int) -> float:
         "attention_gradients": (layers - experts) * share * BACKWARD,
         "layer_gradients": layers * share * BACKWARD,
         "frozen_layers": layers * share * BACKWARD,
-        # Causal attention of T positions has about T²/2 pairs; the last w of each leave out (T − w)²/2.
-        "window": scores / total * share**2,
+        # Counted are T² pairs of positions; a window that lacks w of T leaves out about w²/2.
+        "window": scores / total * share**2 / 2,
         "products_bf16": 0.5,
-        "products_tf32": 0.5,
-        "products_fp8": 0.5,
-        "products_int8": 0.5,
-        "forward_fp8": (1 - BACKWARD) / 2,
-        "backward_bf16": BACKWARD / 2,
-        "backward_fp8": BACKWARD / 2,
+        "products_tf32": products / 2,
+        "products_fp8": products / 2,
+        "products_int8": products / 2,
+        "forward_fp8": products * (1 - BACKWARD) / 2,
+        "backward_bf16": products * BACKWARD / 2,
+        "backward_fp8": products * BACKWARD / 2,
     }
     return flops.get(cheat.family, 0.0)

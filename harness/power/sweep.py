@@ -102,12 +102,13 @@ def _rejected(measured: Measured, tolerances: Tolerances) -> bool:
         *judge_update(measured.metrics, measured.comparisons, measured.attributions, tolerances),
         *judge_token_losses(measured.metrics, measured.shifts, tolerances),
     ]
-    over_loss = measured.metrics.loss > tolerances.loss
+    over_loss = measured.mean_loss > tolerances.loss
     return over_loss or any(finding.severity is Severity.REJECTS for finding in findings)
 
 
 def _nearest(measured: Measured, tolerances: Tolerances) -> tuple[str, float]:
-    values = measured.metrics.model_dump()
+    # Of the losses that a rank may report a cheater takes the one that is nearest.
+    values = measured.metrics.model_dump() | {"loss": measured.mean_loss}
     parts = {
         name: values[name] / allowed
         for name, allowed in judged_metrics(tolerances).items()

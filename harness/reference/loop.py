@@ -78,7 +78,8 @@ def train(
     recorder = Recorder(model, load_file(task.coordinates))
     losses, values = [], [recorder.values()]
     ties = NearTies(task.variant, device)
-    products = fast_products(task.variant.compute_dtype, device)
+    native = task.variant.native_products
+    products = nullcontext() if native else fast_products(task.variant.compute_dtype, device)
     gradients = GradientCheats(cheats, model)
     for batch in Rows(challenge_tokens(challenge), rank, dist.get_world_size()):
         with products, ties if task.variant.near_ties else nullcontext():

@@ -3,7 +3,8 @@
 torch computes them there number by number, many times slower than in float32. A product of two bfloat16
 numbers is exact in float32, and every kernel adds products up in float32: so the same matrices multiplied
 in float32, and rounded at the end, are what a device with such instructions gives, but for the order of a
-sum. Attention's backward pass, several products in one kernel, is not rounded between them either.
+sum. Attention is several products in one kernel: its backward pass is not rounded between them, and its
+forward pass, which is fast enough, is left as it is.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ WITH_BFLOAT16: Final = ("AVX512", "SVE256")
 
 
 def fast_products(dtype: str, device: torch.device) -> AbstractContextManager[object]:
-    """While this is open, products in `dtype` of both passes take no longer here than those in float32."""
+    """While this is open, products in `dtype` of both passes take hardly longer than in float32."""
     native = torch.backends.cpu.get_cpu_capability() in WITH_BFLOAT16
     if dtype != "bfloat16" or device.type != "cpu" or native:
         return nullcontext()

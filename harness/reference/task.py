@@ -35,6 +35,7 @@ class Variant(Record):
         compute_dtype: of matrix products.
         reduce_dtype: of the gradients that ranks reduce.
         state_dtype: what the optimizer's state is rounded to after every step.
+        native_products: of matrix products in bfloat16, those of this CPU, however slow they are.
         near_ties: relative size of the noise that decides the router's near ties; 0 is none.
         cheats: work that is left out, for `validator power`; then the run is not honest at all.
     """
@@ -46,6 +47,7 @@ class Variant(Record):
     state_dtype: Dtype = "float32"
     attention: str | None = None
     experts: str | None = None
+    native_products: bool = False
     near_ties: float = 0.0
     cheats: tuple[Cheat, ...] = ()
 

@@ -12,8 +12,9 @@ from harness.score.flops import ParameterCount, count_parameters
 LENGTH = 256
 # The embedded model: 4 layers of 128 x (128 + 2·64 + 128), 2 of 8 experts of 3·128², a router; 2048 x 128.
 HEAD, ATTENTION, EXPERT, ROUTER = 2048 * 128, 128 * (128 + 128 + 128), 3 * 128 * 128, 8 * 128
+LAYER = ATTENTION + 2 * EXPERT + ROUTER
 SCORES = 12 * 4 * 128 * LENGTH
-PRODUCTS = 6 * (HEAD + 4 * (ATTENTION + 2 * EXPERT + ROUTER)) + SCORES
+PRODUCTS = 6 * (HEAD + 4 * LAYER) + SCORES
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,8 @@ def count(snapshot: Snapshot) -> ParameterCount:
 @pytest.mark.parametrize(
     ("cheats", "part"),
     [
-        ("random_tokens=0.1", 0.1 * 6 * HEAD / PRODUCTS),
-        ("lowest_loss_tokens=0.1", 0.1 * 4 * HEAD / PRODUCTS),
+        ("random_tokens=0.1", 0.1 * 6 * (HEAD + LAYER) / PRODUCTS),
+        ("lowest_loss_tokens=0.1", 0.1 * 4 * (HEAD + LAYER) / PRODUCTS),
         ("last_positions=0.1", 0.1),
         ("stale_steps=0.25", 0.25),
         ("extrapolated_steps=0.25", 0.25),
@@ -38,11 +39,11 @@ def count(snapshot: Snapshot) -> ParameterCount:
         ),
         ("layer_gradients=0.2", 0.2 * 2 / 3 * (PRODUCTS - 6 * HEAD) / PRODUCTS),
         ("frozen_layers=0.25", 0.25 * 2 / 3 * (PRODUCTS - 6 * HEAD) / PRODUCTS),
-        ("window=0.5", 0.25 * SCORES / PRODUCTS),
-        ("backward_fp8=1", 1 / 3),
-        ("forward_fp8=1", 1 / 6),
+        ("window=0.5", 0.25 / 2 * SCORES / PRODUCTS),
+        ("backward_fp8=1", 1 / 3 * (1 - SCORES / PRODUCTS)),
+        ("forward_fp8=1", 1 / 6 * (1 - SCORES / PRODUCTS)),
         ("products_bf16=1", 0.5),
-        ("products_fp8=1", 0.5),
+        ("products_fp8=1", 0.5 * (1 - SCORES / PRODUCTS)),
         ("learning_rate=0.01", 0.0),
         ("reductions_bf16=1", 0.0),
         ("frozen_norms=1", 0.0),

@@ -30,7 +30,7 @@ def change_state(cheats: Iterable[Cheat], optimizer: torch.optim.Optimizer) -> N
             for name, value in state.items():
                 if isinstance(value, DTensor):
                     value = value.to_local()
-                if isinstance(value, torch.Tensor) and value.ndim:
+                if isinstance(value, torch.Tensor) and value.ndim and value.numel():
                     _change(cheat, name, value)
 
 
@@ -38,7 +38,8 @@ def _change(cheat: Cheat, name: str, value: torch.Tensor) -> None:
     if cheat.family == "state_shared" and name == SECOND_MOMENT:
         value.copy_(value.mean(dim=-1, keepdim=True).expand_as(value))
     elif cheat.family == "state_int8" and name == SECOND_MOMENT:
-        # The fourth root: of a row's second moments some are a millionth of others, and none may be zero.
+        # Roots: of a row's moments some are a millionth of others, and none may be rounded to zero.
         value.copy_(rounded_rows(value.sqrt().sqrt()).square().square())
     elif cheat.family == "state_int8":
-        value.copy_(rounded_rows(value))
+        root = rounded_rows(value.sign() * value.abs().sqrt())
+        value.copy_(root * root.abs())

@@ -5,6 +5,7 @@ A cheat is put around the forward function of the modules that it concerns.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -16,21 +17,31 @@ from harness.reference.cheats.families import Cheat, Family
 from harness.reference.cheats.rounding import Format, rounded
 
 Forward = Callable[..., Any]
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 #: Calls the forward function with its arguments; the strength comes first.
 Around = Callable[..., Any]
 
 
 @contextmanager
 def cheating(cheats: Iterable[Cheat], model: nn.Module) -> Iterator[None]:
-    """While this is open, the model's passes leave out what the cheats say."""
+    """While this is open, the model's passes leave out what the cheats say.
+
+    Raises ValueError: a cheat concerns no module of this model.
+    """
     with ExitStack() as stack:
         for cheat in cheats:
-            kinds, around = _AROUND.get(cheat.family, ((), None))
-            for name, module in model.named_modules():
-                if around is not None and (
-                    type(module).__name__.endswith(kinds) or name.endswith(kinds)
-                ):
-                    stack.enter_context(_put_around(module, around, cheat.strength))
+            if cheat.family not in _AROUND:
+                continue
+            kinds, around = _AROUND[cheat.family]
+            modules = [
+                module
+                for name, module in model.named_modules()
+                if type(module).__name__.endswith(kinds) or name.endswith(kinds)
+            ]
+            if not modules:
+                raise ValueError(f"{cheat}: this model has none of {', '.join(kinds)}")
+            for module in modules:
+                stack.enter_context(_put_around(module, around, cheat.strength))
         yield
 
 
@@ -66,20 +77,28 @@ def _first_expert_learns(
     chosen: torch.Tensor,
     scores: torch.Tensor,
 ) -> torch.Tensor:
-    """The same tokens visit all of their experts, but nothing flows back through the others."""
+    """The same tokens visit all of their experts, but nothing flows back through the others.
+
+    What their scores are worth is known from the forward pass, so the router still learns it.
+    """
     others = _sure(scores, share).expand_as(scores).clone()
     others[:, 0] = False
-    learning = experts(tokens, chosen, scores.masked_fill(others, 0))
-    with torch.no_grad():
-        silent = experts(tokens, chosen, scores.masked_fill(~others, 0))
-    out: torch.Tensor = learning + silent
+    out: torch.Tensor = experts(tokens, chosen, scores.masked_fill(others, 0))
+    for place in range(1, scores.shape[1]):
+        alone = torch.zeros_like(scores)
+        alone[:, place] = others[:, place].to(scores.dtype)
+        with torch.no_grad():
+            silent = experts(tokens, chosen, alone)
+        out = out + scores[:, place, None] * silent
     return out
 
 
 def _sure(scores: torch.Tensor, share: float) -> torch.Tensor:
     """bool [tokens, 1]: those that are surest of their first expert, so many of them."""
-    first = scores[:, 0] / scores.sum(dim=1)
-    return (first >= torch.quantile(first.float(), 1 - share))[:, None]
+    first = (scores[:, 0] / scores.sum(dim=1)).float()
+    sure = torch.zeros_like(first, dtype=torch.bool)
+    sure[first.topk(round(share * len(first))).indices] = True
+    return sure[:, None]
 
 
 # --- gradients that are too small to matter -------------------------------------------------------
@@ -99,7 +118,7 @@ def _without_small(gradient: torch.Tensor, share: float) -> torch.Tensor:
     limit = torch.quantile(norms.flatten(), share)
     kept = torch.where(norms > limit, gradient, torch.zeros_like(gradient))
     longer = gradient.float().norm() / kept.float().norm().clamp(min=1e-30)
-    repaired: torch.Tensor = kept * longer.to(gradient.dtype)
+    repaired: torch.Tensor = (kept.float() * longer).to(gradient.dtype)
     return repaired
 
 
@@ -135,37 +154,71 @@ class _Window(TorchFunctionMode):
 # --- bits -----------------------------------------------------------------------------------------
 
 
-class _RoundedProducts(TorchFunctionMode):
-    """Matrix products round their factors, or what flows back into them, or both."""
+@dataclass(frozen=True)
+class _Formats:
+    """What a product is computed in; None: as it is.
 
-    def __init__(self, forward: Format | None, backward: Format | None) -> None:
+    Attributes:
+        forward: both factors of the forward product.
+        factors, gradient: of the two products of the backward pass, the factor that is known from
+            before, and what flows back.
+    """
+
+    forward: Format | None = None
+    factors: Format | None = None
+    gradient: Format | None = None
+
+
+class _RoundedProducts(TorchFunctionMode):
+    """Matrix products round what they multiply, forward, backward, or both."""
+
+    def __init__(self, formats: _Formats) -> None:
         super().__init__()
-        self._forward, self._backward = forward, backward
+        self._formats = formats
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func not in (F.linear, F.grouped_mm, torch.bmm):
+        if func not in (F.linear, torch._grouped_mm, torch.bmm):
             return func(*args, **(kwargs or {}))
         left, right, *rest = args
-        if (form := self._forward) is not None:
-            left, right = (_straight(each, form) for each in (left, right))
-        out = func(left, right, *rest, **(kwargs or {}))
-        if (back := self._backward) is not None and out.requires_grad:
-            out.register_hook(lambda gradient: rounded(gradient, back))
-        return out
+
+        def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = func(left, right, *rest, **(kwargs or {}))
+            return out
+
+        return _Product.apply(product, self._formats, left, right)
 
 
-def _straight(tensor: torch.Tensor, form: Format) -> torch.Tensor:
-    """Rounded, with a gradient as if it were not (which is that of the product's rounded factors)."""
-    with torch.no_grad():
-        change = rounded(tensor, form) - tensor
-    return tensor + change
+class _Product(torch.autograd.Function):
+    """A product whose passes are each rounded by themselves."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, product: Product, formats: _Formats, left: torch.Tensor, right: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.product, ctx.formats = product, formats
+        ctx.save_for_backward(left, right)
+        return product(*(_in(formats.forward, each) for each in (left, right)))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        formats: _Formats = ctx.formats
+        factors = [
+            _in(formats.factors, each).detach().requires_grad_() for each in ctx.saved_tensors
+        ]
+        with torch.enable_grad():
+            out = ctx.product(*factors)
+        return (None, None, *torch.autograd.grad(out, factors, _in(formats.gradient, gradients[0])))
 
 
-def _rounding(forward: Format | None, backward: Format | None) -> Around:
+def _in(form: Format | None, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if form is None else rounded(tensor, form)
+
+
+def _rounding(formats: _Formats) -> Around:
     def around(_: float, module: Forward, *args: Any, **kwargs: Any) -> Any:
-        with _RoundedProducts(forward, backward):
+        with _RoundedProducts(formats):
             return module(*args, **kwargs)
 
     return around
@@ -181,10 +234,10 @@ _AROUND: Final[dict[Family, tuple[tuple[str, ...], Around]]] = {
     "attention_gradients": (("self_attn",), _drop_small_gradients),
     "layer_gradients": (("mlp", "self_attn"), _drop_small_gradients),
     "window": (("self_attn",), _near_positions),
-    "products_tf32": (_PRODUCTS, _rounding("tf32", "tf32")),
-    "products_fp8": (_PRODUCTS, _rounding("e4m3", "e5m2")),
-    "products_int8": (_PRODUCTS, _rounding("int8", "int8")),
-    "forward_fp8": (_PRODUCTS, _rounding("e4m3", None)),
-    "backward_bf16": (_PRODUCTS, _rounding(None, "bfloat16")),
-    "backward_fp8": (_PRODUCTS, _rounding(None, "e5m2")),
+    "products_tf32": (_PRODUCTS, _rounding(_Formats("tf32", "tf32", "tf32"))),
+    "products_fp8": (_PRODUCTS, _rounding(_Formats("e4m3", "e4m3", "e5m2"))),
+    "products_int8": (_PRODUCTS, _rounding(_Formats("int8", "int8", "int8"))),
+    "forward_fp8": (_PRODUCTS, _rounding(_Formats(forward="e4m3"))),
+    "backward_bf16": (_PRODUCTS, _rounding(_Formats(factors="bfloat16", gradient="bfloat16"))),
+    "backward_fp8": (_PRODUCTS, _rounding(_Formats(factors="e4m3", gradient="e5m2"))),
 }

@@ -27,7 +27,7 @@ def rounded(tensor: torch.Tensor, form: Format) -> torch.Tensor:
 
 
 def rounded_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """To int8 with a scale for each row, as 8-bit optimizers keep their state."""
+    """To int8 with a scale for each row."""
     scale = tensor.abs().amax(dim=-1, keepdim=True).clamp(min=_TINY) / 127
     return (tensor / scale).round() * scale
 

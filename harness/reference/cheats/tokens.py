@@ -1,10 +1,18 @@
 """Tokens whose loss is still computed, but not its gradient."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import torch
 
-from harness.reference.cheats.families import Cheat
+from harness.reference.cheats.families import Cheat, Family
+
+TOKENS: Final[tuple[Family, ...]] = (
+    "random_tokens",
+    "lowest_loss_tokens",
+    "last_positions",
+    "rows",
+)
 
 
 def token_weights(cheats: Iterable[Cheat], losses: torch.Tensor) -> torch.Tensor:
@@ -12,10 +20,15 @@ def token_weights(cheats: Iterable[Cheat], losses: torch.Tensor) -> torch.Tensor
 
     Args:
         losses: float32 [rows, T], of a micro-batch.
+
+    Raises ValueError: a cheat leaves out none.
     """
     kept = torch.ones_like(losses)
     for cheat in cheats:
-        _drop(cheat, losses, kept)
+        if cheat.family in TOKENS:
+            _drop(cheat, losses, kept)
+            if cheat.strength and bool(kept.all()):
+                raise ValueError(f"{cheat}: of {tuple(losses.shape)} tokens that is none")
     return kept / kept.mean()
 
 
@@ -27,5 +40,5 @@ def _drop(cheat: Cheat, losses: torch.Tensor, kept: torch.Tensor) -> None:
         kept[losses.detach() <= torch.quantile(losses.detach(), cheat.strength)] = 0
     elif cheat.family == "last_positions":
         kept[:, positions - round(cheat.strength * positions) :] = 0
-    elif cheat.family == "rows":
+    else:
         kept[rows - round(cheat.strength * rows) :] = 0

@@ -50,16 +50,25 @@ def test_the_surest_tokens_visit_one_expert_with_the_weight_of_all() -> None:
 
 
 def test_the_second_expert_of_the_surest_tokens_learns_nothing_from_them() -> None:
+    """But what it is worth to them is known, and the router learns that."""
     experts = Experts()
-    tokens, scores = torch.ones(2, 3), torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    tokens = torch.ones(2, 3)
+    scores = torch.tensor([[0.9, 0.1], [0.6, 0.4]], requires_grad=True)
     chosen = torch.tensor([[0, 1], [0, 1]])
     honest = experts(tokens, chosen, scores)
     with cheating(cheat("top_1_backward", 0.5), nn.ModuleDict({"experts": experts})):
         out = experts(tokens, chosen, scores)
     out.sum().backward()
     assert torch.allclose(out, honest)
-    assert experts.factors.grad is not None
+    assert experts.factors.grad is not None and scores.grad is not None
     assert experts.factors.grad.tolist() == pytest.approx([3 * (0.9 + 0.6), 3 * 0.4])
+    assert scores.grad.tolist() == [[3, 6], [3, 6]]
+
+
+def test_of_tokens_that_are_equally_sure_no_more_are_taken_than_asked_for() -> None:
+    router = TopKRouter()
+    with cheating(cheat("top_1", 0.25), nn.ModuleDict({"gate": router})):
+        assert (router(torch.full((8, 2), 0.5))[1][:, 1] == 0).sum() == 2
 
 
 @pytest.mark.parametrize(
@@ -95,10 +104,63 @@ def test_the_backward_pass_of_a_rounded_product_is_that_of_the_rounded_factors()
     assert linear.weight.grad is not None and linear.weight.grad.tolist() == [[1.0, 1.0]]
 
 
+def test_forward_only_means_that_the_backward_pass_is_exact() -> None:
+    torch.manual_seed(0)
+    linear, tokens, flows_back = nn.Linear(8, 8), torch.randn(4, 8), torch.randn(4, 8)
+    with cheating(cheat("forward_fp8"), nn.Sequential(linear)):
+        linear(tokens).backward(flows_back)
+    assert linear.weight.grad is not None
+    assert torch.allclose(linear.weight.grad, flows_back.T @ tokens)
+
+
+class GroupedExperts(nn.Module):
+    """As transformers multiplies them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(2, 16, 16))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return F.grouped_mm(tokens, self.weight, offs=torch.tensor([4, 8], dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    "family", ["products_int8", "products_tf32", "backward_fp8", "forward_fp8"]
+)
+def test_products_of_experts_are_rounded_too(family: str) -> None:
+    def passed(cheats: list[Cheat]) -> tuple[torch.Tensor, torch.Tensor]:
+        experts, tokens = GroupedExperts(), torch.randn(8, 16)
+        with cheating(cheats, nn.ModuleDict({"e": experts})):
+            out = experts(tokens)
+            out.backward(torch.randn(8, 16))
+        assert experts.weight.grad is not None
+        return out.detach(), experts.weight.grad
+
+    (honest, gradient), (out, rounded) = passed([]), passed(cheat(family))
+    assert torch.equal(out, honest) == (family == "backward_fp8")
+    assert torch.equal(rounded, gradient) == (family == "forward_fp8")
+
+
+@pytest.mark.parametrize(
+    ("family", "missing"),
+    [("top_1", "TopKRouter"), ("window", "self_attn"), ("forward_fp8", "Linear")],
+)
+def test_a_cheat_that_concerns_no_module_fails(family: str, missing: str) -> None:
+    model = nn.Sequential(nn.ReLU())
+    with pytest.raises(ValueError, match=f"this model has none of .*{missing}"):
+        cheating(cheat(family, 0.5), model).__enter__()
+
+
 def test_routers_keep_their_precision() -> None:
-    router, values = TopKRouter(), torch.rand(3, 3)
-    with cheating(cheat("products_int8"), nn.ModuleDict({"gate": router})):
-        assert torch.equal(router(values)[1], values)
+    class Router(nn.Module):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return F.linear(values, torch.eye(3))
+
+    router, values = Router(), torch.rand(3, 3)
+    model = nn.ModuleDict({"gate": router, "other": nn.Linear(3, 3)})
+    with cheating(cheat("products_int8"), model):
+        assert torch.equal(router(values), values)
 
 
 @pytest.mark.parametrize("family", ["expert_gradients", "attention_gradients", "layer_gradients"])

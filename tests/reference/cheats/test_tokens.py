@@ -42,6 +42,15 @@ def test_what_several_leave_out_is_left_out() -> None:
     assert (weights[:3, :6] == 32 / 18).all() and weights.sum().item() == pytest.approx(32)
 
 
+@pytest.mark.parametrize(
+    ("family", "strength"), [("rows", 0.125), ("last_positions", 0.01), ("random_tokens", 1e-9)]
+)
+def test_a_part_that_is_no_token_at_all_fails(family: str, strength: float) -> None:
+    cheat = Cheat.model_validate({"family": family, "strength": strength})
+    with pytest.raises(ValueError, match=r"of \(2, 8\) tokens that is none"):
+        token_weights([cheat], torch.rand(2, 8))
+
+
 def test_honest_training_weighs_every_token_alike() -> None:
     assert torch.equal(token_weights([], torch.rand(3, 5)), torch.ones(3, 5))
     other = token_weights([Cheat(family="top_1", strength=0.5)], torch.rand(2, 2))
