@@ -25,6 +25,7 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.phases import PhaseName
 from harness.sandbox import Sandbox
 from harness.sandbox.process_tree import descendants, read_process
+from harness.sandbox.removal import remove_tree
 from harness.timed.session import Session
 from harness.timed.workspace import left_folders
 from tests.faults.staging import TRAIN, benchmark, found_soon, judge, nothing_left
@@ -133,13 +134,11 @@ def test_the_judges_own_side(
 @pytest.mark.slow
 @pytest.mark.faults
 @pytest.mark.parametrize("said", ["timed run", "opening", "reference"])
-def test_a_judge_that_is_killed_leaves_no_process(
-    said: str, benchmark: LoadedHparams, tmp_path: Path
-) -> None:
+def test_a_judge_that_is_killed_leaves_no_process(said: str, benchmark: LoadedHparams) -> None:
     """A folder is left, which the next `validator clean` finds, and which disturbs nobody."""
-    folder = tmp_path / "work"
-    folder.mkdir(mode=0o711)
-    tmp_path.chmod(0o711)
+    # Not below tmp_path: with the name of a process of pytest-xdist in it, sockets' paths were too long.
+    folder = Path(tempfile.mkdtemp(prefix="killed-"))
+    folder.chmod(0o711)
     before = {process.pid for process in descendants()}
     command = [sys.executable, "-m", "harness.cli", "run", str(TRAIN)]
     command += ["--hparams", str(benchmark.path), "--runs", "1"]
@@ -148,11 +147,13 @@ def test_a_judge_that_is_killed_leaves_no_process(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert judging.stdout is not None
+    told = []
     for line in judging.stdout:
+        told.append(line)
         if said in line:
             break
     else:
-        pytest.fail(f"it never said that it was {said}")
+        pytest.fail(f"it never said that it was {said}:\n{''.join(told)}")
     below = {process.pid for process in descendants()} - before - {judging.pid}
     assert below
     judging.kill()
@@ -161,6 +162,7 @@ def test_a_judge_that_is_killed_leaves_no_process(
     while (left := [pid for pid in below if _alive(pid)]) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left
+    remove_tree(folder)
 
 
 def _alive(pid: int) -> bool:
