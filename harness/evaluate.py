@@ -144,10 +144,9 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
 
 def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options) -> None:
     """All that needs the machine for itself."""
-    from harness.benchmark.model_config import load_config
+    from harness.host.known_parameters import parameters_of
     from harness.host.known_peak import settled
     from harness.host.peak import peak_of
-    from harness.score.flops import count_parameters
 
     hparams, phases, world_size = setup.hparams, partial.phases, setup.world_size
     # A CPU's peak is measured, so before anything else keeps the machine busy.
@@ -178,7 +177,7 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
         partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead(place))
     if conclude(partial.runs)[0] is Verdict.ACCEPTED:
         phases.enter(PhaseName.SCORE)
-        parameters = count_parameters(load_config(str(partial.snapshot.model_dir)))
+        parameters = parameters_of(partial.snapshot.model_dir)
         partial.score, partial.runs = score(partial.runs, hparams, parameters, peak, world_size)
         if partial.score.mfu > 1:
             partial.warnings.append(

@@ -107,14 +107,13 @@ def _with_cause(run: RunResult, before: Sequence[RunResult]) -> RunResult:
 def _result(
     kept: KeptFolder, loaded: LoadedHparams, snapshot: Snapshot, runs: list[RunResult]
 ) -> EvaluationResult:
-    from harness.benchmark.model_config import load_config
-    from harness.score.flops import count_parameters
+    from harness.host.known_parameters import parameters_of
     from harness.score.medians import score
 
     verdict, code, message = conclude(runs)
     scored = None
     if verdict is Verdict.ACCEPTED:
-        parameters = count_parameters(load_config(str(snapshot.model_dir)))
+        parameters = parameters_of(snapshot.model_dir)
         scored, runs = score(runs, loaded.hparams, parameters, kept.peak, kept.result.world_size)
     benchmark = kept.result.benchmark.model_copy(
         update={"hparams_sha256": loaded.sha256, "calibrated": loaded.hparams.calibrated}
