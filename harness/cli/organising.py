@@ -1,6 +1,7 @@
 """Commands of who runs a competition: authors, workers, the store, what becomes of entries."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -229,6 +230,7 @@ def _wanted(
         raise InputError(Code.BAD_ARGUMENT, "at level none no bank is used: take another one")
     hparams = loaded.hparams
 
+    @cache  # a worker that waits asks every two seconds
     def kind(world_size: int) -> str:
         device = pick_device(hparams.world.device, world_size)
         return kind_of(hparams, snapshot, sandbox, world_size, device)
