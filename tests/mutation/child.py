@@ -26,6 +26,7 @@ import pytest
 
 MEMORY_BYTES = 6 * 2**30  # an edit may allocate for ever: this much more than at the fork
 FILE_BYTES = 4 * 2**30
+HELD_BACK = {signal.SIGINT, signal.SIGTERM}  # while a fork is made
 FIXTURE = "fixture "  # how coverage's context of a shared fixture begins
 
 
@@ -214,6 +215,7 @@ def _settle(folder: Path, cpu: int) -> None:
     """A session of its own, its output in a file, its temporary files in `folder`, and limits."""
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
     for descriptor, flags in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         path = os.devnull if descriptor == 0 else str(folder / "output")
         opened = os.open(path, flags | (os.O_CREAT | os.O_APPEND if descriptor else 0), 0o600)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -101,10 +101,11 @@ def run_jobs(
                 if job is None:
                     more = False
                     break
-                started = _start(base, *job)
-                descriptor = os.pidfd_open(started.pid)
-                running[descriptor] = started
-                selector.register(descriptor, selectors.EVENT_READ)
+                with _undisturbed():
+                    started = _start(base, *job)
+                    descriptor = os.pidfd_open(started.pid)
+                    running[descriptor] = started
+                    selector.register(descriptor, selectors.EVENT_READ)
             if not running:
                 break
             soonest = min(each.began + each.limit for each in running.values())
@@ -123,6 +124,16 @@ def run_jobs(
             _end(each, late=True)
         selector.close()
         shutil.rmtree(base, ignore_errors=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back what asks us to end: Python drops an exception that is raised while it forks."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, child.HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, child.HELD_BACK)
 
 
 def _start(base: Path, key: Key, job: child.Job, limit: float) -> _Running[Key]:
