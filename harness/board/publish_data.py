@@ -32,7 +32,7 @@ _MOMENT: Final = pa.timestamp("us", tz="UTC")
 
 
 @dataclass(frozen=True)
-class BoardRow:
+class PublishedRow:
     """An entry of a main board; `score`, `low` and `high` are shares of the peak, `at` is when it came."""
 
     rank: int
@@ -65,7 +65,7 @@ class SeasonBoard:
     """A season, its main board in order, and who led it from when, oldest first."""
 
     season: SeasonView
-    rows: tuple[BoardRow, ...]
+    rows: tuple[PublishedRow, ...]
     leads: tuple[LeadRow, ...]
 
 
@@ -75,7 +75,7 @@ def season_board(season: SeasonView, ranking: Ranking) -> SeasonBoard:
     return SeasonBoard(
         season=season,
         rows=tuple(
-            BoardRow(
+            PublishedRow(
                 rank=int(row.rank),
                 author=one_line(str(row.author)),
                 score=float(row.score),

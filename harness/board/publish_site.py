@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.board.figures import iso, percent, utc
-from harness.board.publish_data import COLUMNS, BoardRow, SeasonBoard
+from harness.board.publish_data import COLUMNS, PublishedRow, SeasonBoard
 from harness.protocol.text import one_line
 
 #: Rows of a season that are shown; board.csv has all of them.
@@ -96,7 +96,7 @@ def _season(board: SeasonBoard) -> list[str]:
     return [*lines, ""]
 
 
-def _row(row: BoardRow) -> str:
+def _row(row: PublishedRow) -> str:
     cells = (
         str(row.rank),
         markdown(row.author),

@@ -177,6 +177,13 @@ def board(
     return shown.iloc[place].assign(rank=np.arange(1, len(place) + 1))
 
 
+def in_order(ranking: Ranking, *, every: bool) -> pd.DataFrame:
+    """The entries of the main board by rank; with `every` those without a rank too, behind it by score."""
+    entries = ranking.entries
+    shown = entries if every else entries[entries["rank"].notna()]
+    return shown.sort_values(["rank", "score"], ascending=[True, False], na_position="last")
+
+
 # --- who may be ranked ------------------------------------------------------------------------
 
 

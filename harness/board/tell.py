@@ -10,7 +10,7 @@ from rich.text import Text
 from harness.board.figures import percent, utc
 from harness.board.organise import SeasonPlan
 from harness.board.people import AuthorLine
-from harness.board.rank import Ranking
+from harness.board.rank import Ranking, in_order
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
 from harness.board.views import SeasonView, SubmissionView, result_document, submission_view
@@ -76,12 +76,9 @@ def board_table(
     season: str, ranking: Ranking, *, limit: int, all_entries: bool = False
 ) -> RenderableType:
     """Rank by rank; with `all_entries` also what is not ranked, and why. Fits 80 columns."""
-    entries = ranking.entries
-    shown = entries if all_entries else entries[entries["rank"].notna()]
-    shown = shown.sort_values(["rank", "score"], ascending=[True, False], na_position="last")
+    shown = in_order(ranking, every=all_entries).head(limit)
     if shown.empty:
         return Text(f"{season}: nothing is ranked yet")
-    shown = shown.head(limit)
     ranked, others = shown[shown["rank"].notna()], shown[shown["rank"].isna()]
     parts: list[RenderableType] = [Text(season, style="bold")]
     parts += [] if ranked.empty else [_ranked_table(ranked)]

@@ -30,6 +30,13 @@ class QueueEntry(Record):
     progress: str
 
 
+class QueueView(Record):
+    """What runs and waits; `length` counts all that wait, `entries` may be cut."""
+
+    length: int
+    entries: tuple[QueueEntry, ...]
+
+
 @dataclass(frozen=True)
 class _Waiting:
     """An evaluation that waits, in its turn."""

@@ -19,6 +19,7 @@ from harness.cli.store import opened
 from harness.errors import Code, InputError
 
 LOOK_SECONDS = 0.5
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,18 +79,22 @@ def _hand_in_at(
     return submit_to(server, key, file.name, source, note, season, insecure=insecure)
 
 
-def queue(data: DataOption = None, store: StoreOption = None) -> None:
+def queue(json: JsonOption = False, data: DataOption = None, store: StoreOption = None) -> None:
     """What runs and what waits, in the order in which it will be judged.
 
-    [dim]validator queue[/dim]
+    [dim]validator queue --json[/dim]
     """
     from rich.console import Console
 
     from harness.board.tell import queue_table
-    from harness.board.waiting import queue_view
+    from harness.board.waiting import QueueView, queue_length, queue_view
 
     with opened(data, store) as board, board.read() as session:
         entries = queue_view(session)
+        length = queue_length(session)
+    if json:
+        typer.echo(QueueView(length=length, entries=entries).model_dump_json(indent=2))
+        return
     Console().print(queue_table(entries) if entries else "nothing runs, and nothing waits")
 
 
@@ -164,7 +169,8 @@ def leaderboard(
     all_entries: Annotated[
         bool, typer.Option("--all", help="Every submission, also what is not ranked, and why.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Rows.")] = 25,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Rows.")] = 25,
+    json: JsonOption = False,
     data: DataOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -176,10 +182,16 @@ def leaderboard(
 
     from harness.board.leaderboard import rank_season
     from harness.board.organise import the_season
+    from harness.board.rows import listing
     from harness.board.tell import board_table
 
     with opened(data, store) as board:
         with board.read() as session:
             found = the_season(session, season)
         ranking = rank_season(board, found.id)
+        if json:
+            with board.read() as session:
+                listed = listing(session, found.name, ranking, limit=limit, all_entries=all_entries)
+            typer.echo(listed.model_dump_json(indent=2))
+            return
     Console().print(board_table(found.name, ranking, limit=limit, all_entries=all_entries))

@@ -21,7 +21,7 @@ from harness.board.views import (
     source_text,
     submission_view,
 )
-from harness.board.waiting import QueueEntry, position_of, queue_length, queue_view
+from harness.board.waiting import QueueView, position_of, queue_length, queue_view
 from harness.errors import Code, InputError
 from harness.records import Record
 from harness.result import EvaluationResult
@@ -90,13 +90,6 @@ class Checked(Record):
 
     ok: bool
     remarks: tuple[RemarkView, ...]
-
-
-class QueueView(Record):
-    """What runs and waits; `length` counts all that wait, `entries` may be cut."""
-
-    length: int
-    entries: tuple[QueueEntry, ...]
 
 
 # --- handing in -------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -13,8 +13,9 @@ import pandas as pd
 
 from harness.board.leaderboard import Leaderboard
 from harness.board.rank import Ranking, board
+from harness.board.rows import BoardRow, rows_of
 from harness.board.store import Store
-from harness.board.views import SubmissionLine, submission_lines
+from harness.board.views import submission_lines
 from harness.records import Record
 
 PAGE: Final = 100
@@ -38,28 +39,6 @@ class Query(Record):
     sort: Sort = "rank"
     reverse: bool = False
     page: int = 1
-
-
-class BoardRow(Record):
-    """An entry. `low` and `high` are its slowest and fastest run; `score` is a share of the peak."""
-
-    rank: int | None
-    leader: bool
-    submission: int
-    author: str
-    file_name: str
-    score: float | None
-    low: float | None
-    high: float | None
-    runs: int
-    success_rate: float | None
-    strategy: str
-    world_size: int
-    hardware: str
-    at: float
-    alarm: bool
-    copy_of: int | None
-    why_not: str | None
 
 
 class BoardPage(Record):
@@ -121,7 +100,7 @@ class Boards:
             lines = submission_lines(session, [int(number) for number in cut.index])
         return BoardPage(
             query=query,
-            rows=_rows(cut, ranking.leader, lines),
+            rows=rows_of(cut, ranking.leader, lines),
             total=total,
             pages=pages,
             leader=ranking.leader,
@@ -157,7 +136,7 @@ class Boards:
         ranking = self._leaderboard.ranking(season)
         there = [number for number in numbers if number in ranking.entries.index]
         cut = ranking.entries.loc[there]
-        return {row.submission: row for row in _rows(cut, ranking.leader, {})}
+        return {row.submission: row for row in rows_of(cut, ranking.leader, {})}
 
     def _keep(self, season: int, key: object, ranking: Ranking, make: Callable[[], Any]) -> Any:
         """What `make` gives, once for a ranking; what is of an older one goes with it."""
@@ -247,39 +226,3 @@ def _dots(ranking: Ranking) -> tuple[Dot, ...]:
         Dot(at=row.at, submission=int(row.Index), author=str(row.author), score=row.score)
         for row in shown.itertuples()
     )
-
-
-def _rows(
-    cut: pd.DataFrame, leader: int | None, lines: Mapping[int, SubmissionLine]
-) -> tuple[BoardRow, ...]:
-    numbers = [int(number) for number in cut.index]
-    return tuple(
-        BoardRow(
-            rank=_int(row.rank),
-            leader=number == leader,
-            submission=number,
-            author=str(row.author),
-            file_name=lines[number].file_name if number in lines else "",
-            score=_float(row.score),
-            low=_float(row.low),
-            high=_float(row.high),
-            runs=int(row.runs),
-            success_rate=_float(row.success_rate),
-            strategy=str(row.strategy),
-            world_size=int(row.world_size),
-            hardware=str(row.hardware),
-            at=row.at,
-            alarm=bool(row.alarm),
-            copy_of=_int(row.copy_of),
-            why_not=None if pd.isna(row.why_not) else str(row.why_not),
-        )
-        for number, row in zip(numbers, cut.itertuples(), strict=True)
-    )
-
-
-def _int(value: Any) -> int | None:
-    return None if pd.isna(value) else int(value)
-
-
-def _float(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.board.figures import percent
+from harness.board.rows import BoardRow
 from harness.result import EvaluationResult, RunResult
 from harness.verify.metrics import exceeds
-from harness.web.boards import BoardRow, Dot, RecordRow
+from harness.web.boards import Dot, RecordRow
 from harness.web.words import check_name, day, when
 
 #: A bar of a check ends at so many times what is allowed; farther out is simply over.

@@ -7,11 +7,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from harness.board.people import PAGE, author_view, workers_view
+from harness.board.rows import BoardRow
 from harness.board.rule import ScoringRule
 from harness.board.views import SeasonView, season_view, seasons_view
 from harness.board.waiting import queue_length, queue_view
 from harness.web import charts
-from harness.web.boards import BoardRow, Query, Show, Sort
+from harness.web.boards import Query, Show, Sort
 from harness.web.live import last_line
 from harness.web.pages import Site, compile_pages, number_of, render, site
 from harness.web.source import coloured

@@ -130,6 +130,9 @@ def test_a_file_waits_in_the_queue_until_it_is_taken_back(season: Board) -> None
     assert "nothing runs, and nothing waits" in season("queue")
     assert "submission 1 is queued" in season("submit", FILE, "--author", "ada", "--note", "mine")
     assert "train_ep.py" in season("queue")
+    waiting = json.loads(season("queue", "--json"))
+    assert waiting["length"] == 1
+    assert [(each["position"], each["author"]) for each in waiting["entries"]] == [(1, "ada")]
     assert "autumn: nothing is ranked yet" in season("leaderboard")
     assert "submission 1 of ada: train_ep.py" in season("show", "1")
     assert season.refuses("show", "1", "--json").code is Code.NOT_NOW
@@ -174,6 +177,10 @@ def test_a_competition_from_the_first_submission_to_a_verdict_that_is_changed(
     # Whatever the class of this machine is, it is not the season's: on the list, and not on the board.
     assert "nothing is ranked yet" in board("leaderboard")
     assert "ada" in board("leaderboard", "--all")
+    assert json.loads(board("leaderboard", "--json"))["entries"] == []
+    (entry,) = json.loads(board("leaderboard", "--all", "--json"))["entries"]
+    assert (entry["submission"], entry["file_name"], entry["rank"]) == (1, "train_ep.py", None)
+    assert entry["why_not"] == "not judged on the season's hardware"
 
     raw = json.loads(quick.path.read_bytes())
     raw["verify"]["tolerances"]["update_error"] = 1e-12
