@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from harness.benchmark.hparams import Hparams, LoadedHparams
-from harness.benchmark.model_config import load_config
 from harness.benchmark.rules import Tolerances
 from harness.benchmark.snapshot import Snapshot
+from harness.host.known_parameters import parameters_of
 from harness.lab import Lab, Measured
 from harness.phases import OnProgress
 from harness.power.families import Cheats, possible
@@ -19,7 +19,7 @@ from harness.power.saved import saved_bytes, saved_flops
 from harness.reference.cheats.families import LESS_EXACT
 from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
-from harness.score.flops import ParameterCount, count_parameters
+from harness.score.flops import ParameterCount
 from harness.verify.findings import Severity
 from harness.verify.metrics import exceeds, judged_metrics
 from harness.verify.token_checks import judge_token_losses
@@ -53,7 +53,7 @@ def measure(
         cases=(),
     )
     base = default_variant(hparams, hparams.world.size)
-    count = count_parameters(load_config(str(snapshot.model_dir)))
+    count = parameters_of(snapshot.model_dir)
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
         reference = lab.run("reference", base)

@@ -8,7 +8,7 @@ import pytest
 from harness.benchmark.model_config import load_config
 from harness.benchmark.snapshot import Snapshot
 from harness.host import known_parameters
-from harness.host.known_parameters import FILE, parameters_of
+from harness.host.known_parameters import KNOWN, parameters_of
 from harness.score.flops import ParameterCount, count_parameters
 
 
@@ -50,7 +50,7 @@ def test_another_config_or_other_code_is_counted_again(
 def test_a_file_that_nobody_understands_is_made_anew(
     counted: list[str], snapshot: Snapshot, tmp_path: Path, content: str
 ) -> None:
-    file = tmp_path / "data" / FILE
+    file = tmp_path / "data" / KNOWN.file
     file.parent.mkdir()
     file.write_text(content)
     first = parameters_of(snapshot.model_dir)
@@ -74,6 +74,6 @@ def test_the_newest_are_kept(
     for made in ("a", "b", "c"):
         monkeypatch.setattr(known_parameters, "version", lambda name, made=made: made)
         parameters_of(snapshot.model_dir)
-    assert len(known_parameters._read(tmp_path / "data" / FILE)) == 2
+    assert len(KNOWN.read()) == 2
     parameters_of(snapshot.model_dir)
     assert len(counted) == 3

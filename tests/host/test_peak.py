@@ -311,7 +311,7 @@ def test_other_cores_dtypes_and_processors_are_other_machines(
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"x": {"tflops": "much"}}'])
 def test_a_file_that_cannot_be_understood_is_made_anew(folder: Path, content: bytes) -> None:
-    (folder / known_peak.FILE).write_bytes(content)
+    (folder / known_peak.KNOWN.file).write_bytes(content)
     settled(measured(2.0), measured(2.0))
     assert settled(measured(1.0), measured(1.0))[0].tflops == 2.0
 
