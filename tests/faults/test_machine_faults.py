@@ -24,10 +24,11 @@ import pytest
 from harness.benchmark.hparams import LoadedHparams
 from harness.phases import PhaseName
 from harness.sandbox import Sandbox
+from harness.sandbox.judge_process import this_process
 from harness.sandbox.process_tree import descendants, read_process
 from harness.sandbox.removal import remove_tree
 from harness.timed.session import Session
-from harness.timed.workspace import left_folders
+from harness.timed.workspace import JUDGE, PREFIX
 from tests.faults.staging import TRAIN, benchmark, found_soon, judge, nothing_left
 from tests.judging import explain
 from tests.project import ROOT
@@ -175,7 +176,14 @@ def _alive(pid: int) -> bool:
 def test_the_next_evaluation_works(benchmark: LoadedHparams, sandbox: Sandbox) -> None:
     result = judge(benchmark, sandbox, PhaseName.TIMED, lambda: None)
     assert str(result.verdict) == "accepted", explain(result)
-    assert not left_folders()
+    # Of all evaluations of this process, and of no other: someone else's may be under way, or left.
+    roots = Path(tempfile.gettempdir()).glob(f"{PREFIX}*")
+    assert not [root for root in roots if judge_of(root) == this_process()]
+
+
+def judge_of(root: Path) -> str:
+    mark = root / "private" / JUDGE
+    return mark.read_text("ascii") if mark.is_file() else ""
 
 
 def test_the_table_stands_in_the_manual() -> None:
