@@ -1,4 +1,4 @@
-"""A run beside the reference's training of the same challenge: weights, steps and tokens' losses.
+"""A run beside the reference's training of the same challenge: weights, steps, directions, tokens' losses.
 
 Whoever trained it: a submission, a variant of the trusted loop, or one of its mistakes.
 """
@@ -18,6 +18,7 @@ from harness.verify.attribution import Attribution, attribute, gather
 from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
 from harness.verify.figures import StateComparison
+from harness.verify.filters import Along, look_along
 from harness.verify.token_losses import Sample, TokenShift, token_shift
 
 THREADS: Final = 2
@@ -67,6 +68,22 @@ def compare(
         for state in states
     ]
     return comparisons, attributions
+
+
+def compare_directions(truth: Truth, states: Sequence[State]) -> list[tuple[Along, ...]]:
+    """Look at each version along the directions that the reference has; none where it has none."""
+    reference = truth.reference
+    if not reference.directions:
+        return []
+    final = reference.initial + reference.step_updates.sum(axis=0)
+    return [
+        look_along(
+            reference.directions,
+            reference.step_updates,
+            gather(state, reference.coordinates) - final,
+        )
+        for state in states
+    ]
 
 
 def compare_tokens(

@@ -14,7 +14,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.problem import Steps
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare, compare_tokens
+from harness.comparison import Truth, compare, compare_directions, compare_tokens
 from harness.machine import Device
 from harness.reference.launch import Asked, run_reference
 from harness.reference.outcome import ReferenceRun
@@ -22,9 +22,10 @@ from harness.reference.task import Variant
 from harness.sandbox import Sandbox
 from harness.tensors.stored import trusted_state
 from harness.timed.workspace import Workspace
-from harness.verification import secret_coordinates, secret_rows
+from harness.verification import secret_coordinates, secret_rows, secret_steps
 from harness.verify.attribution import Attribution, Coordinates, Indices
 from harness.verify.figures import StateComparison
+from harness.verify.filters import Along
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_losses import TokenShift
 
@@ -43,6 +44,7 @@ class Measured:
     comparisons: Sequence[StateComparison]
     attributions: Sequence[Attribution]
     shifts: Sequence[TokenShift]
+    alongs: Sequence[Sequence[Along]]
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,20 @@ class Lab:
                 workspace=workspace,
             )
 
+    def reference(self, variant: Variant) -> list[ReferenceRun]:
+        """As `run`, and the directions along which other runs are looked at."""
+        return self._run("reference", variant, secret_steps(self.challenges, self.hparams))
+
     def run(self, name: str, variant: Variant) -> list[ReferenceRun]:
         """Train on every challenge this way; the tokens' losses under the final weights with it.
 
         Raises JudgeError: the reference failed.
         """
+        return self._run(name, variant, [])
+
+    def _run(
+        self, name: str, variant: Variant, steps: Sequence[Sequence[int]]
+    ) -> list[ReferenceRun]:
         return run_reference(
             self.hparams,
             self.snapshot,
@@ -95,7 +106,7 @@ class Lab:
             self.sandbox,
             self.device,
             self.workspace.root / name,
-            Asked(self.rows),
+            Asked(self.rows, steps=steps),
         )
 
     def discard(self, name: str) -> None:
@@ -126,5 +137,6 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
     if sampled is not None and other.token_losses is not None:
         shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
     comparisons, attributions = compare(truth, [other.state])
-    metrics = metric_values(comparisons, attributions, loss, shifts)
-    return Measured(metrics, mean_loss, comparisons, attributions, shifts)
+    alongs = compare_directions(truth, [other.state])
+    metrics = metric_values(comparisons, attributions, loss, shifts, alongs)
+    return Measured(metrics, mean_loss, comparisons, attributions, shifts, alongs)

@@ -287,6 +287,7 @@ METRIC_HEADS = {
     "step_weight": "step",
     "token_loss_shift": "token",
     "token_group_shift": "group",
+    "matched_filter": "filter",
 }
 
 

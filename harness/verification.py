@@ -14,7 +14,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare, compare_tokens
+from harness.comparison import Truth, compare, compare_directions, compare_tokens
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.likely_cause import likely_cause, rejects_update
 from harness.opening.files import files_allowed
@@ -51,6 +51,21 @@ def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
         np.sort(generator.choice(rows, max(1, round(share * rows)), replace=False))
         for rows in served
     ]
+
+
+def secret_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
+    """Of each run the steps at which directions are computed, which no submission can know."""
+    return [
+        sorted(secrets.SystemRandom().sample(range(run.steps), min(run.steps, wanted)))
+        for run in runs
+        if (wanted := hparams.verify.filter_steps)
+    ]
+
+
+def judged_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
+    """The same, where the benchmark was calibrated for it: they cost a part of the training."""
+    wanted = hparams.verify.tolerances.matched_filter is not None
+    return secret_steps(runs, hparams) if wanted else []
 
 
 def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Coordinates:
@@ -94,7 +109,7 @@ def verify(
         setup.sandbox,
         setup.device,
         workspace.reference,
-        Asked(_rows(challenges, hparams, ahead.folders), opened),
+        Asked(_rows(challenges, hparams, ahead.folders), opened, judged_steps(challenges, hparams)),
         ahead=ahead,
     )
     phases.enter(PhaseName.VERIFY, "updates, steps and losses")
@@ -269,6 +284,7 @@ def judge(
         comparisons=comparisons,
         attributions=attributions,
         shifts=shifts,
+        alongs=compare_directions(truth, states),
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence).model_dump()

@@ -41,7 +41,7 @@ def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
         while len(found) < runs:
             count = min(RUNS_PER_LAUNCH, runs - len(found))
             with Lab.opened(hparams, snapshot, sandbox, count) as lab:
-                measured = lab.measure(lab.run("reference", base), lab.run("honest", honest))
+                measured = lab.measure(lab.reference(base), lab.run("honest", honest))
             found += [each.metrics for each in measured]
             progress.line(f"{len(found)} of {runs}")
     return found

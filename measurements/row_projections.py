@@ -41,7 +41,7 @@ def least(loaded: LoadedHparams, runs: int) -> Iterator[tuple[str, list[list[flo
     with ProgressDisplay() as progress:
         snapshot = ready_snapshot(loaded, None, progress)
         with Lab.opened(hparams, snapshot, choose("auto"), runs) as lab:
-            reference = lab.run("reference", default_variant(hparams, hparams.world.size))
+            reference = lab.reference(default_variant(hparams, hparams.world.size))
             for name, variant in honest(hparams).items():
                 measured = lab.measure(reference, lab.run("variant", variant))
                 lab.discard("variant")

@@ -22,7 +22,7 @@ from harness.reference.task import default_variant
 from harness.sandbox import Sandbox
 from harness.timed.others import NOTED_SHARE, Reading, others_share
 from harness.timed.workspace import Workspace, check_room
-from harness.verification import secret_coordinates, secret_rows
+from harness.verification import judged_steps, secret_coordinates, secret_rows
 
 #: How long a machine has to be quiet before an entry is made beside other work, and until the next look.
 LOOK_SECONDS: Final = 2.0
@@ -118,7 +118,7 @@ def _make(bank: Bank, filling: Filling, kind: str) -> None:
             filling.sandbox,
             filling.device,
             workspace.reference,
-            Asked(secret_rows([drawn], hparams)),
+            Asked(secret_rows([drawn], hparams), steps=judged_steps([drawn], hparams)),
         )
         entry = Entry(
             id=secrets.token_hex(6),

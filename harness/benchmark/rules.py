@@ -35,6 +35,11 @@ class Tolerances(Section):
         gt=0,
         description="largest |z| of a group of tokens against the rest; null: not judged",
     )
+    matched_filter: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest z in the direction of a known approximation; null: not judged",
+    )
 
 
 class CalibrationVariant(Section):
@@ -54,7 +59,9 @@ class Fit(Section):
 
     variant: str = Field(description="the noisiest")
     center: float = Field(description="of its runs, in the metric's unit")
-    spread: float = Field(ge=0, description="of their logarithms, or of norm_ratio itself")
+    spread: float = Field(
+        ge=0, description="of their logarithms; of norm_ratio and matched_filter as is"
+    )
     wider: float = Field(ge=1, description="what the spread is multiplied by for the worst run")
     runs: int = Field(ge=1)
     rate: float = Field(gt=0, lt=1, description="of such runs that exceed the bound")
@@ -112,6 +119,13 @@ class Verify(Section):
         le=1,
         description="part of the served rows, drawn in secret, whose tokens' losses under the final "
         "weights are compared; 0: none",
+    )
+    filter_steps: int = Field(
+        default=2,
+        ge=0,
+        le=1_000,
+        description="of a run, drawn in secret, at which the reference computes what the update would be "
+        "with work left out, and compares directions; 0: none",
     )
     explain_seconds: float = Field(
         default=60.0,

@@ -41,7 +41,7 @@ def calibrate(
     base = default_variant(hparams, hparams.world.size)
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
-        reference = lab.run("reference", base)
+        reference = lab.reference(base)
         measured: list[CalibrationVariant] = []
         wanted = [
             v for v in variants(base, hparams.global_batch, hparams.numerics) if only in v.name

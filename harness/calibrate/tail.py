@@ -3,8 +3,9 @@
 Each variant is fitted by itself, on runs of different challenges: variants share challenges and the
 reference's training, so they say nothing more of one another. The logarithm of the noise is taken as
 normal, and the bound is the prediction of one more run (Student's t): fewer runs make a wider one. A
-difference without its sign is taken as a normal one about zero instead. Where the worst run is further out
-than so many runs go, the spread is widened until it is not. The largest bound of all variants counts.
+difference without its sign is taken as a normal one about zero instead, and a z as it is. Where the worst
+run is further out than so many runs go, the spread is widened until it is not. The largest bound of all
+variants counts.
 """
 
 import math
@@ -18,6 +19,8 @@ from harness.verify.student import passed_at
 
 #: Absolute values of one difference, which may be near zero by luck.
 FOLDED: Final = ("norm_ratio",)
+#: In standard errors, one-sided: their logarithms reach far down, and say nothing of what is up.
+NORMAL: Final = ("matched_filter",)
 #: Of a variant; fewer say nothing of a tail.
 MIN_RUNS: Final = 6
 #: A worst run that is less likely than that, in as many runs, does not belong to the fit.
@@ -38,7 +41,7 @@ def fit(metric: str, noise: Noise, rate: float, least: float) -> Fit | None:
 
     Raises InputError(BAD_ARGUMENT): too few runs.
     """
-    one = _folded if metric in FOLDED else _logarithmic
+    one = _folded if metric in FOLDED else _normal if metric in NORMAL else _logarithmic
     found = []
     for name, values in noise.items():
         if len(values) < MIN_RUNS:
@@ -62,20 +65,32 @@ def usual(noise: Noise, rate: float, least: float) -> float:
     return max(bounds)
 
 
+def _normal(name: str, values: Sequence[float], rate: float) -> Fit:
+    center, spread, wider, bound = _prediction(values, rate)
+    return Fit(
+        variant=name, center=center, spread=spread, wider=wider, runs=len(values), rate=rate, bound=bound
+    )  # fmt: skip
+
+
 def _logarithmic(name: str, values: Sequence[float], rate: float) -> Fit:
-    logs = [math.log(value) for value in values]
-    runs, center, spread = len(logs), fmean(logs), stdev(logs)
-    wider = _wider(max(logs) - center, spread, passed_at(UNLIKELY / runs, runs - 1))
-    reach = passed_at(rate, runs - 1) * wider * spread * math.sqrt(1 + 1 / runs)
+    center, spread, wider, bound = _prediction([math.log(value) for value in values], rate)
     return Fit(
         variant=name,
         center=math.exp(center),
         spread=spread,
         wider=wider,
-        runs=runs,
+        runs=len(values),
         rate=rate,
-        bound=math.exp(center + reach),
+        bound=math.exp(bound),
     )
+
+
+def _prediction(values: Sequence[float], rate: float) -> tuple[float, float, float, float]:
+    """Of a normal variable: its center and spread, how much wider that has to be, and the bound."""
+    runs, center, spread = len(values), fmean(values), stdev(values)
+    wider = _wider(max(values) - center, spread, passed_at(UNLIKELY / runs, runs - 1))
+    reach = passed_at(rate, runs - 1) * wider * spread * math.sqrt(1 + 1 / runs)
+    return center, spread, wider, center + reach
 
 
 def _folded(name: str, values: Sequence[float], rate: float) -> Fit:

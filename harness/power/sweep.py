@@ -20,6 +20,7 @@ from harness.reference.cheats.families import LESS_EXACT
 from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.score.flops import ParameterCount
+from harness.verify.filter_checks import judge_filters
 from harness.verify.findings import Severity
 from harness.verify.metrics import exceeds, judged_metrics
 from harness.verify.token_checks import judge_token_losses
@@ -56,7 +57,7 @@ def measure(
     count = parameters_of(snapshot.model_dir)
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
         progress(f"reference: {runs} runs of {hparams.steps.max} steps")
-        reference = lab.run("reference", base)
+        reference = lab.reference(base)
         for cheats in possible(asked, hparams, count):
             trained = lab.run("cheat", cheated(base, cheats))
             measured = lab.measure(reference, trained)
@@ -101,6 +102,7 @@ def _rejected(measured: Measured, tolerances: Tolerances) -> bool:
     findings = [
         *judge_update(measured.metrics, measured.comparisons, measured.attributions, tolerances),
         *judge_token_losses(measured.metrics, measured.shifts, tolerances),
+        *judge_filters(measured.metrics, measured.alongs, tolerances),
     ]
     over_loss = measured.mean_loss > tolerances.loss
     return over_loss or any(finding.severity is Severity.REJECTS for finding in findings)

@@ -45,15 +45,17 @@ LOG_TAIL: Final = 4_000
 
 @dataclass(frozen=True)
 class Asked:
-    """Whose losses of which tokens the reference has to compute.
+    """What the reference has to compute besides its own training.
 
     Attributes:
-        rows: for each run int64 [R], the rows of all steps counted through.
+        rows: for each run int64 [R], counted through all steps, whose tokens' losses are wanted.
         states: for each run the versions of the submitted state; may be empty for all runs.
+        steps: for each run those that are looked at along directions; may be empty for all runs.
     """
 
     rows: Sequence[Indices]
     states: Sequence[Sequence[State]] = ()
+    steps: Sequence[Sequence[int]] = ()
 
 
 def run_reference(
@@ -74,7 +76,7 @@ def run_reference(
     Args:
         coordinates: flat indices to record, from `verify.attribution.draw_coordinates`.
         folder: does not exist yet; keeps the states for as long as the result is used.
-        asked: tokens whose losses under the final weights are wanted, in float32.
+        asked: tokens whose losses under the final weights are wanted, in float32, and directions.
         optimizers: one for each challenge; None: the benchmark's for all of them.
         ahead: of runs that were trained before only what is asked for of submitted states is computed; the
             rows in `asked` are those that they were made with.
@@ -99,6 +101,7 @@ def run_reference(
         param_dtype=hparams.numerics.param_dtype,
         optimizers=tuple(optimizers or [hparams.optimizer] * len(challenges)),
         variant=variant,
+        filter_steps=tuple(map(tuple, asked.steps)) if asked is not None else (),
     )
     opened: tuple[Path, ...] = ()
     if asked is not None and asked.rows:

@@ -1,7 +1,7 @@
 """What a launch of the trusted loop leaves: final states, losses, and the steps of sampled coordinates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -13,6 +13,7 @@ from harness.benchmark.snapshot import Snapshot
 from harness.reference.task import (
     ASKED,
     COORDINATES,
+    DIRECTIONS,
     OUTPUT,
     RECORD,
     REFERENCE,
@@ -55,6 +56,7 @@ class ReferenceRun:
         losses: float32 [steps, global_batch], mean cross-entropy of each row before each step, nats.
         step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
         initial: float64 [samples], their values before the first step.
+        directions: float32 [samples] by what would have been left out; empty where none was asked for.
         token_losses: None where they were not asked for.
         ahead: it was trained before the run that it is compared with.
     """
@@ -64,6 +66,7 @@ class ReferenceRun:
     losses: npt.NDArray[np.float32]
     step_updates: npt.NDArray[np.float64]
     initial: npt.NDArray[np.float64]
+    directions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     token_losses: TokenLosses | None = None
     ahead: bool = False
 
@@ -118,9 +121,15 @@ def read_run(snapshot: Snapshot, folders: RunFolders) -> ReferenceRun:
         losses=record["losses"],
         step_updates=np.diff(values, axis=0),
         initial=values[0],
+        directions=_read_directions(folders),
         token_losses=_read_token_losses(folders),
         ahead=folders.made != folders.submitted,
     )
+
+
+def _read_directions(folders: RunFolders) -> dict[str, npt.NDArray[np.float32]]:
+    file = folders.made / DIRECTIONS
+    return load_file(file) if file.is_file() else {}
 
 
 def asked_rows(folders: RunFolders) -> Indices:

@@ -17,6 +17,7 @@ COORDINATES: Final = "coordinates.safetensors"
 FINISHED: Final = "finished"
 STATE: Final = "state"
 RECORD: Final = "record.safetensors"
+DIRECTIONS: Final = "directions.safetensors"
 TOKEN_ROWS: Final = "token_rows.safetensors"
 # Under the reference's final weights, and under each version of a submitted state.
 TOKEN_LOSSES: Final = "token_losses.safetensors"
@@ -63,6 +64,7 @@ class ReferenceTask(Record):
         optimizers: one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
+        filter_steps: for each run the steps that are looked at along directions; empty for none at all.
         token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
         submitted: for each run a WeightFile of each version of the submitted state.
     """
@@ -76,6 +78,7 @@ class ReferenceTask(Record):
     param_dtype: Dtype
     optimizers: tuple[Optimizer, ...]
     variant: Variant
+    filter_steps: tuple[tuple[int, ...], ...] = ()
     token_rows: Path | None = None
     submitted: tuple[tuple[Path, ...], ...] = ()
 

@@ -14,6 +14,8 @@ from harness.protocol.text import counted
 from harness.submission.strategy import Strategy
 from harness.verify.attribution import Attribution
 from harness.verify.figures import StateComparison
+from harness.verify.filter_checks import judge_filters
+from harness.verify.filters import Along
 from harness.verify.findings import Finding, Severity, TensorFinding, note, rejects
 from harness.verify.metrics import RunMetrics, exceeds, judged_metrics, metric_values
 from harness.verify.token_checks import judge_token_losses
@@ -47,6 +49,7 @@ class RunEvidence:
         comparisons: of the state, one for each version that replicas hold, at least one.
         attributions: one for each version.
         shifts: of the tokens' losses, one for each version; none where they were not compared.
+        alongs: directions of approximations, one for each version; none where there were none.
     """
 
     claims: Sequence[Done]
@@ -57,12 +60,19 @@ class RunEvidence:
     comparisons: Sequence[StateComparison]
     attributions: Sequence[Attribution]
     shifts: Sequence[TokenShift] = ()
+    alongs: Sequence[Sequence[Along]] = ()
 
 
 def measure_run(evidence: RunEvidence) -> RunMetrics:
     """Every metric of one run, whatever the tolerances; for the result and for calibration."""
     difference, _ = judge_losses(evidence.claims, evidence.row_losses, evidence.strategy, math.inf)
-    return metric_values(evidence.comparisons, evidence.attributions, difference, evidence.shifts)
+    return _metrics(evidence, difference)
+
+
+def _metrics(evidence: RunEvidence, difference: float) -> RunMetrics:
+    return metric_values(
+        evidence.comparisons, evidence.attributions, difference, evidence.shifts, evidence.alongs
+    )
 
 
 def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
@@ -77,13 +87,12 @@ def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
         evidence.sequence_length,
         evidence.steps,
     )
-    metrics = metric_values(
-        evidence.comparisons, evidence.attributions, difference, evidence.shifts
-    )
+    metrics = _metrics(evidence, difference)
     updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
     found = [*losses, *tokens, *updates]
     if all(finding.check != FINITE for finding in found):
         found += judge_token_losses(metrics, evidence.shifts, tolerances)
+        found += judge_filters(metrics, evidence.alongs, tolerances)
     return found + _unexplained(metrics, tolerances, found)
 
 

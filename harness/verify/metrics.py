@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.benchmark.rules import Tolerances
 from harness.verify.attribution import Attribution
 from harness.verify.figures import StateComparison, TensorComparison
+from harness.verify.filters import Along
 from harness.verify.token_losses import TokenShift
 
 
@@ -45,6 +46,10 @@ class RunMetrics(BaseModel):
         default=None,
         description="largest |z| of a group of tokens against the rest; null: not measured",
     )
+    matched_filter: float | None = Field(
+        default=None,
+        description="largest z in the direction of a known approximation; null: not measured",
+    )
 
 
 def metric_values(
@@ -52,6 +57,7 @@ def metric_values(
     attributions: Sequence[Attribution],
     loss_difference: float,
     shifts: Sequence[TokenShift] = (),
+    alongs: Sequence[Sequence[Along]] = (),
 ) -> RunMetrics:
     """Metrics of one run, the worst over all versions of its state.
 
@@ -60,6 +66,7 @@ def metric_values(
         attributions: one for each version.
         loss_difference: from `checks.judge_losses`, nats per token.
         shifts: one for each version; none where token losses were not compared.
+        alongs: one for each version, the largest z first; none where there were no directions.
     """
     # A tensor that has to be equal is judged by its elements that are not.
     tensors = [
@@ -75,6 +82,7 @@ def metric_values(
         step_weight=_step_weight(attributions),
         token_loss_shift=_worst(shift.median for shift in shifts) if shifts else None,
         token_group_shift=_worst(shift.worst for shift in shifts) if shifts else None,
+        matched_filter=_worst([0.0, *(along[0].z for along in alongs)]) if alongs else None,
     )
 
 

@@ -61,6 +61,17 @@ def test_of_no_variants_there_is_nothing_to_bound() -> None:
     assert usual({}, RATE, LEAST) == LEAST
 
 
+def test_a_z_that_is_low_by_luck_does_not_widen_the_bound() -> None:
+    """Of its logarithm it would be the run that is furthest out."""
+    values = (0.0, 2.0, 3.0, 1.0, 2.0, 3.0)
+    found = fit("matched_filter", {"a": values}, RATE, 0.06)
+    reach = passed_at(RATE, 5) * np.std((0.06, *values[1:]), ddof=1) * math.sqrt(7 / 6)
+    assert found is not None
+    assert found.wider == 1.0
+    assert found.center == pytest.approx(11.06 / 6)
+    assert found.bound == pytest.approx(11.06 / 6 + reach)
+
+
 @pytest.mark.parametrize("metric", ["loss", "norm_ratio"])
 def test_a_handful_of_runs_is_too_few(metric: str) -> None:
     with pytest.raises(InputError, match="5 runs of the variant 'b' are too few") as few:
@@ -107,6 +118,12 @@ def of_worsts(generator: np.random.Generator) -> Noise:
     return worst
 
 
+def of_directions(generator: np.random.Generator) -> Noise:
+    """The largest of seven zs, one-sided."""
+    worst: Noise = np.maximum(0.0, generator.standard_normal((12, 24, 7)).max(axis=2))
+    return worst
+
+
 def beyond_lognormal(bound: float) -> float:
     return 1 - NormalDist().cdf(math.log(bound) / 0.3)
 
@@ -119,6 +136,7 @@ def beyond_lognormal(bound: float) -> float:
         ("loss", of_unequal, beyond_lognormal),
         ("norm_ratio", of_folded, lambda bound: 2 * (1 - NormalDist().cdf(bound))),
         ("tensor_update_error", of_worsts, lambda bound: 100 * (1 - NormalDist().cdf(bound))),
+        ("matched_filter", of_directions, lambda bound: 7 * (1 - NormalDist().cdf(bound))),
     ],
 )
 def test_honest_runs_exceed_the_bound_at_the_rate_at_most(

@@ -21,8 +21,8 @@ from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare
 from harness.errors import Code, JudgeError
 from harness.reference.launch import Asked, run_reference
-from harness.reference.loop import build_optimizer, round_state
 from harness.reference.outcome import ReferenceRun
+from harness.reference.step import build_optimizer, round_state
 from harness.reference.task import Variant
 from harness.sandbox import Sandbox, choose
 from harness.tensors.stored import trusted_state

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.reference.loop import NearTies
+from harness.reference.step import NearTies
 from harness.reference.task import Variant
 
 CPU = torch.device("cpu")

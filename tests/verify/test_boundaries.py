@@ -23,6 +23,7 @@ from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute, gather
 from harness.verify.checks import Finding, RunEvidence, Severity, judge_run, measure_run
 from harness.verify.compare import compare_states
+from harness.verify.filters import Along
 from harness.verify.token_losses import Group, TokenShift
 from tests.build_states import whole
 
@@ -40,6 +41,7 @@ TOLERANCES = Tolerances(
     step_weight=0.02,
     token_loss_shift=0.004,
     token_group_shift=6.0,
+    matched_filter=7.0,
 )
 HEAD, GATE, COUNTER = "lm_head", "gate", "counter"
 EXPERTS, EMBEDDING = "experts", "embed_tokens"
@@ -56,6 +58,7 @@ STEP_DIRECTIONS, ASIDE = DIRECTIONS[1:5], DIRECTIONS[5]
 
 
 HONEST = TokenShift(0.0, (Group("the first row", 0.0),))
+NOWHERE = Along("a layer is skipped", 0.0)
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Run:
     losses: list[float | None]
     tokens: list[int | None]
     shift: TokenShift = HONEST
+    along: Along = NOWHERE
 
     def add(self, name: str, amount: float, which: slice | int = slice(None)) -> None:
         """An error at right angles to the update, as large as `amount` of the slice's update."""
@@ -142,6 +146,7 @@ def judged(
         comparisons=[compare_states(states[0], states[1], states[2], layout)],
         attributions=[attribute(np.concatenate(recorded, axis=1), observed)],
         shifts=[run.shift],
+        alongs=[(run.along,)],
     )
     return evidence, judge_run(evidence, tolerances)
 
@@ -215,6 +220,10 @@ def other_group(sign: int) -> Callable[[Run, float], None]:
     return spoil
 
 
+def along(run: Run, size: float) -> None:
+    run.along = replace(run.along, z=size)
+
+
 MEASURED = [
     Boundary("loss of rank 0 too high", "loss", loss(0, 1), Code.LOSS_MISMATCH),
     Boundary("loss of rank 0 too low", "loss", loss(0, -1), Code.LOSS_MISMATCH),
@@ -230,6 +239,7 @@ MEASURED = [
     Boundary("all tokens' losses", "token_loss_shift", other_losses),
     Boundary("a group trained less", "token_group_shift", other_group(1)),
     Boundary("a group trained more", "token_group_shift", other_group(-1)),
+    Boundary("in a known direction", "matched_filter", along),
     Boundary("a step too large", "step_weight", third_step(1)),
     Boundary("a step too small", "step_weight", third_step(-1)),
 ]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.benchmark.problem import AdamW, Sgd
-from harness.reference.loop import build_optimizer
+from harness.reference.step import build_optimizer
 from harness.tensors.boxes import TensorKind, TensorSpec
 from harness.verify.attribution import attribute
 from harness.verify.compare import compare_states

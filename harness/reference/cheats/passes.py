@@ -33,16 +33,26 @@ def cheating(cheats: Iterable[Cheat], model: nn.Module) -> Iterator[None]:
             if cheat.family not in _AROUND:
                 continue
             kinds, around = _AROUND[cheat.family]
-            modules = [
-                module
-                for name, module in model.named_modules()
-                if type(module).__name__.endswith(kinds) or name.endswith(kinds)
-            ]
+            modules = _modules(model, kinds)
             if not modules:
                 raise ValueError(f"{cheat}: this model has none of {', '.join(kinds)}")
             for module in modules:
                 stack.enter_context(_put_around(module, around, cheat.strength))
         yield
+
+
+def concerns(cheat: Cheat, model: nn.Module) -> bool:
+    """Whether this model has what the cheat leaves out."""
+    return cheat.family not in _AROUND or bool(_modules(model, _AROUND[cheat.family][0]))
+
+
+def _modules(model: nn.Module, kinds: tuple[str, ...]) -> list[nn.Module]:
+    """Those whose class, or own name, ends like that."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if type(module).__name__.endswith(kinds) or name.endswith(kinds)
+    ]
 
 
 @contextmanager

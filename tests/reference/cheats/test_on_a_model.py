@@ -15,7 +15,7 @@ from harness.power.families import STRENGTHS
 from harness.reference.cheats.families import FAMILIES, LESS_EXACT, Cheat, Family
 from harness.reference.cheats.gradients import GradientCheats
 from harness.reference.cheats.optimizer import change_state, cheated_settings
-from harness.reference.loop import backward, build_optimizer
+from harness.reference.step import backward, build_optimizer
 from harness.reference.task import Variant
 from tests.project import ROOT
 

@@ -1,0 +1,153 @@
+"""Directions to look at a submission along: what steps would have been with part of their work left out.
+
+Before some of the steps, drawn in secret, the gradient is computed from the weights of that moment in
+float32: whole, and with each of FILTERS. The optimizer would make two changes of the sampled coordinates of
+them, and their difference is the direction in which a submission moves that leaves out the same. Rounding
+does not move along it (`verify/filters.py`), whatever the benchmark computes in, since here there is none.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from harness.benchmark.problem import AdamW, Sgd
+from harness.reference.cheats.families import Cheat
+from harness.reference.cheats.passes import concerns
+from harness.reference.recorder import Recorder
+from harness.reference.step import backward, build, exactly
+from harness.reference.task import ReferenceTask
+
+#: What is left out, in words. How much of it is nearly the same direction.
+FILTERS: Final[Mapping[str, Cheat]] = {
+    "the last positions of rows are not trained on": Cheat(family="last_positions", strength=0.03),
+    "tokens with a low loss are not trained on": Cheat(family="lowest_loss_tokens", strength=0.1),
+    "tokens visit one expert alone": Cheat(family="top_1", strength=0.1),
+    "nothing flows back through a token's other experts": Cheat(
+        family="top_1_backward", strength=0.1
+    ),
+    "small gradients do not flow back through experts": Cheat(
+        family="expert_gradients", strength=0.1
+    ),
+    "small gradients do not flow back through attention": Cheat(
+        family="attention_gradients", strength=0.1
+    ),
+    "small gradients do not flow back through layers": Cheat(
+        family="layer_gradients", strength=0.1
+    ),
+}
+FIRST, SECOND = "exp_avg", "exp_avg_sq"
+
+
+class Filters:
+    """Looks at a training from beside; it changes nothing of it.
+
+    Memory: a gradient, and a copy of the model where the training itself does not compute in float32.
+
+    Attributes:
+        directions: float32 [samples] by what is left out, summed over the steps; the same on every rank.
+    """
+
+    def __init__(
+        self,
+        task: ReferenceTask,
+        settings: Sgd | AdamW,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        recorder: Recorder,
+        device: torch.device,
+    ) -> None:
+        own = task.variant.compute_dtype == "float32"
+        self._exact = model if own else build(exactly(task), device)
+        self._variant = exactly(task).variant
+        self._settings, self._model = settings, model
+        self._optimizer, self._recorder = optimizer, recorder
+        self._asked = {words: cheat for words, cheat in FILTERS.items() if concerns(cheat, model)}
+        self.directions: dict[str, torch.Tensor] = {}
+
+    def look(self, step: int, batch: torch.Tensor) -> None:
+        """Before this step's own gradients are computed.
+
+        Args:
+            batch: int64 [rows, sequence_length], this rank's.
+        """
+        if self._exact is not self._model:
+            self._copy_weights()
+        whole = self._change(step, batch)
+        for words, cheat in self._asked.items():
+            off = (self._change(step, batch, cheat) - whole).float()
+            self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
+
+    @torch.no_grad()
+    def _copy_weights(self) -> None:
+        for module in self._exact.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # the root keeps its weights gathered after a forward pass
+        for copy, own in zip(self._exact.parameters(), self._model.parameters(), strict=True):
+            copy.copy_(own)
+
+    def _change(self, step: int, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
+        """float64 [samples]: what the optimizer makes of this gradient."""
+        backward(self._exact, batch, self._variant.model_copy(update={"cheats": cheats}))
+        gradients = {
+            name: parameter.grad
+            for name, parameter in self._exact.named_parameters(remove_duplicate=False)
+            if parameter.grad is not None
+        }
+        gradient = self._recorder.values(gradients).double() * self._clipped()
+        for parameter in self._exact.parameters():
+            parameter.grad = None
+        first, second = (self._state(name) for name in (FIRST, SECOND))
+        return change(self._settings, step, gradient, first, second)
+
+    def _clipped(self) -> float:
+        """What `clip_grad_norm_` multiplies a gradient with."""
+        if self._settings.max_grad_norm is None:
+            return 1.0
+        gradients = [parameter.grad for parameter in self._exact.parameters()]
+        norm = nn.utils.get_total_norm([each for each in gradients if each is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        return min(1.0, self._settings.max_grad_norm / (float(norm) + 1e-6))
+
+    def _state(self, name: str) -> torch.Tensor:
+        """float64 [samples], of the optimizer's state; zero before the first step."""
+        state = self._optimizer.state
+        return self._recorder.values(
+            {
+                parameter_name: state[parameter][name]
+                for parameter_name, parameter in self._model.named_parameters(
+                    remove_duplicate=False
+                )
+                if name in state.get(parameter, {})
+            }
+        ).double()
+
+
+def change(
+    settings: Sgd | AdamW,
+    step: int,
+    gradient: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+) -> torch.Tensor:
+    """What a step adds to weights because of its gradient; what it adds whatever the gradient is left out.
+
+    AdamW: https://arxiv.org/abs/1711.05101, algorithm 2, without the decay.
+
+    Args:
+        step: from 0.
+        gradient: float64 [samples], clipped.
+        first, second: float64 [samples], the moments before the step; SGD has none, and what its momentum
+            has from before is the same for every gradient.
+    """
+    rate = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    if isinstance(settings, Sgd):
+        return -rate * gradient
+    beta1, beta2 = settings.beta1, settings.beta2
+    mean = (beta1 * first + (1 - beta1) * gradient) / (1 - beta1 ** (step + 1))
+    square = (beta2 * second + (1 - beta2) * gradient.square()) / (1 - beta2 ** (step + 1))
+    return -rate * mean / (square.sqrt() + settings.eps)
