@@ -1,4 +1,4 @@
-"""A run beside the reference's training of the same challenge: weights, steps, directions, tokens' losses.
+"""A run beside the reference's training of the same challenge: weights, steps, directions, losses.
 
 Whoever trained it: a submission, a variant of the trusted loop, or one of its mistakes.
 """
@@ -17,6 +17,7 @@ from harness.tensors.boxes import State, TensorSpec
 from harness.verify.attribution import Attribution, attribute, gather
 from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
+from harness.verify.exactness import inexactness
 from harness.verify.figures import StateComparison
 from harness.verify.filters import Along, look_along
 from harness.verify.token_losses import Sample, TokenShift, token_shift
@@ -84,6 +85,15 @@ def compare_directions(truth: Truth, states: Sequence[State]) -> list[tuple[Alon
         )
         for state in states
     ]
+
+
+def compare_exact(truth: Truth, states: Sequence[State]) -> list[float]:
+    """How far each version is from exact training; none where there was none beside the reference."""
+    reference, exact = truth.reference, truth.reference.exact
+    if exact is None:
+        return []
+    final = reference.initial + reference.step_updates.sum(axis=0)
+    return [inexactness(gather(state, reference.coordinates), final, exact) for state in states]
 
 
 def compare_tokens(

@@ -14,7 +14,13 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.problem import Steps
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare, compare_directions, compare_tokens
+from harness.comparison import (
+    Truth,
+    compare,
+    compare_directions,
+    compare_exact,
+    compare_tokens,
+)
 from harness.machine import Device
 from harness.reference.launch import Asked, run_reference
 from harness.reference.outcome import ReferenceRun
@@ -45,6 +51,7 @@ class Measured:
     attributions: Sequence[Attribution]
     shifts: Sequence[TokenShift]
     alongs: Sequence[Sequence[Along]]
+    inexact: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -138,5 +145,6 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
         shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
     comparisons, attributions = compare(truth, [other.state])
     alongs = compare_directions(truth, [other.state])
-    metrics = metric_values(comparisons, attributions, loss, shifts, alongs)
-    return Measured(metrics, mean_loss, comparisons, attributions, shifts, alongs)
+    inexact = compare_exact(truth, [other.state])
+    metrics = metric_values(comparisons, attributions, loss, shifts, alongs, inexact)
+    return Measured(metrics, mean_loss, comparisons, attributions, shifts, alongs, inexact)

@@ -288,6 +288,7 @@ METRIC_HEADS = {
     "token_loss_shift": "token",
     "token_group_shift": "group",
     "matched_filter": "filter",
+    "inexactness": "inexact",
 }
 
 

@@ -14,7 +14,13 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare, compare_directions, compare_tokens
+from harness.comparison import (
+    Truth,
+    compare,
+    compare_directions,
+    compare_exact,
+    compare_tokens,
+)
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.likely_cause import likely_cause, rejects_update
 from harness.opening.files import files_allowed
@@ -64,7 +70,8 @@ def secret_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]
 
 def judged_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
     """The same, where the benchmark was calibrated for it: they cost a part of the training."""
-    wanted = hparams.verify.tolerances.matched_filter is not None
+    allowed = hparams.verify.tolerances
+    wanted = allowed.matched_filter is not None or allowed.inexactness is not None
     return secret_steps(runs, hparams) if wanted else []
 
 
@@ -285,6 +292,7 @@ def judge(
         attributions=attributions,
         shifts=shifts,
         alongs=compare_directions(truth, states),
+        inexact=compare_exact(truth, states),
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence).model_dump()

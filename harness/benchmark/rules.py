@@ -40,6 +40,12 @@ class Tolerances(Section):
         gt=0,
         description="largest z in the direction of a known approximation; null: not judged",
     )
+    inexactness: float | None = Field(
+        default=None,
+        gt=0,
+        description="distance from the same training in float32, in units of the reference's; null: not "
+        "judged",
+    )
 
 
 class CalibrationVariant(Section):
@@ -125,7 +131,8 @@ class Verify(Section):
         ge=0,
         le=1_000,
         description="of a run, drawn in secret, at which the reference computes what the update would be "
-        "with work left out, and compares directions; 0: none",
+        "with work left out, and compares directions; a benchmark in bfloat16 is trained once more in "
+        "float32 then; 0: none of it",
     )
     explain_seconds: float = Field(
         default=60.0,

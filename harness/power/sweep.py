@@ -20,6 +20,7 @@ from harness.reference.cheats.families import LESS_EXACT
 from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.score.flops import ParameterCount
+from harness.verify.exactness import judge_inexactness
 from harness.verify.filter_checks import judge_filters
 from harness.verify.findings import Severity
 from harness.verify.metrics import exceeds, judged_metrics
@@ -103,6 +104,7 @@ def _rejected(measured: Measured, tolerances: Tolerances) -> bool:
         *judge_update(measured.metrics, measured.comparisons, measured.attributions, tolerances),
         *judge_token_losses(measured.metrics, measured.shifts, tolerances),
         *judge_filters(measured.metrics, measured.alongs, tolerances),
+        *judge_inexactness(measured.metrics, tolerances),
     ]
     over_loss = measured.mean_loss > tolerances.loss
     return over_loss or any(finding.severity is Severity.REJECTS for finding in findings)

@@ -1,9 +1,9 @@
 """Directions to look at a submission along: what steps would have been with part of their work left out.
 
-Before some of the steps, drawn in secret, the gradient is computed from the weights of that moment in
-float32: whole, and with each of FILTERS. The optimizer would make two changes of the sampled coordinates of
-them, and their difference is the direction in which a submission moves that leaves out the same. Rounding
-does not move along it (`verify/filters.py`), whatever the benchmark computes in, since here there is none.
+Before some of the steps, drawn in secret, the gradient is computed twice from the weights of that moment:
+whole, and with each of FILTERS. The optimizer would make two changes of the sampled coordinates of them,
+and their difference is the direction in which a submission moves that leaves out the same. All of it is
+in float32, whatever the benchmark computes in, so that rounding has no part in a direction.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,14 @@ from typing import Final
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from harness.benchmark.problem import AdamW, Sgd
 from harness.reference.cheats.families import Cheat
 from harness.reference.cheats.passes import concerns
 from harness.reference.recorder import Recorder
-from harness.reference.step import backward, build, exactly
-from harness.reference.task import ReferenceTask
+from harness.reference.step import backward
+from harness.reference.task import Variant
 
 #: What is left out, in words. How much of it is nearly the same direction.
 FILTERS: Final[Mapping[str, Cheat]] = {
@@ -43,9 +42,7 @@ FIRST, SECOND = "exp_avg", "exp_avg_sq"
 
 
 class Filters:
-    """Looks at a training from beside; it changes nothing of it.
-
-    Memory: a gradient, and a copy of the model where the training itself does not compute in float32.
+    """Looks at a training in float32 from beside; it changes nothing of it. Memory: a gradient.
 
     Attributes:
         directions: float32 [samples] by what is left out, summed over the steps; the same on every rank.
@@ -53,17 +50,13 @@ class Filters:
 
     def __init__(
         self,
-        task: ReferenceTask,
+        variant: Variant,
         settings: Sgd | AdamW,
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         recorder: Recorder,
-        device: torch.device,
     ) -> None:
-        own = task.variant.compute_dtype == "float32"
-        self._exact = model if own else build(exactly(task), device)
-        self._variant = exactly(task).variant
-        self._settings, self._model = settings, model
+        self._variant, self._settings, self._model = variant, settings, model
         self._optimizer, self._recorder = optimizer, recorder
         self._asked = {words: cheat for words, cheat in FILTERS.items() if concerns(cheat, model)}
         self.directions: dict[str, torch.Tensor] = {}
@@ -74,31 +67,21 @@ class Filters:
         Args:
             batch: int64 [rows, sequence_length], this rank's.
         """
-        if self._exact is not self._model:
-            self._copy_weights()
         whole = self._change(step, batch)
         for words, cheat in self._asked.items():
             off = (self._change(step, batch, cheat) - whole).float()
             self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
 
-    @torch.no_grad()
-    def _copy_weights(self) -> None:
-        for module in self._exact.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # the root keeps its weights gathered after a forward pass
-        for copy, own in zip(self._exact.parameters(), self._model.parameters(), strict=True):
-            copy.copy_(own)
-
     def _change(self, step: int, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
         """float64 [samples]: what the optimizer makes of this gradient."""
-        backward(self._exact, batch, self._variant.model_copy(update={"cheats": cheats}))
+        backward(self._model, batch, self._variant.model_copy(update={"cheats": cheats}))
         gradients = {
             name: parameter.grad
-            for name, parameter in self._exact.named_parameters(remove_duplicate=False)
+            for name, parameter in self._model.named_parameters(remove_duplicate=False)
             if parameter.grad is not None
         }
         gradient = self._recorder.values(gradients).double() * self._clipped()
-        for parameter in self._exact.parameters():
+        for parameter in self._model.parameters():
             parameter.grad = None
         first, second = (self._state(name) for name in (FIRST, SECOND))
         return change(self._settings, step, gradient, first, second)
@@ -107,7 +90,7 @@ class Filters:
         """What `clip_grad_norm_` multiplies a gradient with."""
         if self._settings.max_grad_norm is None:
             return 1.0
-        gradients = [parameter.grad for parameter in self._exact.parameters()]
+        gradients = [parameter.grad for parameter in self._model.parameters()]
         norm = nn.utils.get_total_norm([each for each in gradients if each is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()

@@ -4,13 +4,16 @@ FSDP2 over any number of ranks, one included, written to be read: every rank tak
 global batch, the gradients are averaged, the benchmark's optimizer makes a step. It leaves, for every
 run, the final state as sharded safetensors, the loss of every row at every step, and the value of the
 sampled coordinates before and after every step; where they are wanted, directions of approximations
-(`filters.py`), and losses of tokens under final weights (`token_losses.py`). `launch.py` launches it.
+(`filters.py`), what the same training in float32 comes to, and losses of tokens under final weights
+(`token_losses.py`). `launch.py` launches it.
 """
 
 import gc
 import os
 import sys
+from collections.abc import Collection
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,7 +38,15 @@ from harness.reference.step import (
     exactly,
     round_state,
 )
-from harness.reference.task import DIRECTIONS, FINISHED, RECORD, STATE, ReferenceTask
+from harness.reference.task import (
+    DIRECTIONS,
+    EXACT,
+    FINAL,
+    FINISHED,
+    RECORD,
+    STATE,
+    ReferenceTask,
+)
 from harness.reference.token_losses import measure
 
 
@@ -63,12 +74,43 @@ def main() -> None:
 
 
 def train(task: ReferenceTask, run: int, device: torch.device) -> None:
-    """One run from the initial weights; leaves the state and the record in the run's folder."""
-    rank, settings = dist.get_rank(), task.optimizers[run]
+    """One run; leaves state and record in its folder, and what other runs are looked at by."""
+    looks = task.filter_steps[run] if task.filter_steps else ()
+    exact = task.variant.compute_dtype == "float32"
     output = task.output / f"run{run}"
+    trained = fit(task, run, device, looks if exact else ())
+    save(trained, output)
+    if looks and not exact:
+        del trained  # two models need not be there at once
+        gc.collect()
+        trained = fit(exactly(task), run, device, looks)
+        if dist.get_rank() == 0:
+            save_file({FINAL: trained.values[-1]}, output / EXACT)
+    if dist.get_rank() == 0 and trained.directions:
+        save_file(trained.directions, output / DIRECTIONS)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        losses: float32 [steps, rows of all ranks].
+        values: float32 [steps + 1, samples], of the sampled coordinates.
+        directions: float32 [samples] by what is left out.
+    """
+
+    model: nn.Module
+    losses: torch.Tensor
+    values: torch.Tensor
+    directions: dict[str, torch.Tensor]
+
+
+def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[int]) -> Trained:
+    """Train from the initial weights; before the steps in `looks` directions are computed."""
+    settings, cheats = task.optimizers[run], task.variant.cheats
     torch.manual_seed(0)
     model = build(task, device)
-    cheats = task.variant.cheats
     optimizer = build_optimizer(cheated_settings(cheats, settings), model)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda done: min(1.0, (done + 1) / max(1, settings.warmup_steps))
@@ -79,11 +121,10 @@ def train(task: ReferenceTask, run: int, device: torch.device) -> None:
     native = task.variant.native_products
     products = nullcontext() if native else fast_products(task.variant.compute_dtype, device)
     gradients = GradientCheats(cheats, model)
-    looks = task.filter_steps[run] if task.filter_steps else ()
-    filters = Filters(task, settings, model, optimizer, recorder, device) if looks else None
-    served = Rows(challenge_tokens(task.challenges[run]), rank, dist.get_world_size())
+    filters = Filters(task.variant, settings, model, optimizer, recorder)
+    served = Rows(challenge_tokens(task.challenges[run]), dist.get_rank(), dist.get_world_size())
     for step, batch in enumerate(served):
-        if filters is not None and step in looks:
+        if step in looks:
             filters.look(step, batch.to(device))
         with products, ties if task.variant.near_ties else nullcontext():
             losses.append(backward(model, batch.to(device), task.variant))
@@ -96,18 +137,21 @@ def train(task: ReferenceTask, run: int, device: torch.device) -> None:
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
         values.append(recorder.values())
+    rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
+    return Trained(model, rows, torch.stack(values), filters.directions)
 
+
+def save(trained: Trained, output: Path) -> None:
+    """The final state, every rank its shards, and the record."""
+    rank = dist.get_rank()
     mine = {
         name: tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in trained.model.state_dict().items()
         if rank == 0 or isinstance(tensor, DTensor)
     }
     write_opened(output / STATE, local_boxes(mine, ModelNames({})), shard=rank + 1)
-    rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
     if rank == 0:
-        save_file({"losses": rows, "values": torch.stack(values)}, output / RECORD)
-        if filters is not None:
-            save_file(filters.directions, output / DIRECTIONS)
+        save_file({"losses": trained.losses, "values": trained.values}, output / RECORD)
 
 
 def all_gather(losses: torch.Tensor) -> list[torch.Tensor]:

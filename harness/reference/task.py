@@ -18,6 +18,9 @@ FINISHED: Final = "finished"
 STATE: Final = "state"
 RECORD: Final = "record.safetensors"
 DIRECTIONS: Final = "directions.safetensors"
+# Of the same training in float32: the one tensor in it.
+EXACT: Final = "exact.safetensors"
+FINAL: Final = "final"
 TOKEN_ROWS: Final = "token_rows.safetensors"
 # Under the reference's final weights, and under each version of a submitted state.
 TOKEN_LOSSES: Final = "token_losses.safetensors"
@@ -64,7 +67,8 @@ class ReferenceTask(Record):
         optimizers: one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
-        filter_steps: for each run the steps that are looked at along directions; empty for none at all.
+        filter_steps: for each run the steps at which directions are computed; empty for none at all. Where
+            there are some, a run that is not in float32 is trained once more in float32.
         token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
         submitted: for each run a WeightFile of each version of the submitted state.
     """

@@ -14,7 +14,7 @@ from harness.benchmark.challenge import Challenge, draw
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.problem import AdamW, Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare_directions
+from harness.comparison import Truth, compare_directions, compare_exact
 from harness.reference.cheats.families import Cheat
 from harness.reference.filters import FILTERS, change
 from harness.reference.launch import Asked, run_reference
@@ -80,6 +80,8 @@ def runs(
     for family in CHEATS:
         cheat = Cheat.model_validate({"family": family, "strength": 0.05})
         found[family] = run(family, ROUNDED.model_copy(update={"cheats": (cheat,)}))
+    fp8 = Cheat(family="backward_fp8", strength=1.0)
+    found["fp8"] = run("fp8", ROUNDED.model_copy(update={"cheats": (fp8,)}))
     yield found
     shutil.rmtree(folder)
 
@@ -99,6 +101,12 @@ def test_looking_changes_nothing_of_the_training(runs: dict[str, ReferenceRun]) 
     assert all(each.any() for each in looked.directions.values())
     assert np.array_equal(looked.step_updates, alone.step_updates)
     assert np.array_equal(looked.losses, alone.losses)
+
+
+def test_what_is_rounded_is_trained_exactly_beside(runs: dict[str, ReferenceRun]) -> None:
+    exact = runs["exact"].initial + runs["exact"].step_updates.sum(axis=0)
+    assert runs["looked at"].exact == pytest.approx(exact, abs=1e-6)
+    assert runs["exact"].exact is None and runs["not looked at"].exact is None
 
 
 def test_ranks_find_the_same_direction_together(runs: dict[str, ReferenceRun]) -> None:
@@ -122,6 +130,17 @@ def test_an_honest_run_in_bfloat16_moves_along_none(
 ) -> None:
     ((most, *_),) = compare_directions(truth, [runs["honest"].state])
     assert most.z < 8
+
+
+def test_rounding_less_or_leaving_out_is_further_from_exact_training(
+    runs: dict[str, ReferenceRun], truth: Truth
+) -> None:
+    away = {name: compare_exact(truth, [runs[name].state])[0] for name in runs}
+    assert away["not looked at"] == 1.0
+    assert away["exact"] < 0.01
+    assert away["honest"] == pytest.approx(1.0, abs=0.2)
+    assert all(away[family] > 1.05 * away["honest"] for family in CHEATS)
+    assert away["fp8"] > 1.2
 
 
 @pytest.mark.parametrize(
