@@ -181,7 +181,9 @@ def _launch(
         work: runs to be trained, and versions of a submitted state beyond each one's first: these cost a
             submission hardly anything, and may not make the reference late.
     """
-    limits = hparams.limits
+    # The limit is made for the states of an evaluation: beside them lie records, and losses of tokens.
+    room = hparams.limits.outbox_bytes * (1 + len(task.challenges))
+    limits = hparams.limits.model_copy(update={"outbox_bytes": room})
     world_size = task.variant.world_size
     # One process needs no torchrun, whose own start takes two seconds.
     alone = (sys.executable, "-m", REFERENCE_LOOP)
