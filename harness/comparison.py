@@ -76,12 +76,11 @@ def compare_directions(truth: Truth, states: Sequence[State]) -> list[tuple[Alon
     reference = truth.reference
     if not reference.directions:
         return []
-    final = reference.initial + reference.step_updates.sum(axis=0)
     return [
         look_along(
             reference.directions,
             reference.step_updates,
-            gather(state, reference.coordinates) - final,
+            gather(state, reference.coordinates) - reference.final,
         )
         for state in states
     ]
@@ -92,8 +91,10 @@ def compare_exact(truth: Truth, states: Sequence[State]) -> list[float]:
     reference, exact = truth.reference, truth.reference.exact
     if exact is None:
         return []
-    final = reference.initial + reference.step_updates.sum(axis=0)
-    return [inexactness(gather(state, reference.coordinates), final, exact) for state in states]
+    return [
+        inexactness(gather(state, reference.coordinates), reference.final, exact)
+        for state in states
+    ]
 
 
 def compare_tokens(

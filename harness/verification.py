@@ -61,11 +61,11 @@ def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
 
 def secret_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
     """Of each run the steps at which directions are computed, which no submission can know."""
-    return [
-        sorted(secrets.SystemRandom().sample(range(run.steps), min(run.steps, wanted)))
-        for run in runs
-        if (wanted := hparams.verify.filter_steps)
-    ]
+    wanted = hparams.verify.filter_steps
+    if not wanted:
+        return []
+    draw = secrets.SystemRandom().sample
+    return [sorted(draw(range(run.steps), min(run.steps, wanted))) for run in runs]
 
 
 def judged_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:

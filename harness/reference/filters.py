@@ -1,9 +1,9 @@
 """Directions to look at a submission along: what steps would have been with part of their work left out.
 
-Before some of the steps, drawn in secret, the gradient is computed twice from the weights of that moment:
-whole, and with each of FILTERS. The optimizer would make two changes of the sampled coordinates of them,
-and their difference is the direction in which a submission moves that leaves out the same. All of it is
-in float32, whatever the benchmark computes in, so that rounding has no part in a direction.
+Before some of the steps, drawn in secret, gradients are computed from the weights of that moment: the whole
+one, and one with each of FILTERS. What the optimizer would change of the sampled coordinates by either
+differs by the direction in which a submission moves that leaves out the same. All of it is in float32,
+whatever the benchmark computes in, so that rounding has no part in a direction.
 """
 
 from collections.abc import Mapping
@@ -67,13 +67,15 @@ class Filters:
         Args:
             batch: int64 [rows, sequence_length], this rank's.
         """
-        whole = self._change(step, batch)
+        first, second = self._state(FIRST), self._state(SECOND)
+        whole = change(self._settings, step, self._gradient(batch), first, second)
         for words, cheat in self._asked.items():
-            off = (self._change(step, batch, cheat) - whole).float()
+            less = change(self._settings, step, self._gradient(batch, cheat), first, second)
+            off = (less - whole).float()
             self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
 
-    def _change(self, step: int, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
-        """float64 [samples]: what the optimizer makes of this gradient."""
+    def _gradient(self, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
+        """float64 [samples], clipped."""
         backward(self._model, batch, self._variant.model_copy(update={"cheats": cheats}))
         gradients = {
             name: parameter.grad
@@ -83,8 +85,7 @@ class Filters:
         gradient = self._recorder.values(gradients).double() * self._clipped()
         for parameter in self._model.parameters():
             parameter.grad = None
-        first, second = (self._state(name) for name in (FIRST, SECOND))
-        return change(self._settings, step, gradient, first, second)
+        return gradient
 
     def _clipped(self) -> float:
         """What `clip_grad_norm_` multiplies a gradient with."""

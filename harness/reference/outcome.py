@@ -75,6 +75,12 @@ class ReferenceRun:
     token_losses: TokenLosses | None = None
     ahead: bool = False
 
+    @property
+    def final(self) -> npt.NDArray[np.float64]:
+        """float64 [samples], values of the sampled coordinates after the last step."""
+        final: npt.NDArray[np.float64] = self.initial + self.step_updates.sum(axis=0)
+        return final
+
 
 @dataclass(frozen=True)
 class RunFolders:
