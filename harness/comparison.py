@@ -44,57 +44,54 @@ class Truth:
     optimizer: Sgd | AdamW
 
 
-def compare(
-    truth: Truth, states: Sequence[State]
-) -> tuple[list[StateComparison], list[Attribution]]:
-    """Compare each version of a final state with the reference's; one of each for every version."""
+@dataclass(frozen=True)
+class Compared:
+    """Versions of a final state beside the reference's; of all but the last two one for each version.
+
+    Attributes:
+        alongs: along the reference's directions; none where it has none.
+        inexact: distances from exact training; none where there was none beside the reference.
+    """
+
+    comparisons: list[StateComparison]
+    attributions: list[Attribution]
+    alongs: list[tuple[Along, ...]]
+    inexact: list[float]
+
+
+def compare(truth: Truth, states: Sequence[State]) -> Compared:
+    """Compare each version of a final state with the reference's, all of it and at the sampled weights."""
     reference = truth.reference
     path = decay_path(truth.optimizer, len(reference.step_updates))
     left = float(path[-1])
-    comparisons = [
-        compare_states(
-            truth.initial,
-            reference.state,
-            state,
-            truth.layout,
-            THREADS,
-            truth.challenge.occurrences,
-            left,
-        )
-        for state in states
-    ]
     steps = without_decay(reference.step_updates, reference.initial, path)
-    attributions = [
-        attribute(steps, gather(state, reference.coordinates) - left * reference.initial)
-        for state in states
-    ]
-    return comparisons, attributions
+    sampled = [gather(state, reference.coordinates) for state in states]
+    return Compared(
+        comparisons=[
+            compare_states(
+                truth.initial,
+                reference.state,
+                state,
+                truth.layout,
+                THREADS,
+                truth.challenge.occurrences,
+                left,
+            )
+            for state in states
+        ],
+        attributions=[attribute(steps, final - left * reference.initial) for final in sampled],
+        alongs=[_along(reference, final) for final in sampled if reference.directions],
+        inexact=[
+            inexactness(final, reference.final, reference.exact)
+            for final in sampled
+            if reference.exact is not None
+        ],
+    )
 
 
-def compare_directions(truth: Truth, states: Sequence[State]) -> list[tuple[Along, ...]]:
-    """Look at each version along the directions that the reference has; none where it has none."""
-    reference = truth.reference
-    if not reference.directions:
-        return []
-    return [
-        look_along(
-            reference.directions,
-            reference.step_updates,
-            gather(state, reference.coordinates) - reference.final,
-        )
-        for state in states
-    ]
-
-
-def compare_exact(truth: Truth, states: Sequence[State]) -> list[float]:
-    """How far each version is from exact training; none where there was none beside the reference."""
-    reference, exact = truth.reference, truth.reference.exact
-    if exact is None:
-        return []
-    return [
-        inexactness(gather(state, reference.coordinates), reference.final, exact)
-        for state in states
-    ]
+def _along(reference: ReferenceRun, final: npt.NDArray[np.float32]) -> tuple[Along, ...]:
+    off = final - reference.final
+    return look_along(reference.directions, reference.step_updates, off)
 
 
 def compare_tokens(

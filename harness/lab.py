@@ -14,13 +14,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.problem import Steps
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import (
-    Truth,
-    compare,
-    compare_directions,
-    compare_exact,
-    compare_tokens,
-)
+from harness.comparison import Compared, Truth, compare, compare_tokens
 from harness.machine import Device
 from harness.reference.launch import Asked, run_reference
 from harness.reference.outcome import ReferenceRun
@@ -29,9 +23,7 @@ from harness.sandbox import Sandbox
 from harness.tensors.stored import trusted_state
 from harness.timed.workspace import Workspace
 from harness.verification import secret_coordinates, secret_rows, secret_steps
-from harness.verify.attribution import Attribution, Coordinates, Indices
-from harness.verify.figures import StateComparison
-from harness.verify.filters import Along
+from harness.verify.attribution import Coordinates, Indices
 from harness.verify.metrics import RunMetrics, metric_values
 from harness.verify.token_losses import TokenShift
 
@@ -43,15 +35,13 @@ class Measured:
     Attributes:
         metrics: its loss is that of the row that differs most, which a rank may have alone.
         mean_loss: |difference| of the last step's mean over all rows, nats, which a rank may report too.
+        seen: its final state beside the reference's.
     """
 
     metrics: RunMetrics
     mean_loss: float
-    comparisons: Sequence[StateComparison]
-    attributions: Sequence[Attribution]
+    seen: Compared
     shifts: Sequence[TokenShift]
-    alongs: Sequence[Sequence[Along]]
-    inexact: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -143,8 +133,8 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
     sampled, shifts = truth.reference.token_losses, list[TokenShift]()
     if sampled is not None and other.token_losses is not None:
         shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
-    comparisons, attributions = compare(truth, [other.state])
-    alongs = compare_directions(truth, [other.state])
-    inexact = compare_exact(truth, [other.state])
-    metrics = metric_values(comparisons, attributions, loss, shifts, alongs, inexact)
-    return Measured(metrics, mean_loss, comparisons, attributions, shifts, alongs, inexact)
+    seen = compare(truth, [other.state])
+    metrics = metric_values(
+        seen.comparisons, seen.attributions, loss, shifts, seen.alongs, seen.inexact
+    )
+    return Measured(metrics, mean_loss, seen, shifts)

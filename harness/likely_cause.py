@@ -100,7 +100,7 @@ def likely_cause(
 def update_error(truth: Truth, states: Sequence[State]) -> float:
     """Of the worst version; infinite where the truth itself is not finite."""
     try:
-        comparisons, _ = compare(truth, states)
+        comparisons = compare(truth, states).comparisons
     except JudgeError:
         return math.inf
     return max(comparison.update_error for comparison in comparisons)

@@ -14,13 +14,7 @@ from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.mistakes import in_words, numerics_in_words
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import (
-    Truth,
-    compare,
-    compare_directions,
-    compare_exact,
-    compare_tokens,
-)
+from harness.comparison import Truth, compare, compare_tokens
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.likely_cause import likely_cause, rejects_update
 from harness.opening.files import files_allowed
@@ -61,7 +55,7 @@ def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
 
 def secret_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
     """Of each run the steps at which directions are computed, which no submission can know."""
-    wanted = hparams.verify.filter_steps
+    wanted = hparams.filter_steps
     if not wanted:
         return []
     draw = secrets.SystemRandom().sample
@@ -277,7 +271,7 @@ def judge(
 
     Raises JudgeError: the reference's weights are not finite, or the clock stood still.
     """
-    comparisons, attributions = compare(truth, states)
+    seen = compare(truth, states)
     sampled = truth.reference.token_losses
     if sampled is not None and len(sampled.submitted) != len(states):
         raise JudgeError(Code.REFERENCE_FAILED, "the losses of some version's tokens are missing")
@@ -288,11 +282,11 @@ def judge(
         row_losses=truth.reference.losses[-1],
         sequence_length=hparams.sequence_length,
         steps=timed.challenge.steps,
-        comparisons=comparisons,
-        attributions=attributions,
+        comparisons=seen.comparisons,
+        attributions=seen.attributions,
         shifts=shifts,
-        alongs=compare_directions(truth, states),
-        inexact=compare_exact(truth, states),
+        alongs=seen.alongs,
+        inexact=seen.inexact,
     )
     tolerances = hparams.verify.tolerances
     measured = measure_run(evidence).model_dump()
@@ -311,7 +305,7 @@ def judge(
         reported_losses=tuple(claim.loss for claim in timed.claims),
         reported_memory_bytes=timed.peak_memory,
         reference_loss=float(truth.reference.losses[-1].mean()),
-        step_weights=attributions[0].weights,
+        step_weights=seen.attributions[0].weights,
         metrics=tuple(
             Metric(name=name, measured=measured[name], allowed=allowed)
             for name, allowed in judged_metrics(tolerances).items()

@@ -49,7 +49,7 @@ def least(loaded: LoadedHparams, runs: int) -> Iterator[tuple[str, list[list[flo
 
 
 def worst_of(measured: Measured, kind: TensorKind) -> float:
-    tensors = (tensor for state in measured.comparisons for tensor in state.tensors)
+    tensors = (tensor for state in measured.seen.comparisons for tensor in state.tensors)
     return min(tensor.least_projection for tensor in tensors if tensor.kind is kind)
 
 

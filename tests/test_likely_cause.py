@@ -14,7 +14,7 @@ from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.mistakes import Mistake
 from harness.benchmark.problem import Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth
+from harness.comparison import Compared, Truth
 from harness.errors import Code, JudgeError, Verdict
 from harness.likely_cause import (
     CHECK,
@@ -207,8 +207,8 @@ def test_a_mistake_fits_if_it_is_half_as_far_away_and_within_the_tolerance(
 
 
 def test_of_several_versions_the_worst_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = [SimpleNamespace(update_error=error) for error in (0.1, 0.3, 0.2)]
-    monkeypatch.setattr("harness.likely_cause.compare", lambda *_: (versions, []))
+    versions: Any = [SimpleNamespace(update_error=error) for error in (0.1, 0.3, 0.2)]
+    monkeypatch.setattr("harness.likely_cause.compare", lambda *_: Compared(versions, [], [], []))
     nothing: Any = None
     assert update_error(nothing, []) == 0.3
 

@@ -35,6 +35,8 @@ from harness.protocol.text import one_line
 MAX_FILE_BYTES = 4 * 2**20
 #: A rank that has imported torch and transformers, and nothing more.
 RANK_BYTES = 256 * 2**20
+#: Of a run, at which directions are computed, where a benchmark does not say how many.
+FILTER_STEPS = 2
 
 
 class Hparams(Section):
@@ -109,6 +111,14 @@ class Hparams(Section):
             },
         )  # fmt: skip
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def filter_steps(self) -> int:
+        """At how many steps of a run directions are computed, where the benchmark is calibrated for it."""
+        wanted = self.verify.filter_steps
+        if wanted is None:
+            return 0 if self.numerics.all_float32 else FILTER_STEPS
+        return wanted
 
     @property
     def strict_update_error(self) -> float | None:

@@ -185,6 +185,12 @@ class Numerics(Section):
         description="where the submission gets the model; cpu where one device cannot hold it",
     )
 
+    @property
+    def all_float32(self) -> bool:
+        """Whether nothing below float32 is honest."""
+        dtypes = self.param_dtype, self.compute_dtype, self.reduce_dtype, self.state_dtype
+        return set(dtypes) == {"float32"}
+
 
 class Reference(Section):
     """How the trusted reference is run. It computes in `numerics.compute_dtype`."""

@@ -126,13 +126,14 @@ class Verify(Section):
         description="part of the served rows, drawn in secret, whose tokens' losses under the final "
         "weights are compared; 0: none",
     )
-    filter_steps: int = Field(
-        default=2,
+    filter_steps: int | None = Field(
+        default=None,
         ge=0,
         le=1_000,
         description="of a run, drawn in secret, at which the reference computes what the update would be "
         "with work left out, and compares directions; a benchmark in bfloat16 is trained once more in "
-        "float32 then; 0: none of it",
+        "float32 then; 0: none of it; null: 2 where something below float32 is honest, else 0, since the "
+        "strict bound sees as much",
     )
     explain_seconds: float = Field(
         default=60.0,

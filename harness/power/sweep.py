@@ -100,11 +100,12 @@ def _case(
 
 def _rejected(measured: Measured, tolerances: Tolerances) -> bool:
     """By the checks that judge a submission; the reported loss counts too."""
+    metrics, seen = measured.metrics, measured.seen
     findings = [
-        *judge_update(measured.metrics, measured.comparisons, measured.attributions, tolerances),
-        *judge_token_losses(measured.metrics, measured.shifts, tolerances),
-        *judge_filters(measured.metrics, measured.alongs, tolerances),
-        *judge_inexactness(measured.metrics, tolerances),
+        *judge_update(metrics, seen.comparisons, seen.attributions, tolerances),
+        *judge_token_losses(metrics, measured.shifts, tolerances),
+        *judge_filters(metrics, seen.alongs, tolerances),
+        *judge_inexactness(metrics, tolerances),
     ]
     over_loss = measured.mean_loss > tolerances.loss
     return over_loss or any(finding.severity is Severity.REJECTS for finding in findings)

@@ -196,6 +196,23 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
     assert "larger than" in problems(Path("/dev/zero"))[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, 0),
+        ({"verify.filter_steps": 3}, 3),
+        ({"numerics.compute_dtype": "bfloat16"}, 2),
+        ({"numerics.reduce_dtype": "bfloat16"}, 2),
+        ({"numerics.state_dtype": "bfloat16"}, 2),
+        ({"numerics.compute_dtype": "bfloat16", "verify.filter_steps": 0}, 0),
+    ],
+)
+def test_directions_are_looked_at_where_something_below_float32_is_honest(
+    edited: Edit, changes: dict[str, Any], steps: int
+) -> None:
+    assert edited(changes).hparams.filter_steps == steps
+
+
 def test_a_calibration_counts_only_for_the_benchmark_that_it_measured(edited: Edit) -> None:
     def calibration(hparams: Hparams) -> dict[str, Any]:
         return {

@@ -14,7 +14,7 @@ from harness.benchmark.challenge import Challenge, draw
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.problem import AdamW, Sgd
 from harness.benchmark.snapshot import Snapshot
-from harness.comparison import Truth, compare_directions, compare_exact
+from harness.comparison import Truth, compare
 from harness.reference.cheats.families import Cheat
 from harness.reference.filters import FILTERS, change
 from harness.reference.launch import Asked, run_reference
@@ -119,7 +119,7 @@ def test_ranks_find_the_same_direction_together(runs: dict[str, ReferenceRun]) -
 def test_a_cheat_in_bfloat16_moves_along_its_own_direction(
     family: str, runs: dict[str, ReferenceRun], truth: Truth
 ) -> None:
-    ((most, *_),) = compare_directions(truth, [runs[family].state])
+    ((most, *_),) = compare(truth, [runs[family].state]).alongs
     assert most.left_out == CHEATS[family]
     assert most.z > 12
 
@@ -127,14 +127,14 @@ def test_a_cheat_in_bfloat16_moves_along_its_own_direction(
 def test_an_honest_run_in_bfloat16_moves_along_none(
     runs: dict[str, ReferenceRun], truth: Truth
 ) -> None:
-    ((most, *_),) = compare_directions(truth, [runs["honest"].state])
+    ((most, *_),) = compare(truth, [runs["honest"].state]).alongs
     assert most.z < 8
 
 
 def test_rounding_less_or_leaving_out_is_further_from_exact_training(
     runs: dict[str, ReferenceRun], truth: Truth
 ) -> None:
-    away = {name: compare_exact(truth, [runs[name].state])[0] for name in runs}
+    away = {name: compare(truth, [runs[name].state]).inexact[0] for name in runs}
     assert away["not looked at"] == 1.0
     assert away["exact"] < 0.01
     assert away["honest"] == pytest.approx(1.0, abs=0.2)
