@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.board.rule import ScoringRule
-from harness.board.scores import Bools, Floats, History, Ints, Scores, score_then
+from harness.board.scores import Bools, Floats, History, Ints, Scores, Smalls, score_then
 
 SECONDS_PER_HOUR = 3_600.0
+#: Submissions, or moments, that are looked at together: what that takes stays small.
+BLOCK = 50_000
 
 
 @dataclass(frozen=True)
@@ -85,32 +87,48 @@ def replay(
         eligible: bool [submissions], who may be ranked; each has a score now.
         compared: used where the rule asks for pairs.
     """
-    moments = _scored_moments(past, now, eligible, rule)
+    moments = _scored_moments(past, eligible, rule)
     if not len(moments):
         return Lead((), frozenset())
     if rule.pairs:
-        return _by_comparison(past, now, eligible, moments, compared, rule)
+        return _by_comparison(past, now, eligible, _earliest(past, moments), compared, rule)
+    moments = moments[np.lexsort((past.number[moments], past.at[moments]))]
     return Lead(tuple(_by_score(past, now, moments, rule)), frozenset())
 
 
-def _scored_moments(past: History, now: Scores, eligible: Bools, rule: ScoringRule) -> Ints:
-    """Evaluations after which an eligible entry had a score, in order of finishing.
+def _earliest(past: History, moments: Ints) -> int:
+    """Of some evaluations the one that finished first."""
+    at = past.at[moments]
+    first = moments[at == at.min()]
+    return int(first[np.argmin(past.number[first])])
 
-    int64, positions in the evaluations of `past`.
-    """
-    runs = _so_far(np.bincount(past.run_evaluation, minlength=len(past.at)), past)
-    tried = runs + _so_far(past.failed, past)
+
+def _scored_moments(past: History, eligible: Bools, rule: ScoringRule) -> Ints:
+    """Evaluations after which an eligible entry had a score: positions in those of `past`."""
+    found = [
+        _scored_of(past, begin, min(begin + BLOCK, len(eligible)), eligible, rule)
+        for begin in range(0, len(eligible), BLOCK)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def _scored_of(past: History, begin: int, end: int, eligible: Bools, rule: ScoringRule) -> Ints:
+    """The same, of submissions `begin` to `end`."""
+    first = past.first[begin : end + 1]
+    cut = slice(first[0], first[-1])
+    of = past.submission[cut] - begin
+    runs = _so_far(past.runs[cut], of, first - first[0])
+    tried = runs + _so_far(past.failed[cut], of, first - first[0])
     rate = np.divide(runs, tried, out=np.zeros(len(runs)), where=tried > 0)
     enough = (runs >= rule.min_runs) & (rate >= rule.min_success_rate)
-    found = np.flatnonzero(enough & eligible[past.submission])
-    order: Ints = np.lexsort((past.number[found], past.at[found]))
-    return found[order]
+    found: Ints = np.flatnonzero(enough & eligible[begin:end][of]) + first[0]
+    return found
 
 
-def _so_far(counts: Ints, past: History) -> Ints:
-    """A running total over the evaluations, begun anew at the first of each submission."""
+def _so_far(counts: Smalls, of: Smalls, first: Ints) -> Ints:
+    """A running total over evaluations, begun anew at the first of each submission."""
     total = np.concatenate(([0], np.cumsum(counts)))
-    since: Ints = total[1:] - total[past.first[past.submission]]
+    since: Ints = total[1:] - total[first][of]
     return since
 
 
@@ -126,16 +144,16 @@ def _by_comparison(
     past: History,
     now: Scores,
     eligible: Bools,
-    moments: Ints,
+    first: int,
     compared: Comparisons,
     rule: ScoringRule,
 ) -> Lead:
     def worth(submission: int, at: float) -> float:
-        first, last = past.first[submission], past.first[submission + 1]
-        known = int(np.searchsorted(past.at[first:last], at, "right"))
-        return _score(past, now, int(first) + known - 1, rule) if known else np.nan
+        begin, end = past.first[submission], past.first[submission + 1]
+        known = int(np.searchsorted(past.at[begin:end], at, "right"))
+        return _score(past, now, int(begin) + known - 1, rule) if known else np.nan
 
-    reigns = [_first_reign(past, now, moments, rule)]
+    reigns = [_first_reign(past, now, first, rule)]
     lost = set()
     for index in range(len(compared.at)):
         at, contender = float(compared.at[index]), int(compared.contender[index])
@@ -156,22 +174,27 @@ def _by_comparison(
     return Lead(tuple(reigns), frozenset(lost))
 
 
-def _first_reign(past: History, now: Scores, moments: Ints, rule: ScoringRule) -> Reign:
-    evaluation = int(moments[0])
+def _first_reign(past: History, now: Scores, evaluation: int, rule: ScoringRule) -> Reign:
     score = _score(past, now, evaluation, rule)
     return Reign(float(past.at[evaluation]), int(past.submission[evaluation]), score, 0.0, 0.0)
 
 
+def _one_by_one(past: History, now: Scores, moments: Ints) -> Iterator[tuple[int, int, float]]:
+    """Evaluation, submission, and the submission's fastest run, of each moment."""
+    for begin in range(0, len(moments), BLOCK):
+        evaluations = moments[begin : begin + BLOCK]
+        submissions = past.submission[evaluations]
+        fastest = now.high[submissions]
+        yield from zip(evaluations.tolist(), submissions.tolist(), fastest.tolist(), strict=True)
+
+
 def _by_score(past: History, now: Scores, moments: Ints, rule: ScoringRule) -> Iterator[Reign]:
     """Without pairs the lead changes when a score comes to be, never by waiting."""
-    reign = _first_reign(past, now, moments, rule)
+    reign = _first_reign(past, now, int(moments[0]), rule)
     yield reign
     theirs = reign.score
-    submissions = past.submission[moments]
     # Most can be passed over unseen: no score is above its fastest run.
-    for evaluation, submission, fastest in zip(
-        moments.tolist(), submissions.tolist(), now.high[submissions].tolist(), strict=True
-    ):
+    for evaluation, submission, fastest in _one_by_one(past, now, moments):
         if submission == reign.submission:
             theirs = _score(past, now, evaluation, rule)
         elif fastest > theirs:

@@ -5,12 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+import pandas as pd
 from sqlalchemy.orm import Session
 
 from harness.board.frames import season_frames
 from harness.board.history import pairs_stopped
 from harness.board.memory import given_back
-from harness.board.rank import Ranking, rank
+from harness.board.rank import Ranking, past_of, rank_past
+from harness.board.scores import History
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.errors import Code, InputError, TrainjudgeError
@@ -90,17 +92,19 @@ def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
 
 
 def _rank(session: Session, season: Season, now: float) -> Ranking:
-    frames = season_frames(session, season.id)
-    ranking = rank(
-        frames.submissions,
-        frames.evaluations,
-        frames.runs,
-        frames.comparisons,
-        season.scoring_rule,
-        now,
-        season.hardware or None,
+    submissions, past, comparisons = _read(session, season.id)
+    ranking = rank_past(
+        submissions, past, comparisons, season.scoring_rule, now, season.hardware or None
     )
     if ranking.leader is not None and pairs_stopped(session, ranking.leader):
         # It would fail again, at the machine's cost: a person has to say what comes of it.
         return replace(ranking, pending=(), stopped=True)
     return ranking
+
+
+def _read(session: Session, season: int) -> tuple[pd.DataFrame, History, pd.DataFrame]:
+    """Submissions, their past, comparisons; evaluations and runs are let go as soon as that is made."""
+    with given_back():
+        frames = season_frames(session, season)
+        past = past_of(frames.submissions, frames.evaluations, frames.runs)
+        return frames.submissions, past, frames.comparisons

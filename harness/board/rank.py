@@ -7,6 +7,7 @@ their rows. A million evaluations take seconds from scratch, so nothing of it ha
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from harness.board.lead import Comparisons, Lead, replay, threshold
@@ -14,8 +15,10 @@ from harness.board.rule import ScoringRule
 from harness.board.scores import (
     Bools,
     Floats,
+    History,
     Ints,
     Scores,
+    Smalls,
     history,
     positions,
     scores,
@@ -53,9 +56,9 @@ class Ranking:
     Attributes:
         entries: one row for each submission, by id. Columns: author, at, strategy, world_size, hardware as
             given; score (float64, a share of the peak, NaN without one); low and high (float64, slowest
-            and fastest run); runs (int64); success_rate (float64); alarm (bool, a run outside of 0 to
-            1); copy_of (Int64, the first submission of the same program); eligible (bool, may be on a
-            board); main (bool, on the main one); best (bool, stands for its author there); rank (Int64,
+            and fastest run); runs (int32); success_rate (float64); alarm (bool, a run outside of 0 to
+            1); copy_of (Int32, the first submission of the same program); eligible (bool, may be on a
+            board); main (bool, on the main one); best (bool, stands for its author there); rank (Int32,
             on the main board); why_not (category, the reason of a missing rank, NaN with one).
         records: changes of the lead, oldest first: at (float64, seconds since 1970), submission
             (int64), score (float64, as it was then), threshold and jump (float64, shares).
@@ -100,10 +103,28 @@ def rank(
         now: seconds since 1970; decides what is pending and nothing else.
         hardware: of the main board; None: any.
     """
+    past = past_of(submissions, evaluations, runs)
+    return rank_past(submissions, past, comparisons, rule, now, hardware)
+
+
+def past_of(submissions: pd.DataFrame, evaluations: pd.DataFrame, runs: pd.DataFrame) -> History:
+    """The half of `rank` that needs evaluations and runs: half of the memory that a large season takes."""
     submissions, evaluations = _by_id(submissions), _by_id(evaluations)
-    ids = submissions.index.to_numpy(np.int64)
     of = positions(submissions.index, evaluations["submission"])
-    past = history(len(ids), evaluations, runs, of)
+    return history(len(submissions), evaluations, runs, of)
+
+
+def rank_past(
+    submissions: pd.DataFrame,
+    past: History,
+    comparisons: pd.DataFrame,
+    rule: ScoringRule,
+    now: float,
+    hardware: str | None = None,
+) -> Ranking:
+    """The other half of `rank`, which says what is what; `past` as `past_of` gives it."""
+    submissions = _by_id(submissions)
+    ids = submissions.index.to_numpy(np.int64)
     worth = scores(past, rule)
     judged = np.diff(past.first) > 0
     order = np.lexsort((ids, submissions["at"].to_numpy(np.float64)))
@@ -119,19 +140,24 @@ def rank(
     bar = threshold(rule, lead.reigns[-1], now) if lead.reigns else rule.base_threshold
     best = np.zeros(len(ids), bool)
     best[_one_an_author(submissions["author"], place)] = True
-    entries = submissions[list(GIVEN)].assign(
-        score=worth.score,
-        low=worth.low,
-        high=worth.high,
-        runs=worth.runs,
-        success_rate=worth.success_rate,
-        alarm=worth.alarm,
-        copy_of=_nullable(ids[original], original >= 0),
-        eligible=fit,
-        main=main,
-        best=best,
-        rank=_nullable(_numbered(place[best[place]], len(ids)), best),
-        why_not=_why_not(submissions, worth, judged, original, fit, main, best, rule),
+    entries = pd.DataFrame(
+        {
+            **{name: submissions[name] for name in GIVEN},
+            "score": worth.score,
+            "low": worth.low,
+            "high": worth.high,
+            "runs": worth.runs,
+            "success_rate": worth.success_rate,
+            "alarm": worth.alarm,
+            "copy_of": _nullable(ids[original], original >= 0),
+            "eligible": fit,
+            "main": main,
+            "best": best,
+            "rank": _nullable(_numbered(place[best[place]], len(ids)), best),
+            "why_not": _why_not(submissions, worth, judged, original, fit, main, best, rule),
+        },
+        index=submissions.index,
+        copy=False,
     )
     return Ranking(
         entries=entries,
@@ -191,7 +217,7 @@ def _by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if frame.index.is_monotonic_increasing else frame.sort_index()
 
 
-def _originals(submissions: pd.DataFrame, judged: Bools, order: Ints) -> Ints:
+def _originals(submissions: pd.DataFrame, judged: Bools, order: Ints) -> Smalls:
     """Position of the first submission of the same program; -1 for one that is no copy.
 
     One that was withdrawn, or that we could not judge, stands in nobody's way.
@@ -199,18 +225,18 @@ def _originals(submissions: pd.DataFrame, judged: Bools, order: Ints) -> Ints:
     state = submissions["state"]
     serves = (judged | (state != "failed").to_numpy(bool)) & (state != "cancelled").to_numpy(bool)
     program = submissions["program"]
-    codes = pd.factorize(program)[0].astype(np.int64)
+    codes = pd.factorize(program)[0].astype(np.int32)
     codes[(program == "").to_numpy(bool)] = -1
-    first = np.full(codes.max(initial=-1) + 2, -1, np.int64)
+    first = np.full(codes.max(initial=-1) + 2, -1, np.int32)
     latest_first = order[serves[order]][::-1]
     first[codes[latest_first]] = latest_first  # the last assignment, the earliest one's, stays
     first[-1] = -1  # of those whose program is not known
     found = first[codes]
     turn = _numbered(order, len(order))
-    return np.where((found >= 0) & (turn[found] < turn), found, -1)
+    return np.where((found >= 0) & (turn[found] < turn), found, -1).astype(np.int32)
 
 
-def _fit(submissions: pd.DataFrame, worth: Scores, original: Ints, rule: ScoringRule) -> Bools:
+def _fit(submissions: pd.DataFrame, worth: Scores, original: Smalls, rule: ScoringRule) -> Bools:
     fit: Bools = ~np.isnan(worth.score) & (original < 0)
     fit &= ~submissions["state"].isin(OUT).to_numpy(bool)
     fit &= submissions["isolation"].isin(rule.isolation).to_numpy(bool)
@@ -221,7 +247,7 @@ def _why_not(
     submissions: pd.DataFrame,
     worth: Scores,
     judged: Bools,
-    original: Ints,
+    original: Smalls,
     fit: Bools,
     main: Bools,
     best: Bools,
@@ -279,15 +305,15 @@ def _one_an_author(author: "pd.Series[str]", place: Ints) -> Ints:
     return first
 
 
-def _numbered(place: Ints, size: int) -> Ints:
+def _numbered(place: Ints, size: int) -> Smalls:
     """1, 2, 3, ... at these positions, and 0 elsewhere."""
-    numbers = np.zeros(size, np.int64)
+    numbers = np.zeros(size, np.int32)
     numbers[place] = np.arange(1, len(place) + 1)
     return numbers
 
 
-def _nullable(values: Ints, there: Bools) -> pd.arrays.IntegerArray:
-    return pd.arrays.IntegerArray(np.where(there, values, 0), ~there)
+def _nullable(values: npt.NDArray[np.integer], there: Bools) -> pd.arrays.IntegerArray:
+    return pd.arrays.IntegerArray(np.where(there, values, 0).astype(np.int32), ~there)
 
 
 def _records(lead: Lead, ids: Ints) -> pd.DataFrame:

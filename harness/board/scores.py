@@ -14,8 +14,13 @@ import pandas as pd
 from harness.board.rule import ScoringRule
 
 Ints = npt.NDArray[np.int64]
+#: What there are millions of.
+Smalls = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+#: Owners that are sorted at once: what that takes stays small.
+MATRIX_ROWS = 50_000
 
 
 @dataclass(frozen=True)
@@ -25,24 +30,26 @@ class History:
     Evaluations that ended in our own error are not here; neither is a row that points to nothing.
 
     Attributes:
-        submission: int64 [evaluations], position of the submission, ascending; within one submission
+        submission: int32 [evaluations], position of the submission, ascending; within one submission
             in the order of finishing.
-        number: int64 [evaluations], its place among all that ever finished.
+        number: int32 [evaluations], its place among all that ever finished.
         at: float64 [evaluations], seconds since 1970 when it finished.
-        failed: int64 [evaluations], runs that the submission failed.
+        failed: int32 [evaluations], runs that the submission failed.
+        runs: int32 [evaluations], its timed runs, where it was accepted.
         first: int64 [submissions + 1], where the evaluations of each begin in the arrays above.
         mfu: float64 [runs], ascending within each submission; NaN last.
-        run_evaluation: int64 [runs], position in the arrays above of the evaluation a run belongs to.
+        run_evaluation: int32 [runs], position in the arrays above of the evaluation a run belongs to.
         first_run: int64 [submissions + 1], where the runs of each submission begin.
     """
 
-    submission: Ints
-    number: Ints
+    submission: Smalls
+    number: Smalls
     at: Floats
-    failed: Ints
+    failed: Smalls
+    runs: Smalls
     first: Ints
     mfu: Floats
-    run_evaluation: Ints
+    run_evaluation: Smalls
     first_run: Ints
 
 
@@ -54,7 +61,7 @@ class Scores:
         score: float64, the rule's statistic; NaN where there is no score.
         low, high: float64, the slowest and the fastest run: of the few runs of an evaluation the only
             spread that was measured rather than interpolated. NaN without runs.
-        runs: int64, timed runs of accepted evaluations.
+        runs: int32, timed runs of accepted evaluations.
         success_rate: float64, of those and the failed ones; NaN where there were neither.
         alarm: bool, a run whose MFU is no share of the peak: above 1, negative or not a number.
         enough: bool, whether it has the runs and the success rate that the rule asks for.
@@ -63,7 +70,7 @@ class Scores:
     score: Floats
     low: Floats
     high: Floats
-    runs: Ints
+    runs: Smalls
     success_rate: Floats
     alarm: Bools
     enough: Bools
@@ -95,50 +102,57 @@ def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of:
     rejected = (evaluations["verdict"] == "rejected").to_numpy(bool)
     counted = (accepted | rejected) & (of >= 0)
     at = evaluations["at"].to_numpy(np.float64)
-    kept = np.flatnonzero(counted)
+    kept: Smalls = np.flatnonzero(counted).astype(np.int32)
     kept = kept[np.lexsort((kept, at[kept], of[kept]))]
-    failed = evaluations["failed_runs"].to_numpy(np.int64)[kept]
+    submission = of[kept].astype(np.int32)
+    failed = evaluations["failed_runs"].to_numpy()[kept].astype(np.int32)
     # A rejection before the first run is a failed attempt as much as one in the last.
     failed = np.where(rejected[kept], np.maximum(failed, 1), failed)
 
-    place = np.full(len(evaluations) + 1, -1, np.int64)  # the last is for -1: unknown stays unknown
+    place = np.full(len(evaluations) + 1, -1, np.int32)  # the last is for -1: unknown stays unknown
     place[kept] = np.arange(len(kept))
     place[:-1][~accepted] = -1
-    run_evaluation = place[positions(evaluations.index, runs["evaluation"].to_numpy(np.int64))]
-    mfu = runs["mfu"].to_numpy(np.float64)[run_evaluation >= 0]
-    run_evaluation = run_evaluation[run_evaluation >= 0]
-    owner = of[kept][run_evaluation]
+    run_evaluation = place[positions(evaluations.index, runs["evaluation"])]
+    mfu = runs["mfu"].to_numpy(np.float64)
+    known = run_evaluation >= 0
+    if not known.all():  # as it is, there is nothing to copy
+        run_evaluation, mfu = run_evaluation[known], mfu[known]
+    owner = submission[run_evaluation]
     first_run = _starts(owner, submissions)
     order = _ascending_within(mfu, owner, first_run)
+    del owner, known  # of each there are millions
     return History(
-        submission=of[kept],
+        submission=submission,
         number=kept,
         at=at[kept],
         failed=failed,
-        first=_starts(of[kept], submissions),
+        runs=np.bincount(run_evaluation, minlength=len(kept)).astype(np.int32),
+        first=_starts(submission, submissions),
         mfu=mfu[order],
         run_evaluation=run_evaluation[order],
         first_run=first_run,
     )
 
 
-def _starts(owner: Ints, submissions: int) -> Ints:
+def _starts(owner: Smalls, submissions: int) -> Ints:
     counts = np.bincount(owner, minlength=submissions)
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
-def _ascending_within(values: Floats, owner: Ints, first: Ints) -> Ints:
+def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Ints:
     """Positions that order `values` by owner, and ascending within each; `first` as `_starts` gives it.
 
-    Owners with equally many values are rows of one matrix. That is several times faster than to sort by two
+    Owners with equally many values are rows of a matrix. That is several times faster than to sort by two
     keys, most of all when the values come in the order of their owners, as a store gives them.
     """
     order: Ints = np.argsort(owner, kind="stable")
     counts = np.diff(first)
     for count in np.unique(counts[counts > 1]).tolist():
-        rows = first[:-1][counts == count][:, None] + np.arange(count)
-        inner = np.argsort(values[order[rows]], axis=1)
-        order[rows] = np.take_along_axis(order[rows], inner, axis=1)
+        starts = first[:-1][counts == count]
+        for begin in range(0, len(starts), MATRIX_ROWS):
+            rows = starts[begin : begin + MATRIX_ROWS, None] + np.arange(count)
+            inner = np.argsort(values[order[rows]], axis=1)
+            order[rows] = np.take_along_axis(order[rows], inner, axis=1)
     return order
 
 
@@ -163,7 +177,7 @@ def score_then(past: History, submission: int, until: int, rule: ScoringRule) ->
 
 
 def _scores(mfu: Floats, first: Ints, failed: Ints, rule: ScoringRule) -> Scores:
-    runs = np.diff(first)
+    runs = np.diff(first).astype(np.int32)
     some = runs > 0
     start, end = first[:-1][some], first[1:][some]
     low, high, value = (np.full(len(runs), np.nan) for _ in range(3))

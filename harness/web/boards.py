@@ -2,6 +2,7 @@
 
 import math
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class Boards:
         self._store = store
         self._leaderboard = leaderboard
         self._lock = threading.Lock()
-        self._kept: dict[int, tuple[Ranking, OrderedDict[object, Any]]] = {}
+        # Its ranking is held by whoever made it: a large one that is outdated is not to stay for this.
+        self._kept: dict[int, tuple[weakref.ref[Ranking], OrderedDict[object, _Once]]] = {}
 
     def page(self, season: int, query: Query) -> BoardPage:
         """One page of a board. Raises InputError(UNKNOWN_ID)."""
@@ -141,19 +143,31 @@ class Boards:
     def _keep(self, season: int, key: object, ranking: Ranking, make: Callable[[], Any]) -> Any:
         """What `make` gives, once for a ranking; what is of an older one goes with it."""
         with self._lock:
-            known, kept = self._kept.get(season, (None, OrderedDict[object, Any]()))
-            if known is not ranking:
+            of, kept = self._kept.get(season, (None, OrderedDict[object, _Once]()))
+            if of is None or of() is not ranking:
                 kept = OrderedDict()
-                self._kept[season] = (ranking, kept)
-            if key in kept:
-                kept.move_to_end(key)
-                return kept[key]
-        made = make()
-        with self._lock:
-            kept[key] = made
+                self._kept[season] = (weakref.ref(ranking), kept)
+            once = kept.setdefault(key, _Once(make))
+            kept.move_to_end(key)
             while len(kept) > KEPT:
                 kept.popitem(last=False)
-        return made
+        return once.made()
+
+
+class _Once:
+    """Something that is made when it is first asked for; whoever else asks meanwhile waits for it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make: Callable[[], Any] | None = make
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def made(self) -> Any:
+        with self._lock:
+            if self._make is not None:
+                self._made = self._make()
+                self._make = None  # it holds the ranking
+            return self._made
 
 
 @dataclass(frozen=True)
@@ -206,23 +220,37 @@ def _sorted(frame: pd.DataFrame, query: Query) -> pd.DataFrame:
 
 
 def _choices(ranking: Ranking) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    fit = ranking.entries[ranking.entries["eligible"]]
-    return (
-        tuple(sorted(str(each) for each in fit["strategy"].unique())),
-        tuple(sorted(str(each) for each in fit["hardware"].unique())),
-    )
+    return _words(ranking, "strategy"), _words(ranking, "hardware")
+
+
+def _words(ranking: Ranking, column: str) -> tuple[str, ...]:
+    """Those that entries of boards have, in order. By columns: a frame of a million rows is large."""
+    values = ranking.entries[column].astype("category").cat
+    codes = values.codes.to_numpy()[ranking.entries["eligible"].to_numpy(bool)]
+    there = np.bincount(codes, minlength=len(values.categories)) > 0
+    return tuple(sorted(str(each) for each in values.categories[there]))
 
 
 def _dots(ranking: Ranking) -> tuple[Dot, ...]:
     entries = ranking.entries
-    shown = entries[entries["main"] & entries["score"].notna()]
+    score, at = (entries[name].to_numpy(np.float64) for name in ("score", "at"))
+    shown = np.flatnonzero(entries["main"].to_numpy(bool) & ~np.isnan(score))
     if len(shown) > MAX_DOTS:
-        stretch = np.linspace(shown["at"].min(), shown["at"].max(), MAX_DOTS + 1)[1:-1]
-        of = np.searchsorted(stretch, shown["at"].to_numpy(np.float64))
-        best = np.lexsort((-shown["score"].to_numpy(np.float64), of))
-        first = np.flatnonzero(np.diff(of[best], prepend=-1))
-        shown = shown.iloc[best[first]]
+        shown = shown[_best_of_each_stretch(at[shown], score[shown])]
     return tuple(
         Dot(at=row.at, submission=int(row.Index), author=str(row.author), score=row.score)
-        for row in shown.itertuples()
+        for row in entries.iloc[shown].itertuples()
     )
+
+
+def _best_of_each_stretch(
+    at: npt.NDArray[np.float64], score: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Positions of the best of each of MAX_DOTS equal stretches of time, oldest first. Without sorting."""
+    first, span = at.min(), np.ptp(at)
+    stretch = ((at - first) * (MAX_DOTS / span if span > 0 else 0.0)).astype(np.int64)
+    stretch = np.minimum(stretch, MAX_DOTS - 1)
+    best = np.full(MAX_DOTS, -np.inf)
+    np.maximum.at(best, stretch, score)
+    equal = np.flatnonzero(score == best[stretch])  # of equal ones the first
+    return equal[np.unique(stretch[equal], return_index=True)[1]]
