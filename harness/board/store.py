@@ -6,6 +6,7 @@ date: an older one is backed up and migrated, one that a newer version has writt
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,8 @@ class Store:
 
     def __init__(self, engine: Engine, busy_seconds: float = BUSY_SECONDS) -> None:
         self.engine = engine
-        self._milliseconds = str(round(busy_seconds * 1000))
+        self._busy_seconds = busy_seconds
+        self._writing = threading.Lock()
 
     @property
     def is_sqlite(self) -> bool:
@@ -110,15 +112,38 @@ class Store:
 
         Raises JudgeError(STORE_FAILED) where the database fails, as on a full disk.
         """
-        with told_as_ours(), _Keeping(self.engine) as session, session.begin():
+        with (
+            told_as_ours(),
+            self._turn(),
+            _Keeping(self.engine) as session,
+            session.begin(),
+        ):
             if self.is_sqlite:
                 session.execute(text("BEGIN IMMEDIATE"))
             else:
                 # A writer whose machine lost its power says nothing any more, and holds the lock.
+                milliseconds = str(round(self._busy_seconds * 1000))
                 for limit in ("lock_timeout", "idle_in_transaction_session_timeout"):
-                    session.execute(select(func.set_config(limit, self._milliseconds, True)))
+                    session.execute(select(func.set_config(limit, milliseconds, True)))
                 session.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
             yield Writer(session, self._now(session))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Threads of one process write in turns: SQLite would let them sleep and try again, ever longer."""
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._writing.acquire(timeout=self._busy_seconds):
+            raise JudgeError(
+                Code.STORE_FAILED,
+                f"the store is busy: another thread has been writing for {self._busy_seconds:g} s. "
+                "Nothing of this step was kept: try it again",
+            )
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -141,7 +141,7 @@ def seasons_table(seasons: Sequence[SeasonView]) -> Table:
     """Newest first."""
     table = Table(box=None, pad_edge=False)
     for column in ("season", "benchmark", "ranks", "hardware", "from (UTC)", "until (UTC)"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for season in seasons:
         ends = season.closed_at or season.ends_at
         table.add_row(

@@ -164,6 +164,23 @@ def test_a_writer_that_does_not_end_is_not_waited_for_for_ever(store: Store, url
     impatient.close()
 
 
+def test_a_thread_does_not_wait_for_ever_for_another_of_its_process(tmp_path: Path) -> None:
+    """With PostgreSQL it is the database that says so."""
+    impatient = open_store(f"sqlite:///{tmp_path / 'board.sqlite'}", busy_seconds=0.2)
+    with ThreadPoolExecutor(1) as pool, impatient.write(), pytest.raises(JudgeError) as caught:
+        pool.submit(add_author, impatient, "ada").result()
+    assert caught.value.code is Code.STORE_FAILED
+    add_author(impatient, "ada")
+    impatient.close()
+
+
+def test_a_write_that_fails_leaves_the_turn_to_the_next(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.write():
+        raise ZeroDivisionError
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(add_author, store, "ada").result(timeout=10)
+
+
 def test_a_postgresql_database_without_an_encoding_can_be_used(server: postgres.Server) -> None:
     """As one has that was set up where no locale is: its texts would arrive as bytes."""
     server.run("CREATE DATABASE plain TEMPLATE template0 ENCODING SQL_ASCII LOCALE 'C'")
