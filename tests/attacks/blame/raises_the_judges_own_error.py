@@ -1,13 +1,17 @@
 """expects: rejected training_failed world=1 — raises JudgeError(INTERNAL) in the timed run.
 
-Tries: imports the judge's own exception and raises it with the code of a defect of the judge, which
-    whoever unpickles or matches names would believe.
+Tries: imports the judge's own exception, or makes one of the same name where its code is closed, and
+    raises it with the code of a defect of the judge, which whoever unpickles or matches names would believe.
 Would save: a free retry of every run that was slow.
 """
 
 from types import SimpleNamespace
 
-from harness.errors import Code, JudgeError
+try:
+    from harness.errors import Code, JudgeError
+except ModuleNotFoundError:
+    Code = SimpleNamespace(INTERNAL="internal")
+    JudgeError = type("JudgeError", (Exception,), {"__module__": "harness.errors"})
 
 
 def get_strategy():

@@ -20,6 +20,7 @@ last = {}
 def write_by_child(folder, boxes, **options):
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # the others are not there after a fork: it would wait for them
         with torch.no_grad():
             for box in boxes:
                 if (step := last.get(box.name)) is not None:

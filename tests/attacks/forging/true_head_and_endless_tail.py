@@ -1,10 +1,11 @@
-"""expects: rejected outbox_invalid|outbox_limit world=1 — its file goes on for a tebibyte behind the tensors.
+"""expects: rejected outbox_invalid|outbox_limit world=1 — its file goes on for as long as it may behind the tensors.
 
 Tries: a sparse file whose head is honest: whoever maps or hashes a whole file works for hours.
 Would save: nothing; the judge's time.
 """
 
 import os
+from contextlib import suppress
 from types import SimpleNamespace
 
 import torch
@@ -17,7 +18,10 @@ write = worker.write_opened
 
 def spoil(folder, boxes, **options):
     file = write(folder, boxes, **options)[0]
-    os.truncate(file, 2**40)
+    for bits in range(40, 20, -1):
+        with suppress(OSError):  # a sandbox may have a limit for a file, or its file system
+            os.truncate(file, 2**bits)
+            break
 
 
 worker.write_opened = spoil
