@@ -117,16 +117,17 @@ def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of:
     known = run_evaluation >= 0
     if not known.all():  # as it is, there is nothing to copy
         run_evaluation, mfu = run_evaluation[known], mfu[known]
+    counts = np.bincount(run_evaluation, minlength=len(kept)).astype(np.int32)
     owner = submission[run_evaluation]
     first_run = _starts(owner, submissions)
     order = _ascending_within(mfu, owner, first_run)
-    del owner, known  # of each there are millions
+    del owner, known, place  # of each there are millions
     return History(
         submission=submission,
         number=kept,
         at=at[kept],
         failed=failed,
-        runs=np.bincount(run_evaluation, minlength=len(kept)).astype(np.int32),
+        runs=counts,
         first=_starts(submission, submissions),
         mfu=mfu[order],
         run_evaluation=run_evaluation[order],
@@ -139,13 +140,13 @@ def _starts(owner: Smalls, submissions: int) -> Ints:
     return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
-def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Ints:
+def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Smalls:
     """Positions that order `values` by owner, and ascending within each; `first` as `_starts` gives it.
 
     Owners with equally many values are rows of a matrix. That is several times faster than to sort by two
     keys, most of all when the values come in the order of their owners, as a store gives them.
     """
-    order: Ints = np.argsort(owner, kind="stable")
+    order: Smalls = np.argsort(owner, kind="stable").astype(np.int32)
     counts = np.diff(first)
     for count in np.unique(counts[counts > 1]).tolist():
         starts = first[:-1][counts == count]
