@@ -59,15 +59,10 @@ class Words:
 
     def whole(self, order: Ints | None) -> pd.Categorical:
         """In that order of rows, and numbered in the order in which they come then."""
-        codes = self._numbers.whole()
-        if order is not None:
-            codes = codes[order]
+        codes = in_order(self._numbers.whole(), order)
         texts = np.array([text for text in self._codes if text is not None], object)
-        codes, came = pd.factorize(np.where(codes < 0, -1, codes), use_na_sentinel=False)
-        missing = came < 0
-        # Whatever is missing has no number of its own.
-        number = np.where(missing, -1, np.cumsum(~missing) - 1)
-        return pd.Categorical.from_codes(number[codes], texts[came[~missing]])
+        came = pd.unique(codes)
+        return pd.Categorical.from_codes(codes, texts).set_categories(texts[came[came >= 0]])
 
 
 class Digests:
@@ -84,7 +79,7 @@ class Digests:
     def whole(self, order: Ints | None) -> pd.Categorical:
         """A number for each that is different, none for a missing one."""
         words = _joined(self._blocks, np.empty((0, DIGEST_BYTES // 8), "<u8"))
-        return which_are_equal(words if order is None else words[order])
+        return which_are_equal(in_order(words, order))
 
 
 class Floats64:

@@ -25,7 +25,7 @@ from harness.board.tables import Author, Comparison, Evaluation, Submission
 
 @dataclass(frozen=True)
 class SeasonFrames:
-    """What `rank.rank` wants of a season; it says which columns."""
+    """What `past_of` and `rank` want of a season; they say which columns."""
 
     submissions: pd.DataFrame
     evaluations: pd.DataFrame

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.board.rule import ScoringRule
-from harness.board.scores import Bools, Floats, History, Ints, Scores, Smalls, score_then
+from harness.board.scores import BLOCK, Bools, Floats, History, Ints, Scores, Smalls, score_then
 
 SECONDS_PER_HOUR = 3_600.0
-#: Submissions, or moments, that are looked at together: what that takes stays small.
-BLOCK = 50_000
 
 
 @dataclass(frozen=True)

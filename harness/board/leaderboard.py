@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from harness.board.frames import season_frames
 from harness.board.history import pairs_stopped
 from harness.board.memory import given_back
-from harness.board.rank import Ranking, past_of, rank_past
+from harness.board.rank import Ranking, past_of, rank
 from harness.board.scores import History
 from harness.board.store import Store
 from harness.board.tables import Season
@@ -93,7 +93,7 @@ def rank_season(store: Store, season: int, now: float | None = None) -> Ranking:
 
 def _rank(session: Session, season: Season, now: float) -> Ranking:
     submissions, past, comparisons = _read(session, season.id)
-    ranking = rank_past(
+    ranking = rank(
         submissions, past, comparisons, season.scoring_rule, now, season.hardware or None
     )
     if ranking.leader is not None and pairs_stopped(session, ranking.leader):

@@ -80,41 +80,23 @@ class Ranking:
         return int(self.records["submission"].iloc[-1]) if len(self.records) else None
 
 
-def rank(
-    submissions: pd.DataFrame,
-    evaluations: pd.DataFrame,
-    runs: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    rule: ScoringRule,
-    now: float,
-    hardware: str | None = None,
-) -> Ranking:
-    """Rank a season. Rows that point to something that is not there count for nothing.
+def past_of(submissions: pd.DataFrame, evaluations: pd.DataFrame, runs: pd.DataFrame) -> History:
+    """What `rank` wants of evaluations and runs: half of a large season, which may go after it.
+
+    Rows that point to something that is not there count for nothing.
 
     Args:
-        submissions: index submission (int64, unique); author (str), at (float64, seconds since 1970
-            when it was handed in), program (equal where the normalised program is; "" or missing: not
-            known), strategy (str), world_size (int64), hardware (str), isolation (str), state (str).
+        submissions: as for `rank`.
         evaluations: index evaluation (int64, unique, in order of finishing); submission (int64), at
             (float64, when it finished), verdict ("accepted", "rejected" or "error"), failed_runs (int64).
         runs: evaluation (int64), mfu (float64): one row for each timed run of an accepted evaluation.
-        comparisons: at (float64), contender and leader (int64, submissions), faster (bool).
-        rule: of the season.
-        now: seconds since 1970; decides what is pending and nothing else.
-        hardware: of the main board; None: any.
     """
-    past = past_of(submissions, evaluations, runs)
-    return rank_past(submissions, past, comparisons, rule, now, hardware)
-
-
-def past_of(submissions: pd.DataFrame, evaluations: pd.DataFrame, runs: pd.DataFrame) -> History:
-    """The half of `rank` that needs evaluations and runs: half of the memory that a large season takes."""
     submissions, evaluations = _by_id(submissions), _by_id(evaluations)
     of = positions(submissions.index, evaluations["submission"])
     return history(len(submissions), evaluations, runs, of)
 
 
-def rank_past(
+def rank(
     submissions: pd.DataFrame,
     past: History,
     comparisons: pd.DataFrame,
@@ -122,7 +104,18 @@ def rank_past(
     now: float,
     hardware: str | None = None,
 ) -> Ranking:
-    """The other half of `rank`, which says what is what; `past` as `past_of` gives it."""
+    """Rank a season.
+
+    Args:
+        submissions: index submission (int64, unique); author (str), at (float64, seconds since 1970
+            when it was handed in), program (equal where the normalised program is; "" or missing: not
+            known), strategy (str), world_size (int64), hardware (str), isolation (str), state (str).
+        past: of the same submissions, as `past_of` gives it.
+        comparisons: at (float64), contender and leader (int64, submissions), faster (bool).
+        rule: of the season.
+        now: seconds since 1970; decides what is pending and nothing else.
+        hardware: of the main board; None: any.
+    """
     submissions = _by_id(submissions)
     ids = submissions.index.to_numpy(np.int64)
     worth = scores(past, rule)

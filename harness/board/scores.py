@@ -19,8 +19,8 @@ Smalls = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
-#: Owners that are sorted at once: what that takes stays small.
-MATRIX_ROWS = 50_000
+#: Submissions, or evaluations, that are looked at together: what that takes stays small.
+BLOCK = 50_000
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Smalls:
     counts = np.diff(first)
     for count in np.unique(counts[counts > 1]).tolist():
         starts = first[:-1][counts == count]
-        for begin in range(0, len(starts), MATRIX_ROWS):
-            rows = starts[begin : begin + MATRIX_ROWS, None] + np.arange(count)
+        for begin in range(0, len(starts), BLOCK):
+            rows = starts[begin : begin + BLOCK, None] + np.arange(count)
             inner = np.argsort(values[order[rows]], axis=1)
             order[rows] = np.take_along_axis(order[rows], inner, axis=1)
     return order

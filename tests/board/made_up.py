@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.board.rank import Ranking, rank
+from harness.board.rank import Ranking, past_of, rank
 from harness.board.rule import ScoringRule
 
 HOUR = 3_600.0
@@ -97,7 +97,20 @@ class Season:
     def rank(
         self, rule: ScoringRule = NO_PAIRS, hour: float = 1_000.0, hardware: str | None = None
     ) -> Ranking:
-        return rank(*self.frames(), rule, hour * HOUR, hardware)
+        return rank_frames(*self.frames(), rule, hour * HOUR, hardware)
+
+
+def rank_frames(
+    submissions: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    runs: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    rule: ScoringRule,
+    now: float,
+    hardware: str | None = None,
+) -> Ranking:
+    past = past_of(submissions, evaluations, runs)
+    return rank(submissions, past, comparisons, rule, now, hardware)
 
 
 def ranks(ranking: Ranking) -> dict[int, int]:

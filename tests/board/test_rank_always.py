@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from harness.board.rank import board, rank
+from harness.board.rank import board
 from harness.board.rule import ScoringRule
-from tests.board.made_up import HOUR, PAIRS, Season, leaders, ranks
+from tests.board.made_up import HOUR, PAIRS, Season, leaders, rank_frames, ranks
 
 # --- always the same --------------------------------------------------------------------------
 
@@ -43,9 +43,9 @@ def test_the_order_of_the_rows_does_not_matter(pairs: int, statistic: Any) -> No
     rule = ScoringRule(pairs=pairs, statistic=statistic, min_success_rate=0.5, min_runs=2)
     for seed in range(5):
         frames = random_season(seed).frames()
-        one = rank(*frames, rule, 500 * HOUR)
+        one = rank_frames(*frames, rule, 500 * HOUR)
         a, b, c, d = (frame.sample(frac=1, random_state=seed) for frame in frames)
-        other = rank(a, b, c, d, rule, 500 * HOUR)
+        other = rank_frames(a, b, c, d, rule, 500 * HOUR)
         assert one.pending == other.pending and one.threshold == other.threshold
         assert_frame_equal(one.records, other.records, check_exact=True)
         assert_frame_equal(one.entries, other.entries, check_exact=True)
@@ -77,7 +77,7 @@ def test_ids_may_have_gaps() -> None:
     submissions, evaluations, runs, compared = season.frames()
     submissions.index = pd.Index([10, 50], name="submission")
     evaluations.index = pd.Index([7, 4_000], name="evaluation")
-    renumbered = rank(
+    renumbered = rank_frames(
         submissions,
         evaluations.assign(submission=[10, 50]),
         runs.assign(evaluation=[7, 4_000]),
@@ -91,10 +91,10 @@ def test_ids_may_have_gaps() -> None:
 
 def test_columns_that_a_store_keeps_as_categories_are_ranked_the_same() -> None:
     submissions, evaluations, runs, compared = random_season(1).frames()
-    one = rank(submissions, evaluations, runs, compared, PAIRS, 500 * HOUR)
+    one = rank_frames(submissions, evaluations, runs, compared, PAIRS, 500 * HOUR)
     columns = {"author": "category", "state": "category", "strategy": "category"}
     submissions = submissions.astype(columns)
-    other = rank(submissions, evaluations, runs, compared, PAIRS, 500 * HOUR)
+    other = rank_frames(submissions, evaluations, runs, compared, PAIRS, 500 * HOUR)
     assert ranks(one) == ranks(other) and one.pending == other.pending
 
 
@@ -120,7 +120,7 @@ def test_a_hundred_thousand_entries_take_seconds_at_most() -> None:
     )
     runs = pd.DataFrame({"evaluation": ids, "mfu": ids / count})
     empty = Season().frames()[3]
-    ranking = rank(submissions, evaluations, runs, empty, PAIRS, 1e6)
+    ranking = rank_frames(submissions, evaluations, runs, empty, PAIRS, 1e6)
     assert ranking.leader == 1
     assert len(board(ranking)) == 999
     assert ranking.pending[0] == (count, 1) and len(ranking.pending) == 100
