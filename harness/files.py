@@ -1,4 +1,4 @@
-"""Files that are written whole, and those that another user, the sandbox's, has to read."""
+"""Files that are written whole, those that a sandbox's user has to read, and those that no other may."""
 
 import os
 import shutil
@@ -6,6 +6,8 @@ from pathlib import Path
 
 READABLE_FILE = 0o644
 READABLE_FOLDER = 0o755
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -15,6 +17,16 @@ def write_whole(path: Path, text: str) -> None:
     if path.exists():
         shutil.copymode(path, part)
     part.replace(path)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder that no other user may enter; one that is there keeps its mode."""
+    path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+
+
+def make_private_file(path: Path) -> None:
+    """An empty file that no other user may read, where a library lets everybody; or the one there is."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
 
 
 def make_readable(path: Path) -> None:

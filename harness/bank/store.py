@@ -19,13 +19,13 @@ from blake3 import blake3
 from pydantic import Field, ValidationError
 
 from harness.errors import Code, InputError, JudgeError
+from harness.files import PRIVATE_FOLDER
 from harness.paths import data_folder
 from harness.records import Record
 from harness.reference.outcome import RunFolders
 
 ENTRY: Final = "entry.json"
 LOCK: Final = "lock"
-PRIVATE: Final = 0o700
 
 
 class Entry(Record):
@@ -106,7 +106,7 @@ class Bank:
             with self._locked():
                 self._tidy()
                 making = self._making / entry.id
-                making.mkdir(mode=PRIVATE)
+                making.mkdir(mode=PRIVATE_FOLDER)
                 lock = _lock(making)
             try:
                 place = RunFolders.of_entry(making)
@@ -167,10 +167,10 @@ class Bank:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._root.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        self._root.chmod(PRIVATE)
+        self._root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        self._root.chmod(PRIVATE_FOLDER)
         for folder in (self._unused, self._taken, self._making):
-            folder.mkdir(mode=PRIVATE, exist_ok=True)
+            folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
         lock = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import Code, InputError
+from harness.files import make_private_folder
 from harness.paths import data_folder
 from harness.sandbox.removal import remove_tree
 from harness.sandbox.watch import TooManyEntriesError, folder_bytes
@@ -37,7 +38,7 @@ class Artefacts:
         """
         if self.limit_bytes <= 0:
             return None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         place = self.folder / str(evaluation)
         remove_tree(place)
         return None if os.path.lexists(place) else place

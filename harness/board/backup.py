@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from harness.errors import Code, InputError, JudgeError
+from harness.files import make_private_file
 
 
 def back_up(engine: Engine, path: Path) -> None:
@@ -31,6 +32,7 @@ def back_up(engine: Engine, path: Path) -> None:
 def _copy_sqlite(database: str, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     try:
+        make_private_file(part)
         source, target = (
             sqlite3.connect(f"{Path(database).absolute().as_uri()}?mode=ro", uri=True),
             sqlite3.connect(part),
@@ -54,6 +56,10 @@ def _dump_postgresql(engine: Engine, path: Path) -> None:
             "pg_dump is not there: install PostgreSQL's client programs of the server's version",
         )
     url = engine.url
+    try:
+        make_private_file(path)
+    except OSError as error:
+        raise JudgeError(Code.STORE_FAILED, f"the backup {path} failed: {error}") from None
     # libpq reads the password from the environment; on a command line everybody could read it.
     secret = {"PGPASSWORD": url.password} if url.password else {}
     plain = url._replace(drivername="postgresql", password=None).render_as_string()

@@ -22,8 +22,9 @@ from harness.board.queue import (
 )
 from harness.board.rank import Ranking
 from harness.board.rule import ScoringRule
-from harness.board.store import Store, Writer
+from harness.board.store import Store
 from harness.board.tables import Claim, EventRow, Season, Source, Submission
+from harness.board.writer import Writer
 from harness.protocol.text import printable
 
 

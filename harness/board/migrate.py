@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from harness.board.backup import back_up
 from harness.board.tables import Base
 from harness.errors import Code, InputError
+from harness.files import make_private_folder
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 #: Of PostgreSQL's advisory lock: two servers that start at once do not both migrate.
@@ -71,7 +72,7 @@ def _begin_alone(connection: Connection) -> None:
 def _back_up(engine: Engine, folder: Path) -> None:
     database = Path(engine.url.database or "board")
     if engine.dialect.name != "sqlite":
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         database = folder / database.name
     back_up(engine, database.with_name(f"{database.name}.before-migration-{int(time.time())}"))
 

@@ -14,8 +14,9 @@ from harness.board import events as ev
 from harness.board.history import pairs_stopped
 from harness.board.rule import ScoringRule
 from harness.board.states import SubmissionState
-from harness.board.store import Store, Writer
+from harness.board.store import Store
 from harness.board.tables import MAX_NUMBER, Author, Key, Season, Submission
+from harness.board.writer import Writer
 from harness.errors import Code, InputError
 from harness.protocol.text import counted, one_line, printable, quoted
 

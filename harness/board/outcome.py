@@ -13,7 +13,7 @@ from harness.board.luck import accepted_before, rejected_before
 from harness.board.organise import submission_of
 from harness.board.queue import Taken, mine
 from harness.board.rule import ScoringRule
-from harness.board.store import Store, Writer
+from harness.board.store import Store
 from harness.board.submit import queue_evaluation
 from harness.board.tables import (
     Document,
@@ -21,6 +21,7 @@ from harness.board.tables import (
     Season,
     Submission,
 )
+from harness.board.writer import Writer
 from harness.errors import Code, Verdict
 from harness.protocol.text import printable
 from harness.result import EvaluationResult, RunResult

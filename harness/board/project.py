@@ -82,10 +82,13 @@ def _submitted(session: Session, event: ev.Submitted, at: float, _: int) -> None
 
 
 def _evaluation_queued(session: Session, event: ev.EvaluationQueued, at: float, _: int) -> None:
+    submission = _set(session, event.submission, SubmissionState.QUEUED)
     session.add(
         Evaluation(
             id=event.evaluation,
             submission_id=event.submission,
+            season_id=submission.season_id,
+            author_id=submission.author_id,
             state=EvaluationState.QUEUED,
             why=event.why,
             queued_at=at,
@@ -94,7 +97,6 @@ def _evaluation_queued(session: Session, event: ev.EvaluationQueued, at: float, 
             progress="",
         )
     )
-    _set(session, event.submission, SubmissionState.QUEUED)
 
 
 def _evaluation_started(session: Session, event: ev.EvaluationStarted, at: float, _: int) -> None:

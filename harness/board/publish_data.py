@@ -19,7 +19,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from harness.board.figures import iso
-from harness.board.rank import Ranking, board
+from harness.board.places import board_places
+from harness.board.rank import Ranking
 from harness.board.tables import Author, Evaluation, Submission
 from harness.board.views import SeasonView
 from harness.protocol.text import one_line
@@ -89,7 +90,7 @@ def season_board(season: SeasonView, ranking: Ranking) -> SeasonBoard:
                 at=float(row.at),
                 leads=int(row.Index) == ranking.leader,
             )
-            for row in board(ranking).itertuples()
+            for row in board_places(ranking).of(ranking).itertuples()
         ),
         leads=tuple(
             LeadRow(

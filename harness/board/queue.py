@@ -16,21 +16,30 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
+from harness.board.lines import LINES
 from harness.board.states import EvaluationState
-from harness.board.store import Store, Writer
+from harness.board.store import Store
 from harness.board.tables import (
     Author,
     Claim,
     Evaluation,
-    Season,
     Source,
     Submission,
     Worker,
 )
+from harness.board.writer import Writer
 from harness.sandbox.judge_process import judge_lives, this_process
 
 LEASE_SECONDS: Final = 60.0
 HEARTBEAT_SECONDS: Final = 10.0
+#: Of the author who has waited longest the oldest evaluation. With :hparams_sha256.
+_NEXT: Final = (
+    select(Evaluation)
+    .join(LINES, LINES.c.oldest == Evaluation.id)
+    .join(Author, Author.id == LINES.c.author_id)
+    .order_by(Author.last_started_at, Evaluation.id)
+    .limit(1)
+)
 #: Starts of one evaluation that nobody brought to an end; then it is the organiser's.
 MAX_STARTS: Final = 5
 
@@ -157,15 +166,7 @@ def fail(store: Store, taken: Taken, cause: str) -> None:
 
 
 def _next(session: Session, hparams_sha256: str) -> Evaluation | None:
-    return session.scalar(
-        select(Evaluation)
-        .join(Submission, Submission.id == Evaluation.submission_id)
-        .join(Author, Author.id == Submission.author_id)
-        .join(Season, Season.id == Submission.season_id)
-        .where(Evaluation.state == EvaluationState.QUEUED, Season.hparams_sha256 == hparams_sha256)
-        .order_by(Author.last_started_at, Evaluation.id)
-        .limit(1)
-    )
+    return session.scalar(_NEXT, {"hparams_sha256": hparams_sha256})
 
 
 def machine_is_timing(session: Session, machine: str, now: float) -> bool:

@@ -4,6 +4,7 @@ No clock, no files, no database: the same frames give the same ranking on any ma
 their rows. A million evaluations take seconds from scratch, so nothing of it has to be kept up to date.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +80,14 @@ class Ranking:
         """The submission that leads the main board."""
         return int(self.records["submission"].iloc[-1]) if len(self.records) else None
 
+    def of(self, numbers: Sequence[int] | Ints) -> pd.DataFrame:
+        """The entries of these submissions, in that order; without those that are not in this season.
+
+        Without `entries.loc`, which would make a table of all numbers first.
+        """
+        found = positions(self.entries.index, numbers)
+        return self.entries.iloc[found[found >= 0]]
+
 
 def past_of(submissions: pd.DataFrame, evaluations: pd.DataFrame, runs: pd.DataFrame) -> History:
     """What `rank` wants of evaluations and runs: half of a large season, which may go after it.
@@ -129,10 +138,10 @@ def rank(
 
     lead = replay(past, worth, main, _compared(comparisons, submissions), rule)
     leader = lead.reigns[-1].submission if lead.reigns else -1
-    place = _places(worth.score, main, order, leader)
+    place = by_score(worth.score, order[main[order]], leader)
     bar = threshold(rule, lead.reigns[-1], now) if lead.reigns else rule.base_threshold
     best = np.zeros(len(ids), bool)
-    best[_one_an_author(submissions["author"], place)] = True
+    best[one_an_author(submissions["author"], place)] = True
     entries = pd.DataFrame(
         {
             **{name: submissions[name] for name in GIVEN},
@@ -158,49 +167,6 @@ def rank(
         pending=_pending(worth.score, place, lead, bar, ids) if rule.pairs else (),
         threshold=bar,
     )
-
-
-def board(
-    ranking: Ranking,
-    *,
-    hardware: str | None = None,
-    strategy: str | None = None,
-    world_size: int | None = None,
-    every: bool = False,
-) -> pd.DataFrame:
-    """The entries of one board in order, `rank` counted from 1 (int64).
-
-    Args:
-        hardware: None is that of the main board. On another there is no lead to defend: its order is that
-            of the scores.
-        strategy, world_size: only such entries; the main board's leader is first where it is one of them.
-        every: all entries of every author, instead of the best that is on this board.
-    """
-    entries = ranking.entries
-    if not every and all(wanted is None for wanted in (hardware, strategy, world_size)):
-        shown = entries[entries["best"]].sort_values("rank")
-        return shown.astype({"rank": np.int64})
-    on = entries["main"] if hardware is None else entries["eligible"]
-    for column, wanted in (
-        ("hardware", hardware), ("strategy", strategy), ("world_size", world_size)
-    ):  # fmt: skip
-        if wanted is not None:
-            on = on & (entries[column] == wanted)
-    shown = entries[on.to_numpy(bool)]
-    order = np.lexsort((shown.index.to_numpy(np.int64), shown["at"].to_numpy(np.float64)))
-    leader = -1
-    if ranking.leader is not None and shown["main"].to_numpy(bool).any():
-        leader = int(positions(shown.index, [ranking.leader])[0])
-    place = _places(shown["score"].to_numpy(np.float64), np.ones(len(shown), bool), order, leader)
-    place = place if every else _one_an_author(shown["author"], place)
-    return shown.iloc[place].assign(rank=np.arange(1, len(place) + 1))
-
-
-def in_order(ranking: Ranking, *, every: bool) -> pd.DataFrame:
-    """The entries of the main board by rank; with `every` those without a rank too, behind it by score."""
-    entries = ranking.entries
-    shown = entries if every else entries[entries["rank"].notna()]
-    return shown.sort_values(["rank", "score"], ascending=[True, False], na_position="last")
 
 
 # --- who may be ranked ------------------------------------------------------------------------
@@ -281,18 +247,20 @@ def _compared(comparisons: pd.DataFrame, submissions: pd.DataFrame) -> Compariso
     return Comparisons(at[order], contender[order], leader[order], faster[order])
 
 
-def _places(score: Floats, on: Bools, order: Ints, leader: int) -> Ints:
-    """Positions of the entries `on` a board: the leader, then by score, of equal ones the earlier.
+def by_score(score: Floats, by_time: Ints, leader: int) -> Ints:
+    """Positions in the order of a board: the leader, then by score, of equal ones the earlier.
 
-    `order` has all positions by time; `leader` is -1 where none is on this board.
+    Args:
+        score: float64, of all entries.
+        by_time: int64, positions of those on this board, earliest first.
+        leader: its position, -1 where it is not on this board.
     """
-    place = order[on[order]]
-    place = place[np.argsort(-score[place], kind="stable")]
+    place = by_time[np.argsort(-score[by_time], kind="stable")]
     return place if leader < 0 else np.concatenate(([leader], place[place != leader]))
 
 
-def _one_an_author(author: "pd.Series[str]", place: Ints) -> Ints:
-    """Of each author the entry that comes first; so the leader's author is there with the leader."""
+def one_an_author(author: "pd.Series[str]", place: Ints) -> Ints:
+    """Of each author the place that comes first; so the leader's author is there with the leader."""
     codes = pd.factorize(author)[0][place]
     first: Ints = place[~pd.Series(codes).duplicated().to_numpy(bool)]
     return first

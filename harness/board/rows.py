@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 from sqlalchemy.orm import Session
 
-from harness.board.rank import Ranking, in_order
+from harness.board.places import in_order
+from harness.board.rank import Ranking
 from harness.board.views import SubmissionLine, submission_lines
 from harness.records import Record
 

@@ -8,11 +8,11 @@ date: an older one is backed up and migrated, one that a newer version has writt
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Engine, create_engine, event, func, select, text
 from sqlalchemy.engine import make_url
@@ -20,11 +20,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
-from harness.board.events import Event, Stamped
-from harness.board.project import apply
+from harness.board.sharing import Step
 from harness.board.tables import Base, EventRow
+from harness.board.writer import Writer
 from harness.errors import Code, InputError, JudgeError
+from harness.files import make_private_file, make_private_folder
 from harness.paths import data_folder
+
+T = TypeVar("T")
 
 DATABASE_FILE: Final = "board.sqlite"
 #: Who waits longer than this for another writer has found a defect, not a busy moment.
@@ -38,51 +41,6 @@ WRITER_LOCK: Final = 0x7472_6A75
 def store_url(folder: Path, wanted: str | None = None) -> str:
     """The URL of the database: `wanted`, $TRAINJUDGE_STORE, or a SQLite file in the data folder."""
     return wanted or os.environ.get("TRAINJUDGE_STORE") or f"sqlite:///{folder / DATABASE_FILE}"
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A transaction that is the only one to write: what it reads stays true until it is over.
-
-    Attributes:
-        session: for reading, and for what is no history.
-        now: seconds since 1970; the same for all that happens in this transaction.
-        taken: of each table the last number that was given out.
-    """
-
-    session: Session
-    now: float
-    taken: dict[type[Any], int] = field(default_factory=dict)
-
-    def append(self, body: Event, *, submission: int | None = None) -> int:
-        """Write an event and carry it out; gives its number.
-
-        Args:
-            body: what happened.
-            submission: whose history it is part of, where the event does not say so itself.
-        """
-        number = self.next_id(EventRow)
-        evaluation = getattr(body, "evaluation", None)
-        self.session.add(
-            EventRow(
-                id=number,
-                at=self.now,
-                kind=body.kind,
-                submission=getattr(body, "submission", submission),
-                evaluation=evaluation,
-                body=body.model_dump_json(),
-            )
-        )
-        apply(self.session, Stamped(id=number, at=self.now, event=body))
-        self.session.flush()
-        return number
-
-    def next_id(self, table: type[Any]) -> int:
-        """The number of the next row, which is written then: without gaps, as there is one writer."""
-        if table not in self.taken:
-            self.taken[table] = self.session.scalar(select(func.max(table.id))) or 0
-        self.taken[table] += 1
-        return self.taken[table]
 
 
 class _Keeping(Session):
@@ -101,6 +59,7 @@ class Store:
         self.engine = engine
         self._busy_seconds = busy_seconds
         self._writing = threading.Lock()
+        self._steps: deque[Step] = deque()
 
     @property
     def is_sqlite(self) -> bool:
@@ -112,12 +71,45 @@ class Store:
 
         Raises JudgeError(STORE_FAILED) where the database fails, as on a full disk.
         """
-        with (
-            told_as_ours(),
-            self._turn(),
-            _Keeping(self.engine) as session,
-            session.begin(),
-        ):
+        with told_as_ours(), self._turn(), self._transaction() as writer:
+            yield writer
+
+    def write_with_others(self, step: Callable[[Writer], T]) -> T:
+        """Like `write`, in one transaction with what other threads want to write at that moment.
+
+        Args:
+            step: what is written; gives the answer. Of ours it may raise anything: it alone is undone then.
+        """
+        mine = Step(step)
+        self._steps.append(mine)
+        try:
+            with self._turn():
+                if not mine.over.is_set():
+                    self._carry_out([self._steps.popleft() for _ in range(len(self._steps))])
+        except JudgeError:
+            # Our turn did not come: nobody may write it any more, now that its thread says it was not kept.
+            with suppress(ValueError):
+                self._steps.remove(mine)
+                raise
+        answer: T = mine.outcome()
+        return answer
+
+    def _carry_out(self, steps: list[Step]) -> None:
+        try:
+            with told_as_ours(), self._transaction() as writer:
+                for step in steps:
+                    step.carry_out(writer)
+        except BaseException as error:
+            for step in steps:
+                step.error = error
+            raise
+        finally:
+            for step in steps:
+                step.over.set()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Writer]:
+        with _Keeping(self.engine) as session, session.begin():
             if self.is_sqlite:
                 session.execute(text("BEGIN IMMEDIATE"))
             else:
@@ -131,9 +123,6 @@ class Store:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Threads of one process write in turns: SQLite would let them sleep and try again, ever longer."""
-        if not self.is_sqlite:
-            yield
-            return
         if not self._writing.acquire(timeout=self._busy_seconds):
             raise JudgeError(
                 Code.STORE_FAILED,
@@ -241,7 +230,11 @@ def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
                 postgresql, pool_pre_ping=True, pool_size=POOL, connect_args=encoding
             )
         if parsed.database:
-            Path(parsed.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+            # Hidden sources and hashes of keys are in it. SQLite gives its other files the same mode.
+            database = Path(parsed.database).absolute()
+            make_private_folder(database.parent)
+            if not database.exists():
+                make_private_file(database)
         engine = create_engine(parsed, connect_args={"timeout": busy_seconds}, pool_size=POOL)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InputError(

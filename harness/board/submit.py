@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import bindparam, exists, func, or_, select
 
 from harness.board import events as ev
 from harness.board.copies import Program, look_at
 from harness.board.organise import author_named, season_named, submission_of, the_season
 from harness.board.states import SubmissionState
-from harness.board.store import Store, Writer
+from harness.board.store import Store
 from harness.board.tables import Author, Evaluation, Season, Source, Submission
+from harness.board.writer import Writer
 from harness.errors import Code, InputError, SubmissionError, Verdict
 from harness.protocol.text import one_line, printable
 from harness.submission.read import MAX_BYTES, read, strategy_of
@@ -75,35 +76,36 @@ def submit(store: Store, handed: Handed, examined: Examined | None = None) -> in
     check_source(handed.source)
     with store.read() as session:
         wanted = the_season(session, handed.season)
-        world_size = wanted.world_size
-    examined = examined or examine(handed.source, world_size)
-    program = examined.program
+    examined = examined or examine(handed.source, wanted.world_size)
+    return store.write_with_others(lambda writer: _take(writer, handed, wanted.name, examined))
+
+
+def _take(writer: Writer, handed: Handed, season_name: str, examined: Examined) -> int:
+    author = author_named(writer.session, handed.author)
+    season = season_named(writer.session, season_name)
+    _check_open(season, writer.now)
+    _check_rate(writer, author, season)
     sha256 = hashlib.sha256(handed.source).hexdigest()
-    with store.write() as writer:
-        author = author_named(writer.session, handed.author)
-        season = season_named(writer.session, wanted.name)
-        _check_open(season, writer.now)
-        _check_rate(writer, author, season)
-        if writer.session.get(Source, sha256) is None:
-            writer.session.add(
-                Source(sha256=sha256, content=handed.source, shingles=program.shingles)
-            )
-        number = writer.next_id(Submission)
-        writer.append(
-            ev.Submitted(
-                submission=number,
-                season=season.id,
-                author=author.id,
-                file_name=one_line(handed.file_name),
-                note=printable(handed.note[:NOTE_CHARACTERS]),
-                source_sha256=sha256,
-                program=program.sha256,
-                strategy=examined.strategy,
-                world_size=season.world_size,
-            )
+    if writer.session.get(Source, sha256) is None:
+        writer.session.add(
+            Source(sha256=sha256, content=handed.source, shingles=examined.program.shingles)
         )
-        queue_evaluation(writer, number, "submitted")
-        return number
+    number = writer.next_id(Submission)
+    writer.append(
+        ev.Submitted(
+            submission=number,
+            season=season.id,
+            author=author.id,
+            file_name=one_line(handed.file_name),
+            note=printable(handed.note[:NOTE_CHARACTERS]),
+            source_sha256=sha256,
+            program=examined.program.sha256,
+            strategy=examined.strategy,
+            world_size=season.world_size,
+        )
+    )
+    queue_evaluation(writer, number, "submitted")
+    return number
 
 
 def read_file(path: Path) -> bytes:
@@ -191,18 +193,24 @@ def _check_open(season: Season, now: float) -> None:
         raise InputError(Code.NOT_NOW, f"season {season.name} has not begun")
 
 
+#: How many of :author in :season count :after that moment, and when the first was; put together once.
+_COUNTED: Final = select(func.count(), func.min(Submission.at)).where(
+    Submission.author_id == bindparam("author"),
+    Submission.season_id == bindparam("season"),
+    Submission.at > bindparam("after"),
+    Submission.state != SubmissionState.FAILED,
+    or_(
+        Submission.state != SubmissionState.CANCELLED,
+        exists().where(Evaluation.submission_id == Submission.id, Evaluation.starts > 0),
+    ),
+    or_(Submission.verdict.is_(None), Submission.verdict != Verdict.ERROR),
+)
+
+
 def _check_rate(writer: Writer, author: Author, season: Season) -> None:
     """What was cancelled before it began, and what we failed at, does not count; a rejection does."""
     limit = season.scoring_rule.submissions_per_day
-    began = exists().where(Evaluation.submission_id == Submission.id, Evaluation.starts > 0)
-    lately = select(func.count(), func.min(Submission.at)).where(
-        Submission.author_id == author.id,
-        Submission.season_id == season.id,
-        Submission.at > writer.now - DAY_SECONDS,
-        Submission.state != SubmissionState.FAILED,
-        or_(Submission.state != SubmissionState.CANCELLED, began),
-        or_(Submission.verdict.is_(None), Submission.verdict != Verdict.ERROR),
-    )
-    count, first = writer.session.execute(lately).one()
+    lately = {"author": author.id, "season": season.id, "after": writer.now - DAY_SECONDS}
+    count, first = writer.session.execute(_COUNTED, lately).one()
     if count >= limit:
         raise RateLimitedError(author.name, count, limit, first + DAY_SECONDS - writer.now)

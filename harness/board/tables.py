@@ -124,11 +124,17 @@ class Submission(Base):
 
 
 class Evaluation(Base):
-    """`run_mfus` holds little-endian float64, so that ranking reads a million rows at once."""
+    """`run_mfus` holds little-endian float64, so that ranking reads a million rows at once.
+
+    `season_id` and `author_id` are those of the submission, so that the lines of a queue of thousands are
+    counted in an index, at every upload.
+    """
 
     __tablename__ = "evaluations"
     id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=False)
     submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), index=True)
+    season_id: Mapped[int] = mapped_column(ForeignKey("seasons.id"))
+    author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
     state: Mapped[str] = mapped_column(
         String(16)
     )  # queued, running, finished, cancelled, abandoned
@@ -154,7 +160,7 @@ class Evaluation(Base):
     progress: Mapped[str] = mapped_column(Text, default="")
 
     __table_args__ = (
-        Index("ix_evaluations_state", "state", "queued_at"),
+        Index("ix_evaluations_line", "state", "season_id", "author_id", "id"),
         # Two workers that time on one machine at once would slow each other: the store itself refuses.
         Index(
             "uq_evaluations_machine",

@@ -10,7 +10,8 @@ from rich.text import Text
 from harness.board.figures import percent, utc
 from harness.board.organise import SeasonPlan
 from harness.board.people import AuthorLine
-from harness.board.rank import Ranking, in_order
+from harness.board.places import in_order
+from harness.board.rank import Ranking
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
 from harness.board.views import SeasonView, SubmissionView, result_document, submission_view

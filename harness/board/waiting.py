@@ -4,10 +4,12 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
+from harness.board.lines import LINES, WAITS
 from harness.board.states import EvaluationState
 from harness.board.tables import Author, Evaluation, Season, Submission
 from harness.protocol.text import one_line, printable
@@ -46,6 +48,31 @@ class _Waiting:
     submission: int
 
 
+#: The first evaluation of :submission that waits.
+_MINE: Final = (
+    select(Evaluation.id, Evaluation.author_id, Season.hparams_sha256)
+    .join(Season, Season.id == Evaluation.season_id)
+    .where(
+        Evaluation.submission_id == bindparam("submission"),
+        Evaluation.state == EvaluationState.QUEUED,
+    )
+    .order_by(Evaluation.id)
+    .limit(1)
+)
+#: How many of :author wait, up to :evaluation.
+_TURN: Final = select(func.count()).where(
+    WAITS,
+    Evaluation.author_id == bindparam("author"),
+    Evaluation.id <= bindparam("evaluation"),
+)
+#: Authors and how many of theirs wait, in the order in which they take turns.
+_IN_ORDER: Final = (
+    select(LINES.c.author_id, LINES.c.length)
+    .join(Author, Author.id == LINES.c.author_id)
+    .order_by(Author.last_started_at, LINES.c.oldest)
+)
+
+
 def queue_view(
     session: Session, limit: int | None = None, offset: int = 0
 ) -> tuple[QueueEntry, ...]:
@@ -81,38 +108,17 @@ def position_of(session: Session, submission: int) -> int | None:
     Authors take turns, always in the same order. So before the k-th of an author come at most k of each
     author who is before them in that order, and k - 1 of each who is behind.
     """
-    mine = session.execute(
-        select(Evaluation.id, Submission.author_id, Season.hparams_sha256)
-        .join(Submission, Submission.id == Evaluation.submission_id)
-        .join(Season, Season.id == Submission.season_id)
-        .where(Evaluation.submission_id == submission, Evaluation.state == EvaluationState.QUEUED)
-        .order_by(Evaluation.id)
-        .limit(1)
-    ).first()
+    mine = session.execute(_MINE, {"submission": submission}).first()
     if mine is None:
         return None
-    lines = session.execute(
-        select(
-            Submission.author_id,
-            func.count(),
-            func.count().filter(Evaluation.id <= mine.id),
-        )
-        .join(Submission, Submission.id == Evaluation.submission_id)
-        .join(Author, Author.id == Submission.author_id)
-        .join(Season, Season.id == Submission.season_id)
-        .where(
-            Evaluation.state == EvaluationState.QUEUED,
-            Season.hparams_sha256 == mine.hparams_sha256,
-        )
-        .group_by(Submission.author_id, Author.last_started_at)
-        .order_by(Author.last_started_at, func.min(Evaluation.id))
-    ).all()
-    turn = next(upto for author, _, upto in lines if author == mine.author_id)
-    position, rounds = 0, turn
-    for author, count, _ in lines:
+    benchmark = {"hparams_sha256": mine.hparams_sha256}
+    turn = session.scalar(_TURN, {**benchmark, "author": mine.author_id, "evaluation": mine.id})
+    lines = session.execute(_IN_ORDER, benchmark)
+    position, rounds = 0, turn or 0
+    for author, count in lines:
         position += min(count, rounds)
         if author == mine.author_id:
-            rounds = turn - 1  # whoever comes now is behind
+            rounds -= 1  # whoever comes now is behind
     return position
 
 
@@ -149,14 +155,13 @@ def _in_turn(session: Session) -> Iterator[_Waiting]:
     rows = session.execute(
         select(
             Season.hparams_sha256,
-            Submission.author_id,
+            Evaluation.author_id,
             Author.last_started_at,
             Evaluation.id,
-            Submission.id,
+            Evaluation.submission_id,
         )
-        .join(Submission, Submission.id == Evaluation.submission_id)
-        .join(Author, Author.id == Submission.author_id)
-        .join(Season, Season.id == Submission.season_id)
+        .join(Author, Author.id == Evaluation.author_id)
+        .join(Season, Season.id == Evaluation.season_id)
         .where(Evaluation.state == EvaluationState.QUEUED)
         .order_by(Season.id, Evaluation.id)
     )

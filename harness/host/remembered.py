@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from harness.files import write_whole
+from harness.files import make_private_folder, write_whole
 from harness.paths import data_folder
 
 Value = TypeVar("Value")
@@ -34,5 +34,5 @@ class Remembered(Generic[Value]):
     def write(self, known: dict[str, Value]) -> None:
         """In place of what was there; nothing happens where it cannot be written."""
         with suppress(OSError):
-            data_folder().mkdir(parents=True, exist_ok=True)
+            make_private_folder(data_folder())
             write_whole(data_folder() / self.file, self.kind.dump_json(known, indent=1).decode())

@@ -42,12 +42,21 @@ from harness.protocol.messages import (
     Stage,
     commitment_bytes,
 )
-from harness.sandbox import Job, Level, NotEndedError, Running, Sandbox, code_folder, torchrun_argv
+from harness.sandbox import (
+    Ending,
+    Job,
+    Level,
+    NotEndedError,
+    Running,
+    Sandbox,
+    code_folder,
+    torchrun_argv,
+)
 from harness.submission.read import Submission
 from harness.timed.excuses import busy, disk_full
 from harness.timed.observed import Observed
 from harness.timed.others import Reading, others_share
-from harness.timed.session import Session
+from harness.timed.session import LIMIT_CODES, Session
 from harness.timed.workspace import Workspace
 
 TRAIN_FILE: Final = "train.py"
@@ -187,7 +196,7 @@ def _ended_after(
         finally:
             phases.enter(PhaseName.STOP)
             try:
-                running.stop()
+                failed = _by_a_limit(failed, running.stop())
                 observed.others = others_share(before, Reading.now())
             finally:
                 observed.log.append(running.log())
@@ -204,6 +213,15 @@ def _ended_after(
             )
     if failed is not None:
         raise failed
+
+
+def _by_a_limit(failed: SubmissionError | None, ending: Ending) -> SubmissionError | None:
+    """Of a rank that is gone the limit it was ended for: that is told when nothing of the sandbox is left,
+    which can take longer than the session listens.
+    """
+    if failed is None or failed.code is not Code.RANK_EXITED or ending.reason not in LIMIT_CODES:
+        return failed
+    return SubmissionError(LIMIT_CODES[ending.reason], ending.detail, failed.detail)
 
 
 def _check_ranks(hellos: Sequence[Hello]) -> None:

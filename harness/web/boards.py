@@ -13,14 +13,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from harness.board.leaderboard import Leaderboard
-from harness.board.rank import Ranking, board
+from harness.board.places import Places, board_places
+from harness.board.rank import Ranking
 from harness.board.rows import BoardRow, rows_of
+from harness.board.scores import Floats
 from harness.board.store import Store
 from harness.board.views import submission_lines
 from harness.records import Record
 
 PAGE: Final = 100
-#: Orders of a season that are kept; one of a million entries takes 16 MB.
+#: Orders of a season that are kept; one of a million entries takes 8 MB.
 KEPT: Final = 8
 #: More dots than that are a cloud; of the others the best of each stretch of time is shown.
 MAX_DOTS: Final = 150
@@ -94,7 +96,7 @@ class Boards:
         key = query.model_copy(update={"page": 1})
         order: _Order = self._keep(season, key, ranking, lambda: _order(ranking, query))
         strategies, hardware = self._keep(season, "choices", ranking, lambda: _choices(ranking))
-        total = len(order.submissions)
+        total = len(order.places.entry)
         pages = max(1, math.ceil(total / PAGE))
         first = (min(max(query.page, 1), pages) - 1) * PAGE
         cut = order.cut(ranking, first, first + PAGE)
@@ -115,16 +117,17 @@ class Boards:
     def records(self, season: int) -> tuple[RecordRow, ...]:
         """The record's history, oldest first. Raises InputError(UNKNOWN_ID)."""
         ranking = self._leaderboard.ranking(season)
+        authors = ranking.of(ranking.records["submission"].to_numpy(np.int64))["author"]
         return tuple(
             RecordRow(
                 at=row.at,
                 submission=row.submission,
-                author=str(ranking.entries.at[row.submission, "author"]),
+                author=str(author),
                 score=row.score,
                 threshold=row.threshold,
                 jump=row.jump,
             )
-            for row in ranking.records.itertuples()
+            for row, author in zip(ranking.records.itertuples(), authors, strict=True)
         )
 
     def dots(self, season: int) -> tuple[Dot, ...]:
@@ -136,9 +139,7 @@ class Boards:
     def places(self, season: int, numbers: list[int]) -> dict[int, BoardRow]:
         """How submissions stand, by number; without the names of their files."""
         ranking = self._leaderboard.ranking(season)
-        there = [number for number in numbers if number in ranking.entries.index]
-        cut = ranking.entries.loc[there]
-        return {row.submission: row for row in rows_of(cut, ranking.leader, {})}
+        return {row.submission: row for row in rows_of(ranking.of(numbers), ranking.leader, {})}
 
     def _keep(self, season: int, key: object, ranking: Ranking, make: Callable[[], Any]) -> Any:
         """What `make` gives, once for a ranking; what is of an older one goes with it."""
@@ -172,51 +173,60 @@ class _Once:
 
 @dataclass(frozen=True)
 class _Order:
-    """Submissions as a board lists them, by number, and their ranks (int64; None: without ranks)."""
+    """A board as it is listed, or, where `ranked` is false, those that have no rank."""
 
-    submissions: npt.NDArray[np.int64]
-    ranks: npt.NDArray[np.int64] | None
+    places: Places
+    ranked: bool = True
 
     def cut(self, ranking: Ranking, first: int, last: int) -> pd.DataFrame:
-        """The entries at these places, with the ranks of this board."""
-        entries = ranking.entries.loc[self.submissions[first:last]]
-        return entries if self.ranks is None else entries.assign(rank=self.ranks[first:last])
+        """The entries from one place to another, with the ranks of this board."""
+        places = Places(self.places.entry[first:last], self.places.rank[first:last])
+        return places.of(ranking) if self.ranked else ranking.entries.iloc[places.entry]
 
 
 def _order(ranking: Ranking, query: Query) -> _Order:
-    frame = _sorted(_frame(ranking, query), query)
-    numbers = frame.index.to_numpy(np.int64)
     if query.show == "unranked":
-        return _Order(numbers, None)
-    return _Order(numbers, frame["rank"].to_numpy(np.int64))
-
-
-def _frame(ranking: Ranking, query: Query) -> pd.DataFrame:
-    if query.show == "unranked":
-        entries = ranking.entries
-        out = entries["why_not"].notna() & ~entries["main"]
-        if query.strategy is not None:
-            out &= entries["strategy"] == query.strategy
-        return entries[out].sort_values("at", ascending=False, kind="stable")
-    return board(
+        return _Order(_sorted(ranking, _unranked(ranking, query.strategy), query), ranked=False)
+    places = board_places(
         ranking,
         strategy=query.strategy,
         hardware=query.hardware,
         every=query.show == "every",
     )
+    return _Order(_sorted(ranking, places, query))
 
 
-def _sorted(frame: pd.DataFrame, query: Query) -> pd.DataFrame:
+def _unranked(ranking: Ranking, strategy: str | None) -> Places:
+    """Those that are on no board, newest first."""
+    entries = ranking.entries
+    out = (entries["why_not"].notna() & ~entries["main"]).to_numpy(bool)
+    if strategy is not None:
+        out &= (entries["strategy"] == strategy).to_numpy(bool)
+    there = np.flatnonzero(out)
+    newest = np.argsort(-entries["at"].to_numpy(np.float64)[there], kind="stable")
+    return Places(there[newest].astype(np.int32), np.zeros(len(there), np.int32))
+
+
+def _sorted(ranking: Ranking, places: Places, query: Query) -> Places:
     """By the wanted column; what is equal stays in the order of ranks."""
+    entry, rank = places.entry, places.rank
     if query.sort != "rank":
-        key = (
-            frame["author"].astype(str).str.lower() if query.sort == "author" else frame[query.sort]
-        )
-        order = np.argsort(key.to_numpy(), kind="stable")
-        if query.sort in DESCENDING:
-            order = np.argsort(-key.to_numpy(np.float64), kind="stable")
-        frame = frame.iloc[order]
-    return frame.iloc[::-1] if query.reverse else frame
+        key = _key(ranking.entries[query.sort])[entry]
+        order = np.argsort(-key if query.sort in DESCENDING else key, kind="stable")
+        entry, rank = entry[order], rank[order]
+    return Places(entry[::-1], rank[::-1]) if query.reverse else Places(entry, rank)
+
+
+def _key(column: "pd.Series[Any]") -> Floats:
+    """What a column is sorted by: names whatever their case, each looked at once."""
+    if column.name != "author":
+        numbers: Floats = column.to_numpy(np.float64)
+        return numbers
+    names = column.astype("category").cat
+    lowered = np.array([str(name).lower() for name in names.categories], object)
+    alphabetical = pd.factorize(lowered, sort=True)[0]
+    codes: Floats = alphabetical[names.codes.to_numpy()].astype(np.float64)
+    return codes
 
 
 def _choices(ranking: Ranking) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -157,6 +157,8 @@ def fill_block(
         Evaluation,
         id=numbers,
         submission_id=numbers,
+        season_id=season,
+        author_id=author.tolist(),
         state=np.where(error, "abandoned", "finished").tolist(),
         why="submitted",
         queued_at=at.tolist(),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.board.places import board_places
 from harness.board.rank import Ranking, past_of, rank
 from harness.board.rule import ScoringRule
 
@@ -111,6 +112,11 @@ def rank_frames(
 ) -> Ranking:
     past = past_of(submissions, evaluations, runs)
     return rank(submissions, past, comparisons, rule, now, hardware)
+
+
+def board_of(ranking: Ranking, **wanted: Any) -> pd.DataFrame:
+    """The entries of a board, in its order."""
+    return board_places(ranking, **wanted).of(ranking)
 
 
 def ranks(ranking: Ranking) -> dict[int, int]:

@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, select, text
+from sqlalchemy import Engine, RowMapping, column, insert, inspect, select, table, text
 
 from harness.board import migrate
 from harness.board.maintenance import check
@@ -25,7 +27,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "9999"
-down_revision = "0001"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -168,14 +170,55 @@ def test_an_older_store_is_backed_up_and_then_migrated(
     else:
         running: postgres.Server = request.getfixturevalue("server")
         old = running.create("before")
-        command = [str(running.programs / "pg_restore"), f"--dbname={old}", str(backup)]
-        subprocess.run(command, check=True)
-    assert version(old) == "0001"
+        restore = [str(running.programs / "pg_restore"), f"--dbname={old}", str(backup)]
+        subprocess.run(restore, check=True)
+    assert version(old) == "0002"
     restored = open_store(old)
     with restored.read() as session:
         assert session.scalars(select(Author.name)).all() == ["ada"]
     assert check(restored).problems == ()
     restored.close()
+
+
+def rows_of(engine: Engine) -> dict[str, list[RowMapping]]:
+    """All rows of all tables, in the order in which they can be written."""
+    with engine.connect() as connection:
+        return {
+            kept.name: list(connection.execute(select(kept).order_by(*kept.primary_key)).mappings())
+            for kept in Base.metadata.sorted_tables
+        }
+
+
+@pytest.fixture
+def second_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database beside that of `url`."""
+    if database == "sqlite":
+        yield f"sqlite:///{tmp_path / 'second.sqlite'}"
+        return
+    running: postgres.Server = request.getfixturevalue("server")
+    yield running.create("second")
+    running.drop("second")
+
+
+def test_evaluations_of_the_first_version_learn_their_season_and_author(
+    full: Store, second_url: str, data: Path
+) -> None:
+    expected = rows_of(full.engine)
+    engine = make_engine(second_url)
+    with engine.connect() as connection:
+        command.upgrade(migrate._config(connection), "0001")
+        for name, rows in expected.items():
+            columns = [column["name"] for column in inspect(connection).get_columns(name)]
+            for row in rows:
+                old = table(name, *(column(each) for each in columns))
+                connection.execute(insert(old), {each: row[each] for each in columns})
+        connection.commit()
+    engine.dispose()
+    migrated = open_store(second_url, folder=data)
+    assert rows_of(migrated.engine) == expected
+    assert check(migrated).problems == ()
+    add_author(migrated, "zoe")
+    migrated.close()
 
 
 def test_a_migration_that_fails_changes_nothing(

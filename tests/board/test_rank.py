@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.board.rank import board
 from harness.board.rule import ScoringRule
-from tests.board.made_up import Season, leaders, ranks, why
+from tests.board.made_up import Season, board_of, leaders, ranks, why
 
 # --- scores -----------------------------------------------------------------------------------
 
@@ -93,8 +92,8 @@ def test_one_entry_an_author_by_score_and_of_equal_ones_the_earlier() -> None:
     ranking = season.rank()
     assert ranks(ranking) == {first: 1, good: 2, tied: 3}
     assert why(ranking, slow) == "its author has a better one"
-    assert list(board(ranking).index) == [first, good, tied]
-    everything = board(ranking, every=True)
+    assert list(board_of(ranking).index) == [first, good, tied]
+    everything = board_of(ranking, every=True)
     assert list(everything.index) == [first, good, tied, slow]
     assert list(everything["rank"]) == [1, 2, 3, 4]
 
@@ -104,7 +103,7 @@ def test_many_equal_scores_stand_in_the_order_of_handing_in() -> None:
     for number in range(100):
         score = 0.3 if number % 2 else 0.302
         season.submit(f"author {number}", 500 - number if number else 0, score)
-    assert list(board(season.rank()).index) == [1, *range(99, 1, -2), *range(100, 1, -2)]
+    assert list(board_of(season.rank()).index) == [1, *range(99, 1, -2), *range(100, 1, -2)]
 
 
 def test_the_leader_is_first_even_with_a_score_that_others_exceed_by_less_than_the_threshold() -> (
@@ -174,14 +173,14 @@ def test_boards_by_hardware_strategy_and_world_count_from_one() -> None:
     cpu = season.submit("ann", 3, 0.7, hardware="CPU")
     slow = season.submit("dot", 4, 0.1, hardware="CPU", strategy="tp 4")
     ranking = season.rank(hardware="H100")
-    assert list(board(ranking).index) == [lead, close, tp]
-    assert list(board(ranking, strategy="dp 2").index) == [lead, close]
-    assert list(board(ranking, world_size=4).index) == [tp]
-    assert list(board(ranking, hardware="CPU").index) == [cpu, slow]
-    only = board(ranking, hardware="CPU", strategy="tp 4")
+    assert list(board_of(ranking).index) == [lead, close, tp]
+    assert list(board_of(ranking, strategy="dp 2").index) == [lead, close]
+    assert list(board_of(ranking, world_size=4).index) == [tp]
+    assert list(board_of(ranking, hardware="CPU").index) == [cpu, slow]
+    only = board_of(ranking, hardware="CPU", strategy="tp 4")
     assert [(int(i), int(r)) for i, r in only["rank"].items()] == [(slow, 1)]
-    assert list(board(ranking, hardware="H100").index) == [lead, close, tp]
-    assert board(ranking, strategy="pp 2").empty
+    assert list(board_of(ranking, hardware="H100").index) == [lead, close, tp]
+    assert board_of(ranking, strategy="pp 2").empty
 
 
 # --- copies -----------------------------------------------------------------------------------

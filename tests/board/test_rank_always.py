@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from harness.board.rank import board
 from harness.board.rule import ScoringRule
-from tests.board.made_up import HOUR, PAIRS, Season, leaders, rank_frames, ranks
+from tests.board.made_up import HOUR, PAIRS, Season, board_of, leaders, rank_frames, ranks
 
 # --- always the same --------------------------------------------------------------------------
 
@@ -55,7 +54,7 @@ def test_the_order_of_the_rows_does_not_matter(pairs: int, statistic: Any) -> No
 def test_a_season_without_anything_has_an_empty_board() -> None:
     ranking = Season().rank()
     assert (ranking.leader, ranking.pending, ranking.threshold) == (None, (), 0.01)
-    assert board(ranking).empty and board(ranking, every=True).empty
+    assert board_of(ranking).empty and board_of(ranking, every=True).empty
 
 
 def test_rows_that_point_to_nothing_count_for_nothing() -> None:
@@ -122,7 +121,7 @@ def test_a_hundred_thousand_entries_take_seconds_at_most() -> None:
     empty = Season().frames()[3]
     ranking = rank_frames(submissions, evaluations, runs, empty, PAIRS, 1e6)
     assert ranking.leader == 1
-    assert len(board(ranking)) == 999
+    assert len(board_of(ranking)) == 999
     assert ranking.pending[0] == (count, 1) and len(ranking.pending) == 100
 
 
@@ -152,7 +151,7 @@ def test_the_example_of_the_documentation() -> None:
     assert season.rank(PAIRS, 50).threshold == pytest.approx(0.040, abs=6e-4)
     later = season.rank(PAIRS, 60)
     assert later.threshold == pytest.approx(0.0325)
-    assert list(board(later).index) == [three, four, two, one]
+    assert list(board_of(later).index) == [three, four, two, one]
     assert later.pending == () and later.entries.loc[five, "copy_of"] == three
     season.submissions[three - 1]["state"] = "invalidated"
     last = season.rank(PAIRS, 70)

@@ -1,6 +1,7 @@
 """The store: all of a step or nothing, one writer at a time, and failures that say whose they are."""
 
 import os
+import stat
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,30 @@ def test_a_folder_is_made_and_may_have_any_name(tmp_path: Path) -> None:
     assert authors(f"sqlite:///{copy}") == ["ada"]
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_no_other_user_may_read_a_store_or_its_backup(tmp_path: Path) -> None:
+    """Such as that of a train file at level `user`: hidden sources and hashes of keys are in it."""
+    folder = tmp_path / "data"
+    store = open_store(f"sqlite:///{folder / 'board.sqlite'}")
+    back_up(store.engine, folder / "backup.sqlite")
+    add_author(store, "ada")
+    assert mode(folder) == 0o700
+    assert {file.name: mode(file) for file in folder.iterdir()} == dict.fromkeys(
+        ("board.sqlite", "board.sqlite-wal", "board.sqlite-shm", "backup.sqlite"), 0o600
+    )
+    store.close()
+
+
+def test_a_folder_that_others_may_enter_stays_as_its_owner_made_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    open_store(f"sqlite:///{tmp_path / 'board.sqlite'}").close()
+    assert mode(tmp_path) == 0o755
+    assert mode(tmp_path / "board.sqlite") == 0o600
+
+
 def authors(url: str) -> list[str]:
     opened = open_store(url)
     try:
@@ -165,7 +190,7 @@ def test_a_writer_that_does_not_end_is_not_waited_for_for_ever(store: Store, url
 
 
 def test_a_thread_does_not_wait_for_ever_for_another_of_its_process(tmp_path: Path) -> None:
-    """With PostgreSQL it is the database that says so."""
+    """With PostgreSQL the transaction that says nothing is ended before."""
     impatient = open_store(f"sqlite:///{tmp_path / 'board.sqlite'}", busy_seconds=0.2)
     with ThreadPoolExecutor(1) as pool, impatient.write(), pytest.raises(JudgeError) as caught:
         pool.submit(add_author, impatient, "ada").result()

@@ -24,15 +24,16 @@ OURS = JudgeError(Code.INTERNAL, "the supervisor failed")
 
 
 class FakeRunning:
-    def __init__(self, failure: JudgeError | None) -> None:
+    def __init__(self, failure: JudgeError | None, reason: EndReason) -> None:
         self.failure = failure
+        self.reason = reason
         self.stopped = 0
 
     def stop(self) -> Ending:
         self.stopped += 1
         if self.failure is not None:
             raise self.failure
-        return Ending(EndReason.STOPPED, None, "")
+        return Ending(self.reason, None, "as the supervisor says")
 
     def log(self) -> str:
         return "what it printed"
@@ -48,8 +49,9 @@ def ending(
     failure: JudgeError | None = None,
     *,
     handed_over: bool = True,
+    reason: EndReason = EndReason.STOPPED,
 ) -> Iterator[tuple[FakeRunning, Observed]]:
-    running, observed = FakeRunning(failure), Observed()
+    running, observed = FakeRunning(failure, reason), Observed()
     phases = Phases(lambda name, detail: None)
     session = cast(Session, FakeSession(handed_over))
     with _ended_after(cast(Running, running), session, phases, observed):
@@ -99,6 +101,29 @@ def test_before_the_hand_over_it_is_ours() -> None:
 def test_a_supervisor_that_fails_is_ours() -> None:
     with pytest.raises(JudgeError, match="supervisor failed"), ending(OURS):
         pass
+
+
+GONE = SubmissionError(Code.RANK_EXITED, "rank 0 ended or was killed before its work was done")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "code"),
+    [
+        (GONE, EndReason.OUTBOX, Code.OUTBOX_LIMIT),
+        (GONE, EndReason.MEMORY, Code.MEMORY_LIMIT),
+        (GONE, EndReason.STOPPED, Code.RANK_EXITED),
+        (GONE, EndReason.EXITED, Code.RANK_EXITED),
+        (MINE, EndReason.OUTBOX, Code.TRAINING_FAILED),
+    ],
+)
+def test_a_rank_that_was_ended_for_a_limit_is_told_so_however_long_the_ending_takes(
+    error: SubmissionError, reason: EndReason, code: Code
+) -> None:
+    with pytest.raises(SubmissionError) as caught, ending(reason=reason):
+        raise error
+    assert caught.value.code is code
+    if code is not error.code:
+        assert caught.value.message == "as the supervisor says"
 
 
 LATE = SubmissionError(Code.TIMED_OUT, "training: rank 1 did not finish within 60 seconds")

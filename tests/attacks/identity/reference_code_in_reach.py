@@ -5,6 +5,7 @@ Tries: imports every module of the judge by name, by path, from sys.modules, fro
     would tell what is compared.
 Would save: nothing by itself: the code is public. It must not be there to be patched.
 Needs: a sandbox
+Gap at user: the machine's files are there, and with them the judge's code, to be read and not to be changed.
 """
 
 import importlib

@@ -5,6 +5,7 @@ Tries: core_pattern, modprobe, sysrq-trigger, uevent_helper, release_agent and c
     that this benchmark does not use.
 Would save: root by a helper that the kernel starts; a GPU that nobody counts.
 Needs: a sandbox
+Gap at user: of the machine's devices those are there that everybody may open, such as /dev/fuse.
 """
 
 import glob
