@@ -18,6 +18,8 @@ from sqlalchemy.orm import Session
 
 BLOCK_ROWS: Final = 10_000
 DIGEST_BYTES: Final = 32
+#: In so many parts digests are told apart: a table of all would be larger than they are.
+PARTS: Final = 16
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -101,7 +103,7 @@ class Floats64:
 
 def read(session: Session, query: Select[*tuple[Any, ...]], columns: Sequence[Column]) -> None:
     """Fill columns with what a query gives, in any order."""
-    with _no_collections():
+    with _few_collections():
         for rows in _blocks(session, query):
             for column, values in zip(columns, zip(*rows, strict=True), strict=True):
                 column.add(values)
@@ -122,13 +124,28 @@ def which_are_equal(words: Array) -> pd.Categorical:
     The first words tell digests apart, and the others only have to agree: a table of all bytes would take
     several times what they do.
     """
-    codes, distinct = pd.factorize(words[:, 0])
-    first = np.zeros(len(distinct), np.int64)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    if not all((word == word[first[codes]]).all() for word in words.T):
-        codes = np.unique(words, axis=0, return_inverse=True)[1].ravel()
+    codes = _numbered(words[:, 0])
+    first = np.zeros(codes.max(initial=-1) + 1, np.int32)
+    first[codes[::-1]] = np.arange(len(codes), dtype=np.int32)[::-1]
+    for begin in range(0, len(words), BLOCK_ROWS):
+        block = slice(begin, begin + BLOCK_ROWS)
+        if (words[block] != words[first[codes[block]]]).any():
+            codes = np.unique(words, axis=0, return_inverse=True)[1].ravel()
+            break
     codes = np.where(words.any(axis=1), codes, -1)
     return pd.Categorical.from_codes(codes, pd.RangeIndex(codes.max(initial=-1) + 1))
+
+
+def _numbered(values: Array) -> Array:
+    """A number for each value, equal ones the same, int32: by parts, whose tables are small."""
+    codes, count = np.empty(len(values), np.int32), 0
+    part = (values % PARTS).astype(np.uint8)
+    for number in range(PARTS):
+        here = np.flatnonzero(part == number)
+        found, distinct = pd.factorize(values[here])
+        codes[here] = found + count
+        count += len(distinct)
+    return codes
 
 
 def _joined(blocks: list[Array], empty: Array) -> Array:
@@ -138,18 +155,18 @@ def _joined(blocks: list[Array], empty: Array) -> Array:
 
 
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Millions of tuples, none of them in a circle: to look through them again and again takes a third
-    of the time. If two threads read at once, the first to end turns collections on again for both.
+def _few_collections() -> Iterator[None]:
+    """A block of rows is no garbage: to look through each again and again takes a third of the time.
+
+    They go on all the same, for whatever other threads do meanwhile. If two read at once, the first to
+    end sets the threshold back for both.
     """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
+    before = gc.get_threshold()
+    gc.set_threshold(max(before[0], 2 * BLOCK_ROWS), *before[1:])
     try:
         yield
     finally:
-        gc.enable()
+        gc.set_threshold(*before)
 
 
 def _blocks(

@@ -41,13 +41,13 @@ class Comparisons:
 
     Attributes:
         at: float64, seconds since 1970.
-        contender, leader: int64, positions of submissions; -1 for an unknown one.
+        contender, leader: int32, positions of submissions; -1 for an unknown one.
         faster: bool, whether the contender was shown to be faster.
     """
 
     at: Floats
-    contender: Ints
-    leader: Ints
+    contender: Smalls
+    leader: Smalls
     faster: Bools
 
 

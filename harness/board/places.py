@@ -57,7 +57,7 @@ def board_places(
     ):  # fmt: skip
         if wanted is not None:
             on = on & (entries[column] == wanted).to_numpy(bool)
-    there = np.flatnonzero(on)
+    there = np.flatnonzero(on).astype(np.int32)
     by_time = there[np.argsort(entries["at"].to_numpy(np.float64)[there], kind="stable")]
     leader = -1
     if ranking.leader is not None:
@@ -66,7 +66,7 @@ def board_places(
         entries["score"].to_numpy(np.float64), by_time, leader if leader >= 0 and on[leader] else -1
     )
     place = place if every else one_an_author(entries["author"], place)
-    return Places(place.astype(np.int32), np.arange(1, len(place) + 1, dtype=np.int32))
+    return Places(place, np.arange(1, len(place) + 1, dtype=np.int32))
 
 
 def in_order(ranking: Ranking, *, every: bool) -> pd.DataFrame:

@@ -6,6 +6,7 @@ their rows. A million evaluations take seconds from scratch, so nothing of it ha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,11 +127,14 @@ def rank(
         hardware: of the main board; None: any.
     """
     submissions = _by_id(submissions)
-    ids = submissions.index.to_numpy(np.int64)
-    worth = scores(past, rule)
+    ids, size = submissions.index, len(submissions)
     judged = np.diff(past.first) > 0
-    order = np.lexsort((ids, submissions["at"].to_numpy(np.float64)))
+    # Of those that were handed in at one moment the lower number is the earlier.
+    order: Smalls = np.argsort(submissions["at"].to_numpy(np.float64), kind="stable").astype(
+        np.int32
+    )
     original = _originals(submissions, judged, order)
+    worth = scores(past, rule)
     fit = _fit(submissions, worth, original, rule)
     main = fit
     if hardware is not None:
@@ -140,7 +144,7 @@ def rank(
     leader = lead.reigns[-1].submission if lead.reigns else -1
     place = by_score(worth.score, order[main[order]], leader)
     bar = threshold(rule, lead.reigns[-1], now) if lead.reigns else rule.base_threshold
-    best = np.zeros(len(ids), bool)
+    best = np.zeros(size, bool)
     best[one_an_author(submissions["author"], place)] = True
     entries = pd.DataFrame(
         {
@@ -151,14 +155,14 @@ def rank(
             "runs": worth.runs,
             "success_rate": worth.success_rate,
             "alarm": worth.alarm,
-            "copy_of": _nullable(ids[original], original >= 0),
+            "copy_of": _nullable(ids.take(original).to_numpy(np.int64), original >= 0),
             "eligible": fit,
             "main": main,
             "best": best,
-            "rank": _nullable(_numbered(place[best[place]], len(ids)), best),
+            "rank": _nullable(_numbered(place[best[place]], size), best),
             "why_not": _why_not(submissions, worth, judged, original, fit, main, best, rule),
         },
-        index=submissions.index,
+        index=ids,
         copy=False,
     )
     return Ranking(
@@ -176,7 +180,7 @@ def _by_id(frame: pd.DataFrame) -> pd.DataFrame:
     return frame if frame.index.is_monotonic_increasing else frame.sort_index()
 
 
-def _originals(submissions: pd.DataFrame, judged: Bools, order: Ints) -> Smalls:
+def _originals(submissions: pd.DataFrame, judged: Bools, order: Smalls) -> Smalls:
     """Position of the first submission of the same program; -1 for one that is no copy.
 
     One that was withdrawn, or that we could not judge, stands in nobody's way.
@@ -247,26 +251,28 @@ def _compared(comparisons: pd.DataFrame, submissions: pd.DataFrame) -> Compariso
     return Comparisons(at[order], contender[order], leader[order], faster[order])
 
 
-def by_score(score: Floats, by_time: Ints, leader: int) -> Ints:
+def by_score(score: Floats, by_time: Smalls, leader: int) -> Smalls:
     """Positions in the order of a board: the leader, then by score, of equal ones the earlier.
 
     Args:
         score: float64, of all entries.
-        by_time: int64, positions of those on this board, earliest first.
+        by_time: int32, positions of those on this board, earliest first.
         leader: its position, -1 where it is not on this board.
     """
     place = by_time[np.argsort(-score[by_time], kind="stable")]
-    return place if leader < 0 else np.concatenate(([leader], place[place != leader]))
+    if leader < 0:
+        return place
+    return np.concatenate((np.array([leader], np.int32), place[place != leader]))
 
 
-def one_an_author(author: "pd.Series[str]", place: Ints) -> Ints:
+def one_an_author(author: "pd.Series[str]", place: Smalls) -> Smalls:
     """Of each author the place that comes first; so the leader's author is there with the leader."""
     codes = pd.factorize(author)[0][place]
-    first: Ints = place[~pd.Series(codes).duplicated().to_numpy(bool)]
+    first: Smalls = place[~pd.Series(codes).duplicated().to_numpy(bool)]
     return first
 
 
-def _numbered(place: Ints, size: int) -> Smalls:
+def _numbered(place: Smalls, size: int) -> Smalls:
     """1, 2, 3, ... at these positions, and 0 elsewhere."""
     numbers = np.zeros(size, np.int32)
     numbers[place] = np.arange(1, len(place) + 1)
@@ -277,12 +283,12 @@ def _nullable(values: npt.NDArray[np.integer], there: Bools) -> pd.arrays.Intege
     return pd.arrays.IntegerArray(np.where(there, values, 0).astype(np.int32), ~there)
 
 
-def _records(lead: Lead, ids: Ints) -> pd.DataFrame:
+def _records(lead: Lead, ids: "pd.Index[Any]") -> pd.DataFrame:
     reigns = lead.reigns
     return pd.DataFrame(
         {
             "at": np.array([reign.at for reign in reigns], np.float64),
-            "submission": ids[np.array([reign.submission for reign in reigns], np.int64)],
+            "submission": ids.take([reign.submission for reign in reigns]).to_numpy(np.int64),
             "score": np.array([reign.score for reign in reigns], np.float64),
             "threshold": np.array([reign.threshold for reign in reigns], np.float64),
             "jump": np.array([reign.jump for reign in reigns], np.float64),
@@ -291,7 +297,7 @@ def _records(lead: Lead, ids: Ints) -> pd.DataFrame:
 
 
 def _pending(
-    score: Floats, place: Ints, lead: Lead, bar: float, ids: Ints
+    score: Floats, place: Smalls, lead: Lead, bar: float, ids: "pd.Index[Any]"
 ) -> tuple[tuple[int, int], ...]:
     """Those whose score is far enough ahead and who have not lost to this leader; best first."""
     if not lead.reigns:
@@ -300,4 +306,4 @@ def _pending(
     ahead = place[(score[place] >= score[leader] * (1 + bar)) & (place != leader)]
     lost = np.array([contender for contender, to in lead.lost if to == leader], np.int64)
     owed = ahead[~np.isin(ahead, lost)][:MAX_PENDING]
-    return tuple((contender, int(ids[leader])) for contender in ids[owed].tolist())
+    return tuple((contender, int(ids[leader])) for contender in ids.take(owed).tolist())

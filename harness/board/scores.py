@@ -36,10 +36,10 @@ class History:
         at: float64 [evaluations], seconds since 1970 when it finished.
         failed: int32 [evaluations], runs that the submission failed.
         runs: int32 [evaluations], its timed runs, where it was accepted.
-        first: int64 [submissions + 1], where the evaluations of each begin in the arrays above.
+        first: int32 [submissions + 1], where the evaluations of each begin in the arrays above.
         mfu: float64 [runs], ascending within each submission; NaN last.
         run_evaluation: int32 [runs], position in the arrays above of the evaluation a run belongs to.
-        first_run: int64 [submissions + 1], where the runs of each submission begin.
+        first_run: int32 [submissions + 1], where the runs of each submission begin.
     """
 
     submission: Smalls
@@ -47,10 +47,10 @@ class History:
     at: Floats
     failed: Smalls
     runs: Smalls
-    first: Ints
+    first: Smalls
     mfu: Floats
     run_evaluation: Smalls
-    first_run: Ints
+    first_run: Smalls
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,33 @@ class Scores:
     enough: Bools
 
 
-def positions(index: "pd.Index[Any]", keys: npt.ArrayLike) -> Ints:
-    """Where each key stands in an ascending, unique index; -1 for one that is not there. int64 [keys]."""
-    known = np.asarray(index, np.int64)
-    wanted = np.asarray(keys, np.int64)
-    if not len(known):
-        return np.full(len(wanted), -1, np.int64)
-    if known[-1] - known[0] == len(known) - 1:  # ids without gaps, as a store gives them
-        found = wanted - known[0]
-        return np.where((found >= 0) & (found < len(known)), found, -1)
-    found = np.minimum(np.searchsorted(known, wanted), len(known) - 1).astype(np.int64)
-    return np.where(known[found] == wanted, found, -1)
+def positions(index: "pd.Index[Any]", keys: npt.ArrayLike) -> Smalls:
+    """Where each key stands in an ascending, unique index; -1 for one that is not there. int32 [keys]."""
+    wanted = np.asarray(keys)
+    found = np.full(len(wanted), -1, np.int32)
+    if not len(index):
+        return found
+    first, last = int(index[0]), int(index[-1])
+    known = None if last - first == len(index) - 1 else index.to_numpy(np.int64)
+    for begin in range(0, len(wanted), BLOCK):
+        block = wanted[begin : begin + BLOCK].astype(np.int64)
+        if known is None:  # ids without gaps, as a store gives them
+            there, place = (block >= first) & (block <= last), block - first
+        else:
+            place = np.minimum(np.searchsorted(known, block), len(known) - 1)
+            there = known[place] == block
+        found[begin : begin + BLOCK] = np.where(there, place, -1)
+    return found
 
 
-def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of: Ints) -> History:
+def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of: Smalls) -> History:
     """Sort evaluations and runs by submission.
 
     Args:
         submissions: how many there are.
         evaluations: as for `rank`, its index ascending.
         runs: as for `rank`.
-        of: int64 [evaluations], position of each one's submission, -1 if unknown.
+        of: int32 [evaluations], position of each one's submission, -1 if unknown.
     """
     accepted = (evaluations["verdict"] == "accepted").to_numpy(bool)
     rejected = (evaluations["verdict"] == "rejected").to_numpy(bool)
@@ -104,7 +110,7 @@ def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of:
     at = evaluations["at"].to_numpy(np.float64)
     kept: Smalls = np.flatnonzero(counted).astype(np.int32)
     kept = kept[np.lexsort((kept, at[kept], of[kept]))]
-    submission = of[kept].astype(np.int32)
+    submission = of[kept]
     failed = evaluations["failed_runs"].to_numpy()[kept].astype(np.int32)
     # A rejection before the first run is a failed attempt as much as one in the last.
     failed = np.where(rejected[kept], np.maximum(failed, 1), failed)
@@ -122,6 +128,9 @@ def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of:
     first_run = _starts(owner, submissions)
     order = _ascending_within(mfu, owner, first_run)
     del owner, known, place  # of each there are millions
+    run_evaluation = run_evaluation[order]
+    mfu = mfu[order]
+    del order
     return History(
         submission=submission,
         number=kept,
@@ -129,24 +138,33 @@ def history(submissions: int, evaluations: pd.DataFrame, runs: pd.DataFrame, of:
         failed=failed,
         runs=counts,
         first=_starts(submission, submissions),
-        mfu=mfu[order],
-        run_evaluation=run_evaluation[order],
+        mfu=mfu,
+        run_evaluation=run_evaluation,
         first_run=first_run,
     )
 
 
-def _starts(owner: Smalls, submissions: int) -> Ints:
-    counts = np.bincount(owner, minlength=submissions)
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+def _starts(owner: Smalls, submissions: int) -> Smalls:
+    starts = np.zeros(submissions + 1, np.int32)
+    np.cumsum(np.bincount(owner, minlength=submissions), out=starts[1:])
+    return starts
 
 
-def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Smalls:
+def _by_owner(owner: Smalls) -> Smalls:
+    """Positions that sort them, in the order in which they come; a store mostly gives them sorted."""
+    if (owner[1:] >= owner[:-1]).all():
+        return np.arange(len(owner), dtype=np.int32)
+    order: Smalls = np.argsort(owner, kind="stable").astype(np.int32)
+    return order
+
+
+def _ascending_within(values: Floats, owner: Smalls, first: Smalls) -> Smalls:
     """Positions that order `values` by owner, and ascending within each; `first` as `_starts` gives it.
 
     Owners with equally many values are rows of a matrix. That is several times faster than to sort by two
     keys, most of all when the values come in the order of their owners, as a store gives them.
     """
-    order: Smalls = np.argsort(owner, kind="stable").astype(np.int32)
+    order = _by_owner(owner)
     counts = np.diff(first)
     for count in np.unique(counts[counts > 1]).tolist():
         starts = first[:-1][counts == count]
@@ -160,7 +178,7 @@ def _ascending_within(values: Floats, owner: Smalls, first: Ints) -> Smalls:
 def scores(past: History, rule: ScoringRule) -> Scores:
     """What all submissions are worth, every counted evaluation included."""
     submissions = len(past.first) - 1
-    failed = np.bincount(past.submission, past.failed, submissions).astype(np.int64)
+    failed = np.bincount(past.submission, past.failed, submissions).astype(np.int32)
     return _scores(past.mfu, past.first_run, failed, rule)
 
 
@@ -177,7 +195,7 @@ def score_then(past: History, submission: int, until: int, rule: ScoringRule) ->
     return float(_scores(mfu, np.array([0, len(mfu)]), np.array([failed]), rule).score[0])
 
 
-def _scores(mfu: Floats, first: Ints, failed: Ints, rule: ScoringRule) -> Scores:
+def _scores(mfu: Floats, first: Smalls, failed: Smalls, rule: ScoringRule) -> Scores:
     runs = np.diff(first).astype(np.int32)
     some = runs > 0
     start, end = first[:-1][some], first[1:][some]
@@ -196,5 +214,5 @@ def _scores(mfu: Floats, first: Ints, failed: Ints, rule: ScoringRule) -> Scores
     alarm = some & ~((low >= 0) & (high <= 1))
     enough = some & (runs >= rule.min_runs) & (rate >= rule.min_success_rate)
     # A median of zero is no training at all, and nothing could be a share faster than it.
-    scored = enough & ~alarm & (value > 0)
-    return Scores(np.where(scored, value, np.nan), low, high, runs, rate, alarm, enough)
+    value[~(enough & ~alarm & (value > 0))] = np.nan
+    return Scores(value, low, high, runs, rate, alarm, enough)

@@ -126,14 +126,14 @@ class Submission(Base):
 class Evaluation(Base):
     """`run_mfus` holds little-endian float64, so that ranking reads a million rows at once.
 
-    `season_id` and `author_id` are those of the submission, so that the lines of a queue of thousands are
-    counted in an index, at every upload.
+    `season_id` and `author_id` are those of the submission: lines of a queue of thousands are counted in an
+    index, at every upload, and a season is read in the order of its rows.
     """
 
     __tablename__ = "evaluations"
     id: Mapped[int] = mapped_column(Identity, primary_key=True, autoincrement=False)
     submission_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), index=True)
-    season_id: Mapped[int] = mapped_column(ForeignKey("seasons.id"))
+    season_id: Mapped[int] = mapped_column(ForeignKey("seasons.id"), index=True)
     author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
     state: Mapped[str] = mapped_column(
         String(16)

@@ -24,4 +24,5 @@ def upgrade() -> None:
             batch.alter_column(name, existing_type=identity, nullable=False)
             batch.create_foreign_key(f"fk_evaluations_{name}", table, [name], ["id"])
         batch.drop_index("ix_evaluations_state")
+        batch.create_index("ix_evaluations_season_id", ["season_id"])
         batch.create_index("ix_evaluations_line", ["state", "season_id", "author_id", "id"])
