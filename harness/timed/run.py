@@ -7,8 +7,8 @@ clock readings, claims to be checked later, and commitments that bind the files 
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -43,20 +43,17 @@ from harness.protocol.messages import (
     commitment_bytes,
 )
 from harness.sandbox import (
-    Ending,
     Job,
     Level,
-    NotEndedError,
-    Running,
     Sandbox,
     code_folder,
     torchrun_argv,
 )
 from harness.submission.read import Submission
+from harness.timed.ending import ended_after
 from harness.timed.excuses import busy, disk_full
 from harness.timed.observed import Observed
-from harness.timed.others import Reading, others_share
-from harness.timed.session import LIMIT_CODES, Session
+from harness.timed.session import Session
 from harness.timed.workspace import Workspace
 
 TRAIN_FILE: Final = "train.py"
@@ -162,7 +159,7 @@ def _run(
     with (
         Session(workspace.sockets, world_size, show) as session,
         setup.sandbox.start(submission_job(setup, workspace)) as running,
-        _ended_after(running, session, phases, observed),
+        ended_after(running, session, phases, observed),
     ):
         session.watch(running)
         hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
@@ -175,53 +172,6 @@ def _run(
         with suppress(SubmissionError):
             session.broadcast(Bye())
     return timed_runs
-
-
-@contextmanager
-def _ended_after(
-    running: Running, session: Session, phases: Phases, observed: Observed
-) -> Iterator[None]:
-    """End the sandbox, whatever happened inside.
-
-    Raises SubmissionError(NOT_ENDED) if that cannot be done from the hand-over on; but what the
-    submission has done before comes first, however slowly it ends.
-    """
-    failed: SubmissionError | None = None
-    before = Reading.now()
-    try:
-        try:
-            yield
-        except SubmissionError as error:
-            failed = error
-        finally:
-            phases.enter(PhaseName.STOP)
-            try:
-                failed = _by_a_limit(failed, running.stop())
-                observed.others = others_share(before, Reading.now())
-            finally:
-                observed.log.append(running.log())
-    except JudgeError as stuck:
-        observed.log.append(f"the judge: {stuck.message}")
-        observed.not_ended = isinstance(stuck, NotEndedError)
-        if failed is None:
-            if not observed.not_ended or not session.handed_over:
-                raise
-            failed = SubmissionError(
-                Code.NOT_ENDED,
-                f"{stuck.message}: nothing that it wrote can be read. End every process before "
-                "inner_steps returns",
-            )
-    if failed is not None:
-        raise failed
-
-
-def _by_a_limit(failed: SubmissionError | None, ending: Ending) -> SubmissionError | None:
-    """Of a rank that is gone the limit it was ended for: that is told when nothing of the sandbox is left,
-    which can take longer than the session listens.
-    """
-    if failed is None or failed.code is not Code.RANK_EXITED or ending.reason not in LIMIT_CODES:
-        return failed
-    return SubmissionError(LIMIT_CODES[ending.reason], ending.detail, failed.detail)
 
 
 def _check_ranks(hellos: Sequence[Hello]) -> None:

@@ -12,10 +12,10 @@ import pytest
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.phases import Phases
 from harness.sandbox import Ending, EndReason, NotEndedError, Running
-from harness.timed import run
+from harness.timed import ending as ending_module
+from harness.timed.ending import ended_after
 from harness.timed.excuses import busy, disk_full
 from harness.timed.observed import Observed
-from harness.timed.run import _ended_after
 from harness.timed.session import Session
 
 MINE = SubmissionError(Code.TRAINING_FAILED, "mine")
@@ -54,7 +54,7 @@ def ending(
     running, observed = FakeRunning(failure, reason), Observed()
     phases = Phases(lambda name, detail: None)
     session = cast(Session, FakeSession(handed_over))
-    with _ended_after(cast(Running, running), session, phases, observed):
+    with ended_after(cast(Running, running), session, phases, observed):
         yield running, observed
 
 
@@ -193,7 +193,7 @@ def test_an_outbox_that_cannot_be_measured_excuses_nobody(
 
 
 def test_what_others_had_is_told_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "others_share", lambda before, after: 0.9)
+    monkeypatch.setattr(ending_module, "others_share", lambda before, after: 0.9)
     with pytest.raises(SubmissionError), ending() as (_, observed):
         raise MINE
     assert observed.others == 0.9
