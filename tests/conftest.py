@@ -2,6 +2,7 @@
 
 import copy
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,18 @@ from tests.side_by_side import ByFile
 
 
 @pytest.fixture(scope="session", autouse=True)
-def judge_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of the judge for this session, so that no test reads or writes the user's own."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
+def judge_home() -> Iterator[Path]:
+    """A home of the judge for this session, so that no test reads or writes the user's own.
+
+    Not among pytest's folders, which it closes to others, again whenever it is started: at level `user` a
+    sandbox reads the model here.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="trainjudge-home-") as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        home = Path(name)
+        home.chmod(0o711)
         patch.setenv("TRAINJUDGE_HOME", str(home))
         patch.setenv("TRAINJUDGE_DATA", str(home / "data"))
         # What tests judge is not timed for anybody: two test runs need not wait for each other.

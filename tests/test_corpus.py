@@ -1,8 +1,6 @@
 """Attacks fail, honest files pass: `make attack` judges all of them and shows a table."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -31,15 +29,8 @@ def test_parts_are_the_whole(parts: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def chosen(judge_home: Path) -> Sandbox:
-    sandbox = choose(LEVEL or "auto")
-    if sandbox.level is Level.USER:
-        # Its user has to reach the model, and pytest closes its folders.
-        for folder in (judge_home, *judge_home.parents):
-            if folder == Path(tempfile.gettempdir()):
-                break
-            folder.chmod(0o711)
-    return sandbox
+def chosen() -> Sandbox:
+    return choose(LEVEL or "auto")
 
 
 @pytest.mark.slow

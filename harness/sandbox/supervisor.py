@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.sandbox.environment import kernel_tasks
+from harness.sandbox.for_all import folders_for_all
 from harness.sandbox.job import EndReason
 from harness.sandbox.own_group import OwnGroup
 from harness.sandbox.process_tree import (
@@ -46,7 +47,6 @@ from harness.sandbox.watch import Log
 PIPE_BYTES = 1 << 16
 # A flood of output is read in portions, so that the limits are looked at in between.
 PORTIONS = 64
-WRITABLE_BY_ALL = ("/tmp", "/var/tmp", "/dev/shm")
 MEMORY_FOLDERS = ("/tmp", "/dev/shm")
 
 
@@ -62,7 +62,8 @@ class Plan:
         outbox, scratch: folders whose bytes are limited; the scratch folder is removed at the end.
         user: user id that only this sandbox has, or None.
         writable: folders that were given to that user and are taken back at the end.
-        shared_folders: the command saw the host's /tmp and the like: remove what the user left there.
+        shared_folders: the command saw the host's /tmp and others that everybody may write to: remove what
+            the user left there.
         log: descriptor of the log's memory file.
     """
 
@@ -248,7 +249,7 @@ def _clean(plan: Plan) -> None:
         remove_tree(Path(plan.scratch))
     if plan.user is None or not plan.shared_folders:
         return
-    for folder in WRITABLE_BY_ALL:
+    for folder in folders_for_all():
         with contextlib.suppress(OSError):
             for entry in list(os.scandir(folder)):
                 if entry.stat(follow_symlinks=False).st_uid != plan.user:

@@ -38,7 +38,7 @@ ALL LEVELS, `none` too
 PROMISES, for the levels that make them
     PRIVILEGES  no capability, none to be gained; not root; the listed system calls are refused.
     USER        a judge that is root gives every sandbox a real user id that nothing else has.
-    TIDY        nothing stays in /tmp, /var/tmp and /dev/shm; folders are taken back from the user.
+    TIDY        nothing stays in folders that everybody may write to; folders are taken back from the user.
     TASKS       the kernel limits tasks, so that a fork bomb does not outrun the judge.
     FILES       files that the job does not name cannot be seen; the system's cannot be written.
     BARE        what is visible is the system's programs and libraries: no accounts, homes, settings.

@@ -13,12 +13,14 @@ import pytest
 
 from harness.escapes.decoys import processes_with
 from harness.sandbox import Ending, Level, Running, Sandbox
+from harness.sandbox.for_all import folders_for_all
 from tests.conformance.promises import Promise, kept_by
 from tests.project import ROOT
 from tests.sandbox_programs import MIB, ended_by_itself, make_job, wait_for
 
 SPY: Final = (Path(__file__).parent / "spy.py").read_text(encoding="utf-8")
-TEMPORARY_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
+#: Such as /run/lock beside those that one thinks of.
+TEMPORARY_FOLDERS: Final = tuple({"/tmp", "/var/tmp", "/dev/shm", *folders_for_all()})
 # Each larger than what Python itself needs, and no two the same.
 OUTBOX_BYTES, TMP_BYTES = 8 * MIB, 24 * MIB
 
