@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -194,4 +195,14 @@ def write(path: Path, tolerances: Tolerances, calibration: Calibration) -> None:
     document = json.loads(path.read_bytes())
     document["verify"]["tolerances"] = tolerances.model_dump(exclude_none=True)
     document["verify"]["calibration"] = calibration.model_dump(mode="json")
-    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, in_lines(document) + "\n")
+
+
+def in_lines(document: object) -> str:
+    """JSON for people: a line for every value, but lists of numbers have one together."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return re.sub(r'\[\n\s+([^\[\]{}"]*?)\n\s+\]', lambda found: f"[{_joined(found[1])}]", text)
+
+
+def _joined(lines: str) -> str:
+    return re.sub(r"\n\s+", " ", lines)

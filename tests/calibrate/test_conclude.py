@@ -8,7 +8,15 @@ import pytest
 
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.rules import CalibrationVariant, Tolerances
-from harness.calibrate.conclude import CEILINGS, FLOORS, TIE_RATE, conclude, round_up, write
+from harness.calibrate.conclude import (
+    CEILINGS,
+    FLOORS,
+    TIE_RATE,
+    conclude,
+    in_lines,
+    round_up,
+    write,
+)
 from harness.calibrate.measure import of_runs, pooled
 from harness.calibrate.tail import fit
 from harness.calibrate.variants import TIES, NamedVariant
@@ -250,3 +258,17 @@ def test_a_changed_benchmark_is_no_longer_calibrated(loaded: LoadedHparams, tmp_
 
 def test_the_shipped_benchmark_is_calibrated(loaded: LoadedHparams) -> None:
     assert loaded.hparams.calibrated
+
+
+def test_every_value_has_a_line_but_lists_of_numbers_one_together() -> None:
+    document = {
+        "runs": [0.1, 2, 3e-05, 0.0],
+        "names": ["a [b]", "c\n  d"],
+        "none": [],
+        "deep": [{"x": [1]}],
+    }
+    text = in_lines(document)
+    assert json.loads(text) == document
+    assert '  "runs": [0.1, 2, 3e-05, 0.0],\n' in text
+    assert '    "a [b]",\n' in text
+    assert '"x": [1]' in text
