@@ -170,7 +170,7 @@ def _fit(metric: str, parted: _Parted, rate: float) -> Fit:
 def _check_sight(fits: Mapping[str, Fit]) -> None:
     """Raises InputError(HPARAMS_INVALID): noise goes as far as cheats begin."""
     blind = [
-        f"{name} would be {fits[name].bound:.2g} ({fits[name].variant}), and a cheat shows at {ceiling:g}"
+        f"{name} would be {fits[name].bound:.2g}, and a cheat shows at {ceiling:g} ({_told(fits[name])})"
         for name, ceiling in CEILINGS.items()
         if name in fits and exceeds(fits[name].bound, ceiling)
     ]
@@ -180,6 +180,14 @@ def _check_sight(fits: Mapping[str, Fit]) -> None:
             "honest noise is too large for this benchmark to judge anything; measure more runs, take "
             "fewer steps or float32 compute, or allow more false alarms:\n" + "\n".join(blind),
         )
+
+
+def _told(found: Fit) -> str:
+    """What a fit rests on, in words."""
+    return (
+        f"{found.variant}, {found.runs} runs: {found.center:.2g} in the middle, with a spread of "
+        f"{found.spread:.2g} of the logarithm"
+    )
 
 
 def round_up(value: float) -> float:
