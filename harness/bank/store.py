@@ -19,7 +19,7 @@ from blake3 import blake3
 from pydantic import Field, ValidationError
 
 from harness.errors import Code, InputError, JudgeError
-from harness.files import PRIVATE_FOLDER
+from harness.files import PRIVATE_FOLDER, make_private_folder
 from harness.paths import data_folder
 from harness.records import Record
 from harness.reference.outcome import RunFolders
@@ -167,10 +167,10 @@ class Bank:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._root.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        make_private_folder(self._root)
         self._root.chmod(PRIVATE_FOLDER)
         for folder in (self._unused, self._taken, self._making):
-            folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+            make_private_folder(folder)
         lock = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

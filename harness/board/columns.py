@@ -159,10 +159,13 @@ def _few_collections() -> Iterator[None]:
     """A block of rows is no garbage: to look through each again and again takes a third of the time.
 
     They go on all the same, for whatever other threads do meanwhile. If two read at once, the first to
-    end sets the threshold back for both.
+    begin sets the threshold back, for both.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(max(before[0], 2 * BLOCK_ROWS), *before[1:])
+    before, wanted = gc.get_threshold(), 2 * BLOCK_ROWS
+    if not 0 < before[0] < wanted:  # so it is already, or there are none at all
+        yield
+        return
+    gc.set_threshold(wanted, *before[1:])
     try:
         yield
     finally:

@@ -127,9 +127,8 @@ def _evaluations(session: Session, season: int) -> tuple[pd.DataFrame, pd.DataFr
     numbers = number.whole()
     order = ascending(numbers)
     counts, mfus = run_mfus.whole()
-    of = numbers.astype(
-        np.min_scalar_type(numbers.max(initial=0))
-    )  # there are several runs of each
+    # There are several runs of each.
+    of = numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
     runs = pd.DataFrame({"evaluation": np.repeat(of, counts), "mfu": mfus}, copy=False)
     evaluations = pd.DataFrame(
         {

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.board.rank import Ranking, by_score, one_an_author
-from harness.board.scores import Smalls, positions
+from harness.board.scores import Ints, Smalls, positions
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,20 @@ class Places:
 
     Attributes:
         entry: int32 [n], positions in `Ranking.entries`.
-        rank: int32 [n], counted from 1 on this board.
+        rank: int32 [n], counted from 1 on this board; None: they have none here.
     """
 
     entry: Smalls
-    rank: Smalls
+    rank: Smalls | None
+
+    def take(self, order: Ints | slice) -> "Places":
+        """Some of them, or all in another order."""
+        return Places(self.entry[order], None if self.rank is None else self.rank[order])
 
     def of(self, ranking: Ranking) -> pd.DataFrame:
         """The entries themselves, with these ranks (int32)."""
-        return ranking.entries.iloc[self.entry].assign(rank=self.rank)
+        entries = ranking.entries.iloc[self.entry]
+        return entries if self.rank is None else entries.assign(rank=self.rank)
 
 
 def board_places(

@@ -79,6 +79,8 @@ class Store:
 
         Args:
             step: what is written; gives the answer. Of ours it may raise anything: it alone is undone then.
+
+        Raises JudgeError(STORE_FAILED) as `write` does, and what `step` raises.
         """
         mine = Step(step)
         self._steps.append(mine)
@@ -229,13 +231,13 @@ def make_engine(url: str, busy_seconds: float = BUSY_SECONDS) -> Engine:
             return create_engine(
                 postgresql, pool_pre_ping=True, pool_size=POOL, connect_args=encoding
             )
+        engine = create_engine(parsed, connect_args={"timeout": busy_seconds}, pool_size=POOL)
         if parsed.database:
             # Hidden sources and hashes of keys are in it. SQLite gives its other files the same mode.
             database = Path(parsed.database).absolute()
             make_private_folder(database.parent)
             if not database.exists():
                 make_private_file(database)
-        engine = create_engine(parsed, connect_args={"timeout": busy_seconds}, pool_size=POOL)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InputError(
             Code.STORE_UNAVAILABLE,

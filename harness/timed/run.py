@@ -42,13 +42,7 @@ from harness.protocol.messages import (
     Stage,
     commitment_bytes,
 )
-from harness.sandbox import (
-    Job,
-    Level,
-    Sandbox,
-    code_folder,
-    torchrun_argv,
-)
+from harness.sandbox import Job, Level, Sandbox, code_folder, torchrun_argv
 from harness.submission.read import Submission
 from harness.timed.ending import ended_after
 from harness.timed.excuses import busy, disk_full

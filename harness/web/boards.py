@@ -5,7 +5,6 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -94,12 +93,12 @@ class Boards:
         """One page of a board. Raises InputError(UNKNOWN_ID)."""
         ranking = self._leaderboard.ranking(season)
         key = query.model_copy(update={"page": 1})
-        order: _Order = self._keep(season, key, ranking, lambda: _order(ranking, query))
+        places: Places = self._keep(season, key, ranking, lambda: _order(ranking, query))
         strategies, hardware = self._keep(season, "choices", ranking, lambda: _choices(ranking))
-        total = len(order.places.entry)
+        total = len(places.entry)
         pages = max(1, math.ceil(total / PAGE))
         first = (min(max(query.page, 1), pages) - 1) * PAGE
-        cut = order.cut(ranking, first, first + PAGE)
+        cut = places.take(slice(first, first + PAGE)).of(ranking)
         with self._store.read() as session:
             lines = submission_lines(session, [int(number) for number in cut.index])
         return BoardPage(
@@ -171,29 +170,16 @@ class _Once:
             return self._made
 
 
-@dataclass(frozen=True)
-class _Order:
-    """A board as it is listed, or, where `ranked` is false, those that have no rank."""
-
-    places: Places
-    ranked: bool = True
-
-    def cut(self, ranking: Ranking, first: int, last: int) -> pd.DataFrame:
-        """The entries from one place to another, with the ranks of this board."""
-        places = Places(self.places.entry[first:last], self.places.rank[first:last])
-        return places.of(ranking) if self.ranked else ranking.entries.iloc[places.entry]
-
-
-def _order(ranking: Ranking, query: Query) -> _Order:
+def _order(ranking: Ranking, query: Query) -> Places:
     if query.show == "unranked":
-        return _Order(_sorted(ranking, _unranked(ranking, query.strategy), query), ranked=False)
+        return _sorted(ranking, _unranked(ranking, query.strategy), query)
     places = board_places(
         ranking,
         strategy=query.strategy,
         hardware=query.hardware,
         every=query.show == "every",
     )
-    return _Order(_sorted(ranking, places, query))
+    return _sorted(ranking, places, query)
 
 
 def _unranked(ranking: Ranking, strategy: str | None) -> Places:
@@ -204,17 +190,15 @@ def _unranked(ranking: Ranking, strategy: str | None) -> Places:
         out &= (entries["strategy"] == strategy).to_numpy(bool)
     there = np.flatnonzero(out)
     newest = np.argsort(-entries["at"].to_numpy(np.float64)[there], kind="stable")
-    return Places(there[newest].astype(np.int32), np.zeros(len(there), np.int32))
+    return Places(there[newest].astype(np.int32), None)
 
 
 def _sorted(ranking: Ranking, places: Places, query: Query) -> Places:
     """By the wanted column; what is equal stays in the order of ranks."""
-    entry, rank = places.entry, places.rank
     if query.sort != "rank":
-        key = _key(ranking.entries[query.sort])[entry]
-        order = np.argsort(-key if query.sort in DESCENDING else key, kind="stable")
-        entry, rank = entry[order], rank[order]
-    return Places(entry[::-1], rank[::-1]) if query.reverse else Places(entry, rank)
+        key = _key(ranking.entries[query.sort])[places.entry]
+        places = places.take(np.argsort(-key if query.sort in DESCENDING else key, kind="stable"))
+    return places.take(slice(None, None, -1)) if query.reverse else places
 
 
 def _key(column: "pd.Series[Any]") -> Floats:
@@ -259,9 +243,8 @@ def _best_of_each_stretch(
 ) -> npt.NDArray[np.int64]:
     """Positions of the best of each of MAX_DOTS equal stretches of time, oldest first."""
     order = None
-    if not (
-        at[1:] >= at[:-1]
-    ).all():  # numbers are given in the order of time, unless a clock was set back
+    # Numbers are given in the order of time, unless a clock was set back.
+    if not (at[1:] >= at[:-1]).all():
         order = np.argsort(at, kind="stable")
         at, score = at[order], score[order]
     edges = np.searchsorted(at, np.linspace(at[0], at[-1], MAX_DOTS + 1)[1:-1], side="right")

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,15 @@ def database(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def empty_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """A place for a store, with nothing in it yet."""
+    with empty_place(database, tmp_path / "board.sqlite", request) as url:
+        yield url
+
+
+@contextmanager
+def empty_place(database: str, file: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A URL with nothing behind it: of that file, or of a new database of the server."""
     if database == "sqlite":
-        yield f"sqlite:///{tmp_path / 'board.sqlite'}"
+        yield f"sqlite:///{file}"
         return
     running: postgres.Server = request.getfixturevalue("server")
     name = f"board_{next(_numbers)}"

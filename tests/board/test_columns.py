@@ -1,9 +1,19 @@
 """Columns that are read block by block: nothing is lost between them, and what is missing stays missing."""
 
+import gc
+
 import numpy as np
 import pytest
 
-from harness.board.columns import Digests, Floats64, Numbers, Words, ascending, in_order
+from harness.board.columns import (
+    Digests,
+    Floats64,
+    Numbers,
+    Words,
+    _few_collections,
+    ascending,
+    in_order,
+)
 
 SAME_BEGINNING = ["00" * 31 + "01", "00" * 31 + "02", "00" * 31 + "01"]
 
@@ -79,3 +89,15 @@ def test_what_is_in_order_is_not_sorted() -> None:
     assert ascending(np.array([1, 2, 5])) is None
     order = ascending(np.array([2, 1, 5]))
     assert in_order(np.array([20, 10, 50]), order).tolist() == [10, 20, 50]
+
+
+def test_two_that_read_at_once_leave_the_collections_as_they_were() -> None:
+    """However their beginnings and ends lie."""
+    before = gc.get_threshold()
+    first, second = _few_collections(), _few_collections()
+    first.__enter__()
+    assert gc.get_threshold() != before
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == before

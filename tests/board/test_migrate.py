@@ -19,6 +19,7 @@ from harness.board.tables import Author, Base
 from harness.errors import Code, InputError, JudgeError
 from tests.board import postgres
 from tests.board.acting import opens
+from tests.board.conftest import empty_place
 from tests.board.processes import all_end, start
 
 NEXT = '''
@@ -192,12 +193,8 @@ def rows_of(engine: Engine) -> dict[str, list[RowMapping]]:
 @pytest.fixture
 def second_url(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """An empty database beside that of `url`."""
-    if database == "sqlite":
-        yield f"sqlite:///{tmp_path / 'second.sqlite'}"
-        return
-    running: postgres.Server = request.getfixturevalue("server")
-    yield running.create("second")
-    running.drop("second")
+    with empty_place(database, tmp_path / "second.sqlite", request) as url:
+        yield url
 
 
 def test_evaluations_of_the_first_version_learn_their_season_and_author(
@@ -208,7 +205,7 @@ def test_evaluations_of_the_first_version_learn_their_season_and_author(
     with engine.connect() as connection:
         command.upgrade(migrate._config(connection), "0001")
         for name, rows in expected.items():
-            columns = [column["name"] for column in inspect(connection).get_columns(name)]
+            columns = [each["name"] for each in inspect(connection).get_columns(name)]
             for row in rows:
                 old = table(name, *(column(each) for each in columns))
                 connection.execute(insert(old), {each: row[each] for each in columns})

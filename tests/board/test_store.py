@@ -55,8 +55,12 @@ def not_opened(url: str) -> InputError:
 
 
 @pytest.mark.parametrize("url", ["mysql://u@h/n", "nonsense", "", "oracle://x", "sqlite+nope:///x"])
-def test_a_url_of_no_store_is_refused_with_one_that_would_do(url: str) -> None:
+def test_a_url_of_no_store_is_refused_with_one_that_would_do(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert "sqlite:///FILE or postgresql://USER@HOST/NAME" in not_opened(url).message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
