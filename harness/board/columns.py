@@ -109,11 +109,6 @@ def read(session: Session, query: Select[*tuple[Any, ...]], columns: Sequence[Co
                 column.add(values)
 
 
-def ascending(numbers: Ints) -> Ints | None:
-    """The order that sorts them; None where they are in order, and to sort would copy everything."""
-    return None if bool((np.diff(numbers) > 0).all()) else np.argsort(numbers)
-
-
 def in_order(values: Array, order: Ints | None) -> Array:
     return values if order is None else values[order]
 

@@ -14,12 +14,11 @@ from harness.board.columns import (
     Floats64,
     Numbers,
     Words,
-    ascending,
     in_order,
     read,
 )
 from harness.board.memory import given_back
-from harness.board.scores import positions
+from harness.board.scores import ascending, positions
 from harness.board.states import EvaluationState
 from harness.board.tables import Author, Comparison, Evaluation, Submission
 

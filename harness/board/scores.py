@@ -76,6 +76,14 @@ class Scores:
     enough: Bools
 
 
+def ascending(values: npt.NDArray[Any]) -> Ints | None:
+    """The order that sorts them, equal ones as they come.
+
+    None where they are in order, as a store mostly gives them: to sort would copy everything.
+    """
+    return None if (values[1:] >= values[:-1]).all() else np.argsort(values, kind="stable")
+
+
 def positions(index: "pd.Index[Any]", keys: npt.ArrayLike) -> Smalls:
     """Where each key stands in an ascending, unique index; -1 for one that is not there. int32 [keys]."""
     wanted = np.asarray(keys)
@@ -150,21 +158,16 @@ def _starts(owner: Smalls, submissions: int) -> Smalls:
     return starts
 
 
-def _by_owner(owner: Smalls) -> Smalls:
-    """Positions that sort them, in the order in which they come; a store mostly gives them sorted."""
-    if (owner[1:] >= owner[:-1]).all():
-        return np.arange(len(owner), dtype=np.int32)
-    order: Smalls = np.argsort(owner, kind="stable").astype(np.int32)
-    return order
-
-
 def _ascending_within(values: Floats, owner: Smalls, first: Smalls) -> Smalls:
     """Positions that order `values` by owner, and ascending within each; `first` as `_starts` gives it.
 
     Owners with equally many values are rows of a matrix. That is several times faster than to sort by two
     keys, most of all when the values come in the order of their owners, as a store gives them.
     """
-    order = _by_owner(owner)
+    found = ascending(owner)
+    order: Smalls = (
+        np.arange(len(owner), dtype=np.int32) if found is None else found.astype(np.int32)
+    )
     counts = np.diff(first)
     for count in np.unique(counts[counts > 1]).tolist():
         starts = first[:-1][counts == count]

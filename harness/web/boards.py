@@ -15,7 +15,7 @@ from harness.board.leaderboard import Leaderboard
 from harness.board.places import Places, board_places
 from harness.board.rank import Ranking
 from harness.board.rows import BoardRow, rows_of
-from harness.board.scores import Floats
+from harness.board.scores import Floats, ascending
 from harness.board.store import Store
 from harness.board.views import submission_lines
 from harness.records import Record
@@ -242,10 +242,8 @@ def _best_of_each_stretch(
     at: npt.NDArray[np.float64], score: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64]:
     """Positions of the best of each of MAX_DOTS equal stretches of time, oldest first."""
-    order = None
-    # Numbers are given in the order of time, unless a clock was set back.
-    if not (at[1:] >= at[:-1]).all():
-        order = np.argsort(at, kind="stable")
+    order = ascending(at)
+    if order is not None:  # numbers are given in the order of time, unless a clock was set back
         at, score = at[order], score[order]
     edges = np.searchsorted(at, np.linspace(at[0], at[-1], MAX_DOTS + 1)[1:-1], side="right")
     segments = zip((0, *edges), (*edges, len(at)), strict=True)

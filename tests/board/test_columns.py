@@ -11,9 +11,9 @@ from harness.board.columns import (
     Numbers,
     Words,
     _few_collections,
-    ascending,
     in_order,
 )
+from harness.board.scores import ascending
 
 SAME_BEGINNING = ["00" * 31 + "01", "00" * 31 + "02", "00" * 31 + "01"]
 
