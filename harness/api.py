@@ -203,28 +203,32 @@ def measure_power(
 
     Args:
         families: of cheats, as `power.families.wanted` reads them; none: all.
+        runs: of each cheat; 0: none, judge what the file holds.
         output: JSON file that gets what was measured, after every case; what it holds already counts too.
 
     Raises InputError, JudgeError.
     """
+    from harness.power.detection import Rules, judge
     from harness.power.families import wanted
-    from harness.power.measured import Power, read_measured, write_measured
+    from harness.power.measured import Power, nothing_yet, read_measured, write_measured
     from harness.power.sweep import measure
     from harness.power.tables import table, unseen_table
 
     asked = wanted(families)
     loaded = load_hparams(hparams)
-    before = None if output is None else read_measured(output, loaded)
+    found = nothing_yet(loaded.hparams) if output is None else read_measured(output, loaded)
 
     def keep(known: Power) -> None:
         if output is not None:
             write_measured(output, known)
 
-    with ProgressDisplay() as progress:
-        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
-        opened = ready_snapshot(loaded, snapshot, progress)
-        found = measure(loaded, opened, chosen, asked, runs, progress.line, keep, before)
-    print(table(found), unseen_table(found), sep="\n\n")
+    if runs:
+        with ProgressDisplay() as progress:
+            chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+            opened = ready_snapshot(loaded, snapshot, progress)
+            found = measure(loaded, opened, chosen, asked, runs, progress.line, keep, found)
+    judged = [judge(case, Rules.of(loaded.hparams)) for case in found.cases]
+    print(table(judged), unseen_table(judged), sep="\n\n")
 
 
 def fill_bank(
@@ -273,27 +277,32 @@ def calibrate_benchmark(
     write: bool,
     only: str = "",
     add: bool = False,
+    again: bool = False,
 ) -> None:
     """`validator calibrate` as a function; prints the evidence.
 
     Args:
         false_alarms, only, add: as for `calibrate.measure.calibrate`.
+        again: measure nothing, and conclude from what is there.
 
     Raises InputError, JudgeError.
     """
     from rich.console import Console
 
     from harness.calibrate.conclude import write as write_tolerances
-    from harness.calibrate.measure import calibrate
+    from harness.calibrate.measure import calibrate, conclude_again
     from harness.report import calibration_table
 
     loaded = load_hparams(hparams)
-    with ProgressDisplay() as progress:
-        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
-        opened = ready_snapshot(loaded, snapshot, progress)
-        tolerances, calibration = calibrate(
-            loaded, opened, chosen, runs, false_alarms, progress.line, only=only, add=add
-        )
+    if again:
+        tolerances, calibration = conclude_again(loaded, false_alarms)
+    else:
+        with ProgressDisplay() as progress:
+            chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+            opened = ready_snapshot(loaded, snapshot, progress)
+            tolerances, calibration = calibrate(
+                loaded, opened, chosen, runs, false_alarms, progress.line, only=only, add=add
+            )
     Console().print(calibration_table(tolerances, calibration))
     if write:
         write_tolerances(loaded.path, tolerances, calibration)

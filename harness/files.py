@@ -1,6 +1,8 @@
 """Files that are written whole, those that a sandbox's user has to read, and those that no other may."""
 
+import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -54,3 +56,13 @@ def make_readable_folder(path: Path) -> None:
     """Make a folder that every user can list and enter; its parent is there."""
     path.mkdir()
     make_readable(path)
+
+
+def in_lines(document: object) -> str:
+    """JSON for people: a line for every value, but lists of numbers have one together."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return re.sub(r'\[\n\s+([^\[\]{}"]*?)\n\s+\]', lambda found: f"[{_joined(found[1])}]", text)
+
+
+def _joined(lines: str) -> str:
+    return re.sub(r"\n\s+", " ", lines)

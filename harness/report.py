@@ -277,51 +277,41 @@ def _cost(operation: Operation | None, whole: float) -> str:
     return f"{operation.seconds:.3f} {operation.seconds / (whole or 1.0):6.1%}"
 
 
-METRIC_HEADS = {
-    "loss": "loss",
-    "update_error": "update",
-    "tensor_update_error": "tensor",
-    "slice_update_error": "slice",
-    "norm_ratio": "norm",
-    "tensor_norm_ratio": "t. norm",
-    "step_weight": "step",
-    "token_loss_shift": "token",
-    "token_group_shift": "group",
-    "matched_filter": "filter",
-    "inexactness": "inexact",
-}
-
-
 def calibration_table(tolerances: "Tolerances", calibration: "Calibration") -> Table:
-    """Noise of every honest variant, and the tolerances that follow."""
-    table = Table(title="worst of the honest runs of each variant", title_justify="left", box=None)
-    table.add_column("variant")
-    table.add_column("runs", justify="right")
-    heads = {
-        name: head for name, head in METRIC_HEADS.items() if getattr(tolerances, name) is not None
-    }
-    for head in heads.values():
-        table.add_column(head, justify="right")
-    for variant in calibration.variants:
-        label = variant.name if variant.counted else f"{variant.name} (not counted)"
-        worst = (f"{variant.worst[name]:.0e}" if name in variant.worst else "" for name in heads)
-        table.add_row(label, str(variant.runs), *worst)
-    table.add_row(
-        f"tolerance: {_rests_on(calibration)}, or floor*",
-        str(calibration.runs),
-        *(
-            f"{getattr(tolerances, name):.2g}{'*' if name in calibration.floors else ''}"
-            for name in heads
-        ),
-        style="bold",
+    """Of every metric the honest noise, and the tolerance that follows."""
+    from statistics import median  # which costs every command some milliseconds
+
+    counted = [variant for variant in calibration.variants if variant.counted]
+    judged = [name for name, allowed in tolerances if allowed is not None]
+    table = Table(
+        title=f"{calibration.runs} honest runs",
+        title_justify="left",
+        caption=_rests_on(calibration),
+        caption_justify="left",
+        box=None,
     )
+    table.add_column("metric")
+    for head in ("median", "worst", "tolerance", *(["mean"] if calibration.means else [])):
+        table.add_column(head, justify="right")
+    table.add_column("noisiest")
+    for name in judged:
+        values = [value for variant in counted for value in variant.values.get(name, ())]
+        mean = calibration.means.get(name)
+        floor = "*" if name in calibration.floors else ""
+        table.add_row(
+            name,
+            f"{median(values):.1e}",
+            f"{max(values):.1e}",
+            f"{getattr(tolerances, name):.2g}{floor}",
+            *([f"{mean.bound:.2g}" if mean else ""] if calibration.means else []),
+            calibration.fits[name].variant,
+        )
     return table
 
 
 def _rests_on(calibration: "Calibration") -> str:
-    if calibration.false_alarms is None:
-        return f"{calibration.multiple:g} x worst"
-    return f"{calibration.false_alarms:.1%} of evaluations exceed it"
+    rests = f"so that {calibration.false_alarms:.2%} of honest evaluations are rejected; *: a floor"
+    return f"{rests}; mean: over all runs of one" if calibration.means else rests
 
 
 def print_remarks(file: Path, remarks: Sequence["Remark"]) -> int:

@@ -42,6 +42,10 @@ class Metric(Record):
     name: str = Field(description="as in hparams.verify.tolerances")
     measured: float
     allowed: float
+    where: str = Field(
+        default="",
+        description="at what it was worst, such as a tensor; nothing of a number for all",
+    )
 
 
 class RunResult(Record):
@@ -82,6 +86,10 @@ class RunResult(Record):
     def measured(self, name: str) -> float | None:
         """The metric of that name; None where it was not judged."""
         return next((metric.measured for metric in self.metrics if metric.name == name), None)
+
+    def where(self, name: str) -> str:
+        """At what the metric of that name was worst, in words; empty where there is nothing to say."""
+        return next((metric.where for metric in self.metrics if metric.name == name), "")
 
     @property
     def mean_reported_loss(self) -> float | None:

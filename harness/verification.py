@@ -36,6 +36,7 @@ from harness.verify.checks import RunEvidence, judge_run, measure_run
 from harness.verify.findings import Finding, note
 from harness.verify.metrics import judged_metrics
 from harness.verify.together import judge_together
+from harness.verify.worst import worst_of
 
 SEED_BITS = 64
 
@@ -152,16 +153,12 @@ def with_finding(run: RunResult, finding: Finding) -> RunResult:
 
 
 def together(runs: list[RunResult], hparams: Hparams) -> list[RunResult]:
-    """The runs with what is said once: by all together, of the one that is nearest to the reference; and
-    what the benchmark asks for, of the first that is off.
+    """The runs with what is said once: by all together, of the one that shows it best; and what the
+    benchmark asks for, of the first that is off.
     """
-    errors = [update_error(run) for run in runs]
     told = list(runs)
-    finding = judge_together(errors, hparams.strict_update_error)
-    if finding is not None:
-        assert finding.measured is not None
-        best = errors.index(finding.measured)
-        told[best] = with_finding(told[best], finding)
+    for run, finding in judge_together(runs, hparams.together):
+        told[run] = with_finding(told[run], finding)
     number = first_off(told)
     if number is not None:
         asked = f"{in_words(hparams.optimizer)}; {numerics_in_words(hparams.numerics)}"
@@ -289,7 +286,7 @@ def judge(
         inexact=seen.inexact,
     )
     tolerances = hparams.verify.tolerances
-    measured = measure_run(evidence).model_dump()
+    measured, worst = measure_run(evidence).model_dump(), worst_of(evidence)
     if timed.seconds <= 0:
         raise JudgeError(Code.INTERNAL, "the judge's clock stood still")
     tokens = timed.challenge.token_count
@@ -307,7 +304,12 @@ def judge(
         reference_loss=float(truth.reference.losses[-1].mean()),
         step_weights=seen.attributions[0].weights,
         metrics=tuple(
-            Metric(name=name, measured=measured[name], allowed=allowed)
+            Metric(
+                name=name,
+                measured=measured[name],
+                allowed=allowed,
+                where=worst.get(name, ""),
+            )
             for name, allowed in judged_metrics(tolerances).items()
             if measured[name] is not None
         ),

@@ -59,7 +59,7 @@ def run_of(number: int, update_error: float) -> RunResult:
 
 def test_what_runs_say_together_is_said_of_the_best(loaded: LoadedHparams) -> None:
     hparams = loaded.hparams
-    assert hparams.strict_update_error == 1e-4
+    assert hparams.together.strict_update_error == 1e-4
     near, far = run_of(0, 1e-6), run_of(1, 0.01)
     assert together([near, far], hparams) == [near, far]
     runs = together([run_of(0, 0.02), run_of(1, 0.01), run_of(2, 0.03)], hparams)

@@ -27,7 +27,7 @@ from harness.benchmark.problem import (
     Steps,
     World,
 )
-from harness.benchmark.rules import Limits, Mfu, Verify
+from harness.benchmark.rules import Limits, Mfu, Together, Verify
 from harness.errors import Code, InputError
 from harness.paths import DEFAULT_HPARAMS
 from harness.protocol.text import one_line
@@ -121,10 +121,16 @@ class Hparams(Section):
         return wanted
 
     @property
-    def strict_update_error(self) -> float | None:
-        """Which update error one run of an evaluation has to stay below; None: not judged."""
+    def together(self) -> Together:
+        """What the runs of an evaluation have to meet together: nothing, unless it was measured here."""
         calibration = self.verify.calibration
-        return calibration.strict_update_error if calibration and self.calibrated else None
+        if calibration is None or not self.calibrated:
+            return Together()
+        return Together(
+            strict_update_error=calibration.strict_update_error,
+            means={name: fit.bound for name, fit in calibration.means.items()},
+            fewest_runs=max((fit.mean_of for fit in calibration.means.values()), default=2),
+        )
 
     @property
     def calibrated(self) -> bool:

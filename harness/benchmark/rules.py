@@ -70,7 +70,8 @@ class Fit(Section):
     )
     wider: float = Field(ge=1, description="what the spread is multiplied by for the worst run")
     runs: int = Field(ge=1)
-    rate: float = Field(gt=0, lt=1, description="of such runs that exceed the bound")
+    mean_of: int = Field(default=1, ge=1, description="so many runs' mean is what is bounded")
+    rate: float = Field(gt=0, lt=1, description="of such runs, or means, that exceed the bound")
     bound: float = Field(gt=0)
 
 
@@ -103,10 +104,28 @@ class Calibration(Section):
         description="of the runs of an evaluation at least one has to have a smaller update error; null: "
         "not judged",
     )
+    means: dict[str, Fit] = Field(
+        default_factory=dict,
+        description="metrics whose mean over an evaluation's runs is judged as well, and its bound",
+    )
     variants: tuple[CalibrationVariant, ...]
     benchmark_sha256: str = Field(
         pattern=r"^[0-9a-f]{64}$", description="of the fields that shape the noise, when measured"
     )
+
+
+class Together(Section):
+    """What the runs of an evaluation have to meet together (`harness/verify/together.py`)."""
+
+    strict_update_error: float | None = Field(
+        default=None,
+        gt=0,
+        description="which update error one run at least has to stay below; null: any",
+    )
+    means: dict[str, float] = Field(
+        default_factory=dict, description="of metrics, the largest mean over the runs"
+    )
+    fewest_runs: int = Field(default=2, ge=2, description="that have such a mean")
 
 
 class Verify(Section):

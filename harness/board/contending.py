@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from harness.benchmark.rules import Together
 from harness.board import comparing
 from harness.board.judge_process import Judged
 from harness.board.pairs import NoResultError, Pair, Side, compare, plan_of
@@ -33,7 +34,7 @@ class _AskedToEndError(Exception):
 def contend(
     store: Store,
     claimed: comparing.Claimed,
-    strict_update_error: float | None,
+    together: Together,
     run_judge: RunJudge,
     patience: Patience,
     say: OnProgress,
@@ -43,7 +44,7 @@ def contend(
     Args:
         store: where it is written down.
         claimed: the comparison.
-        strict_update_error: of the benchmark.
+        together: of the benchmark.
         run_judge: judges the file of a side.
         patience: with the store.
         say: told how it goes.
@@ -74,7 +75,7 @@ def contend(
         raise NoResultError(judged.cause)
 
     try:
-        plan = plan_of(claimed.rule, strict_update_error)
+        plan = plan_of(claimed.rule, together)
         found = compare(judge, plan, pairs.append)
         # They took many times the minutes of an evaluation: write them down even if the store fails.
         patience.insist(lambda: comparing.finish(store, claimed, found))

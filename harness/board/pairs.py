@@ -11,11 +11,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.benchmark.rules import Together
 from harness.board.paired import Interval, interval, looks
 from harness.board.rule import ScoringRule
 from harness.errors import Code, JudgeError, Verdict
 from harness.records import Record
-from harness.result import EvaluationResult
+from harness.result import EvaluationResult, RunResult
 from harness.verify.findings import Finding
 from harness.verify.together import judge_together
 
@@ -47,9 +48,8 @@ class Plan(Record):
         description="stop once the contender is surely not that much faster; 0.01 is 1 %",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="of the bootstrap")
-    strict_update_error: float | None = Field(
-        default=None,
-        description="which update error one run at least of each side has to stay below; null: any",
+    together: Together = Field(
+        default=Together(), description="what all runs of a side have to meet together"
     )
 
 
@@ -90,19 +90,19 @@ class Comparison(Record):
         return self.outcome == "faster"
 
 
-def plan_of(rule: ScoringRule, strict_update_error: float | None = None) -> Plan:
+def plan_of(rule: ScoringRule, together: Together) -> Plan:
     """How a season compares a contender with its leader; its rule asks for one pair at least.
 
     Args:
         rule: of the season.
-        strict_update_error: of the benchmark.
+        together: of the benchmark.
     """
     return Plan(
         pairs=rule.pairs,
         confidence=rule.confidence,
         enough=rule.base_threshold,
         seed=rule.seed,
-        strict_update_error=strict_update_error,
+        together=together,
     )
 
 
@@ -125,7 +125,7 @@ def compare(
     """
     turns = _Turns(judge)
     pairs: list[Pair] = []
-    update_errors: dict[Side, list[float]] = {side: [] for side in SIDES}
+    runs: dict[Side, list[RunResult]] = {side: [] for side in SIDES}
     outcome: Outcome = "undecided"
     while len(pairs) < plan.pairs and outcome == "undecided":
         order = SIDES if len(pairs) % 2 == 0 else SIDES[::-1]
@@ -134,14 +134,14 @@ def compare(
             results[side] = turns.take(side)
             if results[side].verdict is Verdict.REJECTED:
                 return _comparison(turns, plan, pairs, side, results[side])
-            update_errors[side] += _update_errors(results[side])
+            runs[side] += results[side].runs
         pairs.append(_pair(order[0], results["contender"], results["leader"]))
         seen(pairs[-1])
         outcome, _, _ = decide([pair.ratio for pair in pairs], plan)
     for side in SIDES:
-        finding = judge_together(update_errors[side], plan.strict_update_error)
-        if finding is not None:
-            return _comparison(turns, plan, pairs, side, finding)
+        found = judge_together(runs[side], plan.together)
+        if found:
+            return _comparison(turns, plan, pairs, side, found[0][1])
     return _comparison(turns, plan, pairs)
 
 
@@ -225,11 +225,6 @@ def _comparison(
         message="" if why is None else why.message,
         errors=turns.errors,
     )
-
-
-def _update_errors(result: EvaluationResult) -> list[float]:
-    found = (run.measured("update_error") for run in result.runs)
-    return [error for error in found if error is not None]
 
 
 def _pair(first: Side, contender: EvaluationResult, leader: EvaluationResult) -> Pair:

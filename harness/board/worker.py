@@ -10,11 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from harness.benchmark.rules import Together
 from harness.board import comparing
 from harness.board.artefacts import Artefacts
 from harness.board.contending import contend
@@ -62,7 +63,7 @@ class Job:
         artefacts: where evaluations are kept, so that they can be judged again; None keeps none.
         judge: the command that judges a file.
         lock: what whoever times on this machine holds.
-        strict_update_error: of the benchmark.
+        together: of the benchmark.
         bank: challenges that are trained on ahead while nothing waits; None: none are.
     """
 
@@ -73,7 +74,7 @@ class Job:
     artefacts: Artefacts | None = None
     judge: tuple[str, ...] = JUDGE
     lock: str = MACHINE_LOCK
-    strict_update_error: float | None = None
+    together: Together = field(default_factory=Together)
     bank: Wanted | None = None
 
 
@@ -238,8 +239,8 @@ class Working:
         """A paired test; our own failure puts further ones off for a while."""
         judge = partial(self._judge, held=held)
         try:
-            strict = self._job.strict_update_error
-            if not contend(self._store, claimed, strict, judge, self.patience, self._progress):
+            together = self._job.together
+            if not contend(self._store, claimed, together, judge, self.patience, self._progress):
                 self._compares_from = time.monotonic() + COMPARE_AGAIN_SECONDS
         except OSError as error:
             raise _cannot_run(error) from error

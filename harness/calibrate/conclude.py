@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,10 +13,10 @@ import numpy as np
 from harness import machine
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.rules import Calibration, CalibrationVariant, Fit, Tolerances
-from harness.calibrate.tail import fit, usual
+from harness.calibrate.tail import FOLDED, fit, usual
 from harness.calibrate.variants import TIES
 from harness.errors import Code, InputError
-from harness.files import write_whole
+from harness.files import in_lines, write_whole
 from harness.machine import Device
 from harness.verify.metrics import exceeds
 from harness.verify.rates import at_most
@@ -59,7 +58,7 @@ def conclude(
     false_alarms: float,
     device: Device,
 ) -> tuple[Tolerances, Calibration]:
-    """Tolerances that so many honest evaluations exceed, over all metrics and runs of one together.
+    """Tolerances that so many honest evaluations exceed, over all metrics, runs and means of one together.
 
     Raises InputError: BAD_ARGUMENT: too few runs; HPARAMS_INVALID: the benchmark cannot judge.
     """
@@ -68,15 +67,13 @@ def conclude(
     metrics = [
         name for name in Tolerances.model_fields if any(name in each.values for each in counted)
     ]
-    rate = false_alarms / hparams.evaluation_runs / len(metrics)
+    runs = hparams.evaluation_runs
+    averaged = _averaged(metrics, counted) if runs > 1 else []
+    rate = false_alarms / (runs * len(metrics) + len(averaged))
     parted = _parted(counted, rate)
     fits = {name: _fit(name, parted, rate) for name in metrics}
     _check_sight(fits)
-    floors = {
-        name: floor
-        for name, floor in FLOORS.model_dump().items()
-        if name in metrics and fits[name].bound <= floor
-    }
+    floors = {name: floor for name in metrics if fits[name].bound <= (floor := _floor(name))}
     tolerances = Tolerances(
         **{name: floors[name] if name in floors else round_up(fits[name].bound) for name in metrics}
     )
@@ -91,6 +88,11 @@ def conclude(
         floors=floors,
         fits=fits,
         strict_update_error=parted.strict,
+        means={
+            name: _above(_floor(name), _fit(name, parted, rate, runs))
+            for name in averaged
+            if name not in floors
+        },
         variants=tuple(measured),
         benchmark_sha256=hparams.noise_sha256(),
     )
@@ -133,14 +135,29 @@ def _parted(counted: Sequence[CalibrationVariant], rate: float) -> _Parted:
     )
 
 
+def _averaged(metrics: Sequence[str], counted: Sequence[CalibrationVariant]) -> list[str]:
+    """What is judged as a mean over runs too: nothing where one run has to be as near as float32 is."""
+    if any(variant.name == TIES for variant in counted):
+        return []
+    return [name for name in metrics if name not in FOLDED]
+
+
+def _above(floor: float, found: Fit) -> Fit:
+    return found.model_copy(update={"bound": max(floor, found.bound)})
+
+
 def _of(variant: CalibrationVariant, runs: Sequence[int]) -> CalibrationVariant:
     values = {name: tuple(each[n] for n in runs) for name, each in variant.values.items()}
     return variant.model_copy(update={"runs": len(runs), "values": values})
 
 
-def _least(metric: str) -> float:
+def _floor(metric: str) -> float:
     floor: float = getattr(FLOORS, metric)
-    return floor / RESOLUTION
+    return floor
+
+
+def _least(metric: str) -> float:
+    return _floor(metric) / RESOLUTION
 
 
 def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tuple[float, ...]]:
@@ -154,11 +171,11 @@ def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tup
     return found
 
 
-def _fit(metric: str, parted: _Parted, rate: float) -> Fit:
+def _fit(metric: str, parted: _Parted, rate: float, mean_of: int = 1) -> Fit:
     """The larger bound: of runs as they are, or of the few in which a near tie flips."""
     least = _least(metric)
     if not parted.flipped:
-        found = [fit(metric, _noise(metric, parted.plain), rate, least)]
+        found = [fit(metric, _noise(metric, parted.plain), rate, least, mean_of)]
     else:
         found = [
             fit(metric, _noise(metric, parted.plain), rate / 2, least),
@@ -204,13 +221,3 @@ def write(path: Path, tolerances: Tolerances, calibration: Calibration) -> None:
     document["verify"]["tolerances"] = tolerances.model_dump(exclude_none=True)
     document["verify"]["calibration"] = calibration.model_dump(mode="json")
     write_whole(path, in_lines(document) + "\n")
-
-
-def in_lines(document: object) -> str:
-    """JSON for people: a line for every value, but lists of numbers have one together."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    return re.sub(r'\[\n\s+([^\[\]{}"]*?)\n\s+\]', lambda found: f"[{_joined(found[1])}]", text)
-
-
-def _joined(lines: str) -> str:
-    return re.sub(r"\n\s+", " ", lines)

@@ -57,6 +57,24 @@ def calibrate(
     return conclude(loaded, everything, false_alarms, lab.device)
 
 
+def conclude_again(loaded: LoadedHparams, false_alarms: float) -> tuple[Tolerances, Calibration]:
+    """What follows from the runs that a benchmark's calibration holds, by today's rule.
+
+    Raises InputError: nothing was measured of this benchmark; as `conclude` does.
+    """
+    known = loaded.hparams.verify.calibration
+    if known is None or not loaded.hparams.calibrated:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"nothing was measured of {loaded.hparams.name} as it is: calibrate it",
+        )
+    tolerances, calibration = conclude(loaded, pooled(known.variants, []), false_alarms, "cpu")
+    measured_on = {
+        name: getattr(known, name) for name in ("date", "torch", "transformers", "device")
+    }
+    return tolerances, calibration.model_copy(update=measured_on)
+
+
 def of_runs(named: NamedVariant, metrics: Sequence[RunMetrics]) -> CalibrationVariant:
     """What was measured of one variant."""
     runs = [each.model_dump(exclude_none=True) for each in metrics]

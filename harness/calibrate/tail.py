@@ -6,21 +6,23 @@ normal, and the bound is the prediction of one more run (Student's t): fewer run
 difference without its sign is taken as a normal one about zero instead, and a z as it is. Where the worst
 run is further out than so many runs go, the spread is widened until it is not; one that is as far below the
 others is left out. The largest bound of all variants counts.
+
+The mean of several runs has a bound of its own, which is nearer: what differs from run to run averages out,
+and what a submission does in every run does not.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist, fmean, median, stdev
 from typing import Final
 
 from harness.benchmark.rules import Fit
 from harness.errors import Code, InputError
+from harness.verify.metrics import NORMAL
 from harness.verify.student import passed_at
 
 #: Absolute values of one difference, which may be near zero by luck.
 FOLDED: Final = ("norm_ratio",)
-#: In standard errors, one-sided: their logarithms reach far down, and say nothing of what is up.
-NORMAL: Final = ("matched_filter",)
 #: Of a variant; fewer say nothing of a tail.
 MIN_RUNS: Final = 6
 #: A worst run that is less likely than that, in as many runs, does not belong to the fit.
@@ -31,13 +33,14 @@ DEVIATION: Final = 1 / NormalDist().inv_cdf(0.75)
 Noise = Mapping[str, Sequence[float]]
 
 
-def fit(metric: str, noise: Noise, rate: float, least: float) -> Fit | None:
+def fit(metric: str, noise: Noise, rate: float, least: float, mean_of: int = 1) -> Fit | None:
     """The largest bound of all variants; None where there are none.
 
     Args:
         noise: of each variant the value of every run, not negative; each run is of another challenge.
         rate: of the runs of a variant that exceed its bound.
         least: noise below that is none.
+        mean_of: bound the mean of so many runs (`metrics.mean_over_runs`); 1 for what is FOLDED.
 
     Raises InputError(BAD_ARGUMENT): too few runs.
     """
@@ -50,7 +53,7 @@ def fit(metric: str, noise: Noise, rate: float, least: float) -> Fit | None:
                 f"{len(values)} runs of the variant '{name}' are too few to say how far its noise goes: "
                 f"measure it {MIN_RUNS} times at least, with --runs or --add",
             )
-        found.append(one(name, [max(value, least) for value in values], rate))
+        found.append(one(name, [max(value, least) for value in values], rate, mean_of))
     return max(found, key=lambda each: each.bound, default=None)
 
 
@@ -65,25 +68,35 @@ def usual(noise: Noise, rate: float, least: float) -> float:
     return max(bounds)
 
 
-def _normal(name: str, values: Sequence[float], rate: float) -> Fit:
-    center, spread, wider, bound = _prediction(values, rate)
-    return Fit(
-        variant=name, center=center, spread=spread, wider=wider, runs=len(values), rate=rate, bound=bound
-    )  # fmt: skip
+def _normal(
+    name: str,
+    values: Sequence[float],
+    rate: float,
+    mean_of: int,
+    unit: Callable[[float], float] = float,
+) -> Fit:
+    """The prediction of one more run, or of the mean of some.
 
-
-def _logarithmic(name: str, values: Sequence[float], rate: float) -> Fit:
-    logs = _of_one_kind([math.log(value) for value in values])
-    center, spread, wider, bound = _prediction(logs, rate)
+    Args:
+        unit: brings center and bound to the metric's.
+    """
+    runs, center, spread = len(values), fmean(values), stdev(values)
+    wider = _wider(max(values) - center, spread, passed_at(UNLIKELY / runs, runs - 1))
+    reach = passed_at(rate, runs - 1) * wider * spread * math.sqrt(1 / mean_of + 1 / runs)
     return Fit(
         variant=name,
-        center=math.exp(center),
+        center=unit(center),
         spread=spread,
         wider=wider,
-        runs=len(logs),
+        runs=runs,
+        mean_of=mean_of,
         rate=rate,
-        bound=math.exp(bound),
+        bound=unit(center + reach),
     )
+
+
+def _logarithmic(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:
+    return _normal(name, _of_one_kind([*map(math.log, values)]), rate, mean_of, math.exp)
 
 
 def _of_one_kind(values: Sequence[float]) -> list[float]:
@@ -99,15 +112,9 @@ def _of_one_kind(values: Sequence[float]) -> list[float]:
     return kept if len(kept) >= MIN_RUNS else list(values)
 
 
-def _prediction(values: Sequence[float], rate: float) -> tuple[float, float, float, float]:
-    """Of a normal variable: its center and spread, how much wider that has to be, and the bound."""
-    runs, center, spread = len(values), fmean(values), stdev(values)
-    wider = _wider(max(values) - center, spread, passed_at(UNLIKELY / runs, runs - 1))
-    reach = passed_at(rate, runs - 1) * wider * spread * math.sqrt(1 + 1 / runs)
-    return center, spread, wider, center + reach
-
-
-def _folded(name: str, values: Sequence[float], rate: float) -> Fit:
+def _folded(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:
+    if mean_of > 1:
+        raise ValueError(f"the mean of {mean_of} differences without their signs")
     runs, spread = len(values), math.sqrt(fmean(value * value for value in values))
     wider = _wider(max(values), spread, passed_at(UNLIKELY / runs / 2, runs))
     return Fit(

@@ -148,7 +148,14 @@ def calibrate(
     add: Annotated[
         bool, typer.Option("--add", help="To what was measured of this benchmark before.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, change nothing.")] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Measure nothing: conclude anew from what was, as with other false alarms.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print, and change nothing.")] = False,
     snapshot: SnapshotOption = None,
 ) -> None:
     """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
@@ -156,13 +163,26 @@ def calibrate(
     [dim]validator calibrate[/dim]
 
     [dim]validator calibrate --add --only "near ties" --runs 20[/dim]
+
+    [dim]validator calibrate --again --false-alarms 0.01 --dry-run[/dim]
     """
     from harness.api import calibrate_benchmark
 
+    if again and (only or add):
+        raise typer.BadParameter("--again measures nothing: leave --add and --only out")
     if only and not add:
         raise typer.BadParameter("--only needs --add: tolerances rest on all variants")
     calibrate_benchmark(
-        hparams, snapshot, sandbox, image, runs, false_alarms, write=not dry_run, only=only, add=add
+        hparams,
+        snapshot,
+        sandbox,
+        image,
+        runs,
+        false_alarms,
+        write=not dry_run,
+        only=only,
+        add=add,
+        again=again,
     )
 
 
@@ -175,7 +195,12 @@ def power(
             "all at once. May be repeated. Default: all."
         ),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, max=1000, help="Challenges for each cheat.")] = 4,
+    runs: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Challenges for each cheat; 0: judge what the file holds, anew."
+        ),
+    ] = 4,
     json: Annotated[
         Path | None,
         typer.Option(help="File that gets what was measured; runs that it holds count too."),

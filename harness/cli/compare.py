@@ -72,7 +72,7 @@ def compare(
     plan = Plan(
         pairs=pairs,
         confidence=(1 + confidence) / 2,
-        strict_update_error=load_hparams(hparams).hparams.strict_update_error,
+        together=load_hparams(hparams).hparams.together,
     )
     with tempfile.TemporaryDirectory(prefix="trainjudge-compare-") as folder:
         copies = _copies(Path(folder), a, b)

@@ -203,7 +203,7 @@ def worker(
             tuple(options),
             once,
             artefacts,
-            strict_update_error=loaded.hparams.strict_update_error,
+            together=loaded.hparams.together,
             bank=_wanted(bank, bank_gib, loaded, ready, chosen, options),
         )
         count = work(board, job, stop, progress.line)

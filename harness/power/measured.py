@@ -1,36 +1,61 @@
-"""What was measured of a benchmark: how often each cheat was found. Kept in a file, to be added to."""
+"""What was measured of a benchmark: every run with a cheat in it. Kept in a file, to be added to.
 
+The file has what was measured and no verdicts: whoever calibrates anew judges the same runs again.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.errors import Code, InputError
-from harness.files import write_whole
+from harness.files import in_lines, write_whole
 from harness.records import Record
 from harness.reference.cheats.families import Cheat
 
 
-class Case(Record):
-    """One cheat at one strength, or several at once.
+@dataclass(frozen=True)
+class CheatedRun:
+    """One run beside its reference.
 
     Attributes:
-        saves: part of the timed FLOPs that is left out; a product in half the width counts half.
-        saves_bytes: part of the bytes between ranks that is not sent.
-        runs, found: how many were trained, and in how many of them a check rejects.
-        strict: in how many the update error is over the bound that one run of an evaluation has to meet.
-        nearest: the check that is most over (or nearest to) its tolerance, in the median run.
-        times: how many times its tolerance that is.
+        metrics: as of a submission; its loss is the mean over all rows, which a rank may report.
+        rejected_by: checks that have no tolerance, and reject it.
     """
 
+    metrics: dict[str, float]
+    rejected_by: tuple[str, ...] = ()
+
+    def measured(self, name: str) -> float | None:
+        """The metric of that name; None where it was not measured."""
+        return self.metrics.get(name)
+
+    def where(self, name: str) -> str:
+        """Nothing: what was left out is known."""
+        return ""
+
+
+class Case(Record):
+    """One cheat at one strength, or several at once."""
+
     cheats: tuple[Cheat, ...]
-    saves: float
-    saves_bytes: float
-    runs: int
-    found: int
-    strict: int
-    nearest: str
-    times: float
+    saves: float = Field(
+        description="part of the timed FLOPs that is left out; a product in half the width counts half"
+    )
+    saves_bytes: float = Field(description="part of the bytes between ranks that is not sent")
+    metrics: dict[str, tuple[float, ...]] = Field(description="of every run")
+    rejected_by: tuple[tuple[str, ...], ...] = Field(
+        description="of every run, checks that have no tolerance and reject it"
+    )
+
+    @property
+    def runs(self) -> tuple[CheatedRun, ...]:
+        """One after the other."""
+        return tuple(
+            CheatedRun({name: values[run] for name, values in self.metrics.items()}, checks)
+            for run, checks in enumerate(self.rejected_by)
+        )
 
     @property
     def family(self) -> str:
@@ -49,56 +74,65 @@ class Case(Record):
 
 
 class Power(Record):
-    """What was measured for one benchmark.
-
-    Attributes:
-        hparams_sha256: of its file; tolerances are part of it.
-        evaluation_runs: how many an evaluation makes.
-        strict_update_error: what one of them has to stay below; None: not judged.
-    """
+    """What was measured for one benchmark."""
 
     benchmark: str
-    hparams_sha256: str
-    evaluation_runs: int
-    strict_update_error: float | None
-    cases: tuple[Case, ...]
+    benchmark_sha256: str = Field(description="of the fields that shape the noise")
+    looked_at: tuple[int, float, int] = Field(
+        description="attribution_samples, token_loss_share and filter_steps of its verify section"
+    )
+    cases: tuple[Case, ...] = ()
+
+
+def nothing_yet(hparams: Hparams) -> Power:
+    """Of that benchmark."""
+    verify = hparams.verify
+    return Power(
+        benchmark=hparams.name,
+        benchmark_sha256=hparams.noise_sha256(),
+        looked_at=(verify.attribution_samples, verify.token_loss_share, hparams.filter_steps),
+    )
 
 
 def pooled(power: Power, case: Case) -> Power:
-    """With the runs of one more measurement. The nearest check is that of the one with more runs."""
+    """With the runs of one more measurement."""
     cases = {each.cheats: each for each in power.cases}
     if (before := cases.get(case.cheats)) is not None:
-        more = before if before.runs > case.runs else case
-        counts = {
-            name: getattr(before, name) + getattr(case, name)
-            for name in ("runs", "found", "strict")
-        }
-        case = more.model_copy(update=counts)
+        case = case.model_copy(
+            update={
+                "metrics": {
+                    name: (*before.metrics[name], *values) for name, values in case.metrics.items()
+                },
+                "rejected_by": (*before.rejected_by, *case.rejected_by),
+            }
+        )
     cases[case.cheats] = case
     return power.model_copy(update={"cases": tuple(cases.values())})
 
 
-def read_measured(file: Path, loaded: LoadedHparams) -> Power | None:
-    """What a file holds already, to be added to; None where there is none.
+def read_measured(file: Path, loaded: LoadedHparams) -> Power:
+    """What a file holds already, to be added to; nothing yet where it is not there.
 
-    Raises InputError(BAD_ARGUMENT): it holds something else, or was measured on other hparams.
+    Raises InputError(BAD_ARGUMENT): it holds something else, or was measured on another benchmark.
     """
+    wanted = nothing_yet(loaded.hparams)
     try:
         found = Power.model_validate_json(file.read_bytes())
     except FileNotFoundError:
-        return None
+        return wanted
     except (OSError, ValidationError):
         raise InputError(
             Code.BAD_ARGUMENT, f"{file} is there, and is no file of `validator power`: name another"
         ) from None
-    if found.hparams_sha256 != loaded.sha256:
+    if (found.benchmark_sha256, found.looked_at) != (wanted.benchmark_sha256, wanted.looked_at):
         raise InputError(
             Code.BAD_ARGUMENT,
-            f"{file} was measured on {found.benchmark} with other hparams: name another file",
+            f"{file} was measured on {found.benchmark}, which trained or looked at runs in another way: "
+            "name another file",
         )
     return found
 
 
 def write_measured(file: Path, power: Power) -> None:
     """Whoever ends a sweep keeps what it had."""
-    write_whole(file, power.model_dump_json(indent=2) + "\n")
+    write_whole(file, in_lines(power.model_dump(mode="json")) + "\n")

@@ -4,7 +4,6 @@ For each of them: how much of the timed work it saves, in how many runs it was
 found, and by which check. `docs/power.md` holds what came of it for the embedded benchmarks.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 from harness.benchmark.hparams import Hparams, LoadedHparams
@@ -13,6 +12,7 @@ from harness.benchmark.snapshot import Snapshot
 from harness.host.known_parameters import parameters_of
 from harness.lab import Lab, Measured
 from harness.phases import OnProgress
+from harness.power.detection import Rules, judge
 from harness.power.families import Cheats, possible
 from harness.power.measured import Case, Power, pooled
 from harness.power.saved import saved_bytes, saved_flops
@@ -20,11 +20,7 @@ from harness.reference.cheats.families import LESS_EXACT
 from harness.reference.task import Variant, default_variant
 from harness.sandbox import Sandbox
 from harness.score.flops import ParameterCount
-from harness.verify.exactness import judge_inexactness
-from harness.verify.filter_checks import judge_filters
 from harness.verify.findings import Severity
-from harness.verify.metrics import exceeds, judged_metrics
-from harness.verify.token_checks import judge_token_losses
 from harness.verify.update_checks import judge_update
 
 
@@ -36,24 +32,17 @@ def measure(
     runs: int,
     progress: OnProgress,
     keep: Callable[[Power], None],
-    before: Power | None = None,
+    before: Power,
 ) -> Power:
-    """Train and judge every one of these cheats on `runs` fresh challenges.
+    """Train every one of these cheats on `runs` fresh challenges, and look at it as at a submission.
 
     Args:
         keep: is given all that is known, after every case: this takes hours, and may be ended.
-        before: what was measured earlier; its runs count too.
+        before: what was measured earlier, to be added to.
 
     Raises JudgeError: a run failed.
     """
-    hparams = loaded.hparams
-    known = before or Power(
-        benchmark=hparams.name,
-        hparams_sha256=loaded.sha256,
-        evaluation_runs=hparams.evaluation_runs,
-        strict_update_error=hparams.strict_update_error,
-        cases=(),
-    )
+    hparams, known = loaded.hparams, before
     base = default_variant(hparams, hparams.world.size)
     count = parameters_of(snapshot.model_dir)
     with Lab.opened(hparams, snapshot, sandbox, runs) as lab:
@@ -65,7 +54,7 @@ def measure(
             lab.discard("cheat")
             case = _case(cheats, count, measured, hparams)
             known = pooled(known, case)
-            progress(_line(case))
+            progress(_line(case, hparams))
             keep(known)
     return known
 
@@ -81,47 +70,31 @@ def cheated(base: Variant, cheats: Cheats) -> Variant:
 def _case(
     cheats: Cheats, count: ParameterCount, measured: Sequence[Measured], hparams: Hparams
 ) -> Case:
-    tolerances, strict = hparams.verify.tolerances, hparams.strict_update_error
-    nearest = sorted((_nearest(each, tolerances) for each in measured), key=lambda pair: pair[1])
-    name, times = nearest[len(nearest) // 2]
+    # Of the losses that a rank may report a cheater takes the one that is nearest.
+    runs = [
+        each.metrics.model_dump(exclude_none=True) | {"loss": each.mean_loss} for each in measured
+    ]
     return Case(
         cheats=cheats,
         saves=saved_flops(cheats, count, hparams.sequence_length),
         saves_bytes=saved_bytes(cheats),
-        runs=len(measured),
-        found=sum(_rejected(each, tolerances) for each in measured),
-        strict=sum(
-            strict is not None and exceeds(each.metrics.update_error, strict) for each in measured
-        ),
-        nearest=name,
-        times=times,
+        metrics={name: tuple(float(f"{run[name]:.4g}") for run in runs) for name in runs[0]},
+        rejected_by=tuple(_without_tolerance(each, hparams.verify.tolerances) for each in measured),
     )
 
 
-def _rejected(measured: Measured, tolerances: Tolerances) -> bool:
-    """By the checks that judge a submission; the reported loss counts too."""
-    metrics, seen = measured.metrics, measured.seen
-    findings = [
-        *judge_update(metrics, seen.comparisons, seen.attributions, tolerances),
-        *judge_token_losses(metrics, measured.shifts, tolerances),
-        *judge_filters(metrics, seen.alongs, tolerances),
-        *judge_inexactness(metrics, tolerances),
-    ]
-    over_loss = measured.mean_loss > tolerances.loss
-    return over_loss or any(finding.severity is Severity.REJECTS for finding in findings)
+def _without_tolerance(measured: Measured, tolerances: Tolerances) -> tuple[str, ...]:
+    """Checks that reject a run whatever the tolerances are."""
+    seen = measured.seen
+    found = judge_update(measured.metrics, seen.comparisons, seen.attributions, tolerances)
+    return tuple(
+        finding.check
+        for finding in found
+        if finding.severity is Severity.REJECTS and finding.check not in Tolerances.model_fields
+    )
 
 
-def _nearest(measured: Measured, tolerances: Tolerances) -> tuple[str, float]:
-    # Of the losses that a rank may report a cheater takes the one that is nearest.
-    values = measured.metrics.model_dump() | {"loss": measured.mean_loss}
-    parts = {
-        name: values[name] / allowed
-        for name, allowed in judged_metrics(tolerances).items()
-        if values[name] is not None and not math.isnan(values[name])
-    }
-    return max(parts.items(), key=lambda pair: pair[1])
-
-
-def _line(case: Case) -> str:
+def _line(case: Case, hparams: Hparams) -> str:
     left_out = ", ".join(map(str, case.cheats))
-    return f"{left_out}: found in {case.found} of {case.runs} runs"
+    found = judge(case, Rules.of(hparams))
+    return f"{left_out}: found in {found.found} of {found.runs} runs"

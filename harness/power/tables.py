@@ -1,38 +1,44 @@
 """What was measured, as Markdown: `docs/power.md` is made of it."""
 
-from harness.power.detection import DETECTED, detection, unseen
-from harness.power.measured import Case, Power
+from collections.abc import Sequence
+
+from harness.power.detection import DETECTED, Judged, unseen
 
 
-def table(power: Power) -> str:
+def table(judged: Sequence[Judged]) -> str:
     """As Markdown: one row for each family and strength."""
     lines = [
-        "| left out | part | saves | found in | over the strict bound | an evaluation finds it | at least "
+        "| left out | part | saves | found in | by runs together | an evaluation finds it | at least "
         "| nearest check |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for case in power.cases:
+    for each in judged:
+        case = each.case
         lines.append(
-            f"| {case.family} | {case.part} | {case.saving} | "
-            f"{case.found} of {case.runs} | {case.strict} of {case.runs} | "
-            f"{detection(power, case):.0%} | {detection(power, case, bound=True):.0%} | "
-            f"{case.nearest} {case.times:.2g}× |"
+            f"| {case.family} | {case.part} | {case.saving} | {each.found} of {each.runs} | "
+            f"{_together(each)} | {each.detection():.0%} | {each.detection(bound=True):.0%} | "
+            f"{each.nearest} {each.times:.2g}× |"
         )
     return "\n".join(lines)
 
 
-def unseen_table(power: Power) -> str:
+def unseen_table(judged: Sequence[Judged]) -> str:
     """As Markdown: for each family what can be saved by a cheat that too many evaluations miss."""
     lines = [
         f"| left out | largest saving found in less than {DETECTED:.0%} of evaluations "
         f"| not shown to be found in {DETECTED:.0%} |",
         "|---|---|---|",
     ]
-    shown = unseen(power, bound=True)
-    for family, case in unseen(power).items():
-        lines.append(f"| {family} | {_saving(case)} | {_saving(shown[family])} |")
+    shown = unseen(judged, bound=True)
+    for family, most in unseen(judged).items():
+        lines.append(f"| {family} | {saving(most)} | {saving(shown[family])} |")
     return "\n".join(lines)
 
 
-def _saving(case: Case | None) -> str:
-    return "nothing" if case is None else case.saving
+def saving(judged: Judged | None) -> str:
+    """What it is done for, in words; of none nothing."""
+    return "nothing" if judged is None else judged.case.saving
+
+
+def _together(judged: Judged) -> str:
+    return f"{judged.together} of {judged.evaluations}" if judged.evaluations else ""

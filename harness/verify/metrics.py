@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +12,9 @@ from harness.verify.attribution import Attribution
 from harness.verify.figures import StateComparison, TensorComparison
 from harness.verify.filters import Along
 from harness.verify.token_losses import TokenShift
+
+#: In standard errors, one-sided: as normal as they are. Of what is positive the logarithm is.
+NORMAL: Final = ("matched_filter",)
 
 
 def exceeds(value: float, allowed: float) -> bool:
@@ -92,6 +97,13 @@ def metric_values(
         matched_filter=_worst([0.0, *(along[0].z for along in alongs)]) if alongs else None,
         inexactness=_worst(inexact) if inexact else None,
     )
+
+
+def mean_over_runs(name: str, values: Sequence[float]) -> float:
+    """Of what is normal: a z, or else the logarithm of a metric, whose mean is the geometric one."""
+    if name in NORMAL:
+        return fmean(values)
+    return math.exp(fmean(map(math.log, values))) if min(values) > 0 else 0.0
 
 
 def judged_metrics(tolerances: Tolerances) -> dict[str, float]:

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from harness.benchmark.rules import Together
 from harness.board import comparing
 from harness.board.comparing import Claimed, claim
 from harness.board.history import alarms_of, history_of
@@ -53,7 +54,7 @@ def compare_next(store: Store, machine: Machine) -> tuple[int, int]:
     """Make the comparison that is due; gives who was compared with whom."""
     claimed = claimed_next(store)
     assert claimed is not None
-    comparing.finish(store, claimed, compare(machine, plan_of(claimed.rule)))
+    comparing.finish(store, claimed, compare(machine, plan_of(claimed.rule, Together())))
     return claimed.contender, claimed.leader
 
 
@@ -186,4 +187,4 @@ def test_who_has_lost_its_lease_has_nothing_to_say_of_a_comparison(contested: St
     comparing.failed(contested, claimed, "a cable was pulled")
     assert contested.last_event() == before
     with pytest.raises(LeaseLostError):
-        comparing.finish(contested, claimed, compare(faster(), plan_of(claimed.rule)))
+        comparing.finish(contested, claimed, compare(faster(), plan_of(claimed.rule, Together())))

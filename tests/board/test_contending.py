@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from harness.benchmark.rules import Together
 from harness.board import comparing, patience
 from harness.board.comparing import Claimed, claim
 from harness.board.contending import contend
@@ -78,7 +79,8 @@ def contends(
     """Make it; gives whether it did not fail by our fault, and what was said."""
     said: list[str] = []
     bears = Patience(said.append, lambda: time.sleep(0.05), lambda: False)
-    return contend(store, claimed, strict, judges, bears, said.append), said
+    together = Together(strict_update_error=strict)
+    return contend(store, claimed, together, judges, bears, said.append), said
 
 
 def told(store: Store) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from harness.benchmark.rules import Together
 from harness.board.paired import interval, looks, student_quantile
 from harness.board.pairs import (
     Comparison,
@@ -260,7 +261,7 @@ def runs_with(update_errors: list[float]) -> list[EvaluationResult]:
     return made
 
 
-STRICT = Plan(pairs=4, strict_update_error=0.001)
+STRICT = Plan(pairs=4, together=Together(strict_update_error=0.001))
 #: Each is within its tolerance, and one of four as near as float32 is; a flip turned the others.
 NEAR = [0.01, 0.01, 0.0009, 0.01]
 #: Something of it was left out every time.
@@ -327,5 +328,7 @@ def test_a_budget_below_four_pairs_is_run_and_decides_nothing() -> None:
 
 def test_a_season_asks_what_its_rule_says() -> None:
     rule = ScoringRule(pairs=7, confidence=0.9, base_threshold=0.02, seed=5)
-    assert plan_of(rule) == Plan(pairs=7, confidence=0.9, enough=0.02, seed=5)
-    assert plan_of(rule, 0.001).strict_update_error == 0.001
+    asked = Together(strict_update_error=0.001, means={"loss": 0.1}, fewest_runs=3)
+    assert plan_of(rule, asked) == Plan(
+        pairs=7, confidence=0.9, enough=0.02, seed=5, together=asked
+    )

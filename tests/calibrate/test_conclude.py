@@ -13,11 +13,10 @@ from harness.calibrate.conclude import (
     FLOORS,
     TIE_RATE,
     conclude,
-    in_lines,
     round_up,
     write,
 )
-from harness.calibrate.measure import of_runs, pooled
+from harness.calibrate.measure import conclude_again, of_runs, pooled
 from harness.calibrate.tail import fit
 from harness.calibrate.variants import TIES, NamedVariant
 from harness.errors import Code, InputError
@@ -45,14 +44,15 @@ def measured(
     )  # fmt: skip
 
 
-def share(loaded: LoadedHparams) -> float:
-    """What is allowed, shared by the runs of an evaluation and by all metrics."""
-    return RATE / loaded.hparams.evaluation_runs / len(NAMES)
+def share(loaded: LoadedHparams, means: int = 0) -> float:
+    """What is allowed, shared by all metrics of the runs of an evaluation, and by means over the runs."""
+    return RATE / (loaded.hparams.evaluation_runs * len(NAMES) + means)
 
 
-def bound(metric: str, rate: float, *variants: CalibrationVariant) -> float:
+def bound(metric: str, rate: float, *variants: CalibrationVariant, mean_of: int = 1) -> float:
     least = getattr(FLOORS, metric) / 100
-    found = fit(metric, {each.name: each.values[metric] for each in variants}, rate, least)
+    noise = {each.name: each.values[metric] for each in variants}
+    found = fit(metric, noise, rate, least, mean_of)
     assert found is not None
     return found.bound
 
@@ -60,7 +60,7 @@ def bound(metric: str, rate: float, *variants: CalibrationVariant) -> float:
 def test_a_tolerance_is_the_bound_on_counted_noise_rounded_up(loaded: LoadedHparams) -> None:
     noise = measured(1e-9, update_error=1.234e-2)
     tolerances, calibration = conclude(loaded, [noise, measured(0.2, False, "not")], RATE, "cpu")
-    by_hand = bound("update_error", share(loaded), noise)
+    by_hand = bound("update_error", share(loaded, means=len(NAMES) - 1), noise)
     assert by_hand <= tolerances.update_error <= 1.1 * by_hand
     assert tolerances.update_error == round_up(by_hand)
     assert calibration.fits["update_error"].bound == by_hand
@@ -75,6 +75,56 @@ def test_a_tolerance_has_two_digits_and_is_never_below_its_bound(
     value: float, rounded: float
 ) -> None:
     assert round_up(value) == pytest.approx(rounded)
+
+
+def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near_as_float32(
+    loaded: LoadedHparams,
+) -> None:
+    """A difference without its sign has none, nor has a metric that a floor holds for."""
+    noise = measured(1e-9, update_error=1e-2, norm_ratio=1e-2, matched_filter=4.0, inexactness=0.9)
+    tolerances, calibration = conclude(loaded, [noise], RATE, "cpu")
+    assert set(calibration.means) == {"update_error", "matched_filter", "inexactness"}
+    rate = share(loaded, means=len(NAMES) - 1)
+    by_hand = bound("update_error", rate, noise, mean_of=loaded.hparams.evaluation_runs)
+    found = calibration.means["update_error"]
+    assert (found.bound, found.rate, found.mean_of) == (by_hand, rate, 2)
+    assert found.bound < tolerances.update_error / 1.1
+    assert calibration.means["matched_filter"].bound >= FLOORS.matched_filter  # type: ignore[operator]
+    ties = measured(1e-9, name=TIES, update_error=1e-2)
+    assert not conclude(loaded, [noise, ties], RATE, "cpu")[1].means
+    single = loaded.model_copy(
+        update={"hparams": loaded.hparams.model_copy(update={"evaluation_runs": 1})}
+    )
+    assert not conclude(single, [noise], RATE, "cpu")[1].means
+
+
+def test_a_mean_is_not_held_to_less_than_a_floor(loaded: LoadedHparams) -> None:
+    floor = FLOORS.update_error
+    noise = measured(1e-9, update_error=floor / 6)
+    tolerances, calibration = conclude(loaded, [noise], RATE, "cpu")
+    assert tolerances.update_error > floor == calibration.means["update_error"].bound
+
+
+def test_the_same_runs_give_other_tolerances_at_another_rate(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    copy = tmp_path / "hparams.json"
+    copy.write_bytes(loaded.path.read_bytes())
+    with pytest.raises(InputError, match="measure all of it anew"):
+        conclude_again(load(copy), RATE)  # of that benchmark only the worst runs are known
+    noise = [measured(1e-7, update_error=1e-2), measured(0.2, False, "not")]
+    tolerances, calibration = conclude(loaded, noise, RATE, "cpu")
+    write(copy, tolerances, calibration.model_copy(update={"date": "2026-01-01", "torch": "1.0"}))
+    again = conclude_again(load(copy), RATE)
+    assert again == (tolerances, again[1])
+    assert (again[1].date, again[1].torch) == ("2026-01-01", "1.0")
+    assert again[1].fits == calibration.fits
+    assert conclude_again(load(copy), RATE * 10)[0].update_error < tolerances.update_error
+    raw = json.loads(copy.read_bytes())
+    raw["optimizer"]["lr"] = 0.2
+    copy.write_text(json.dumps(raw))
+    with pytest.raises(InputError, match="nothing was measured of"):
+        conclude_again(load(copy), RATE)
 
 
 def test_fewer_false_alarms_are_a_wider_tolerance(loaded: LoadedHparams) -> None:
@@ -197,11 +247,11 @@ def test_the_strict_bound_is_of_the_benchmark_that_was_calibrated(
     copy = tmp_path / "hparams.json"
     copy.write_bytes(loaded.path.read_bytes())
     write(copy, *conclude(loaded, [measured(1e-9), measured(1e-9, name=TIES)], RATE, "cpu"))
-    assert load(copy).hparams.strict_update_error == 1e-4
+    assert load(copy).hparams.together.strict_update_error == 1e-4
     raw = json.loads(copy.read_bytes())
     raw["steps"]["max"] += 1
     copy.write_text(json.dumps(raw))
-    assert load(copy).hparams.strict_update_error is None
+    assert load(copy).hparams.together.strict_update_error is None
 
 
 def test_what_was_not_measured_has_no_tolerance(loaded: LoadedHparams) -> None:
@@ -258,17 +308,3 @@ def test_a_changed_benchmark_is_no_longer_calibrated(loaded: LoadedHparams, tmp_
 
 def test_the_shipped_benchmark_is_calibrated(loaded: LoadedHparams) -> None:
     assert loaded.hparams.calibrated
-
-
-def test_every_value_has_a_line_but_lists_of_numbers_one_together() -> None:
-    document = {
-        "runs": [0.1, 2, 3e-05, 0.0],
-        "names": ["a [b]", "c\n  d"],
-        "none": [],
-        "deep": [{"x": [1]}],
-    }
-    text = in_lines(document)
-    assert json.loads(text) == document
-    assert '  "runs": [0.1, 2, 3e-05, 0.0],\n' in text
-    assert '    "a [b]",\n' in text
-    assert '"x": [1]' in text

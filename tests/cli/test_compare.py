@@ -154,7 +154,8 @@ def test_both_judged_is_status_0_and_the_numbers_are_json(
     assert (document["outcome"], document["ratio"]) == ("faster", pytest.approx(1.1))
     assert document["plan"]["confidence"] == pytest.approx(0.975)
     written = json.loads((ROOT / "hparams.json").read_text())["verify"]["calibration"]
-    assert document["plan"]["strict_update_error"] == written["strict_update_error"]
+    together = document["plan"]["together"]
+    assert together["strict_update_error"] == written["strict_update_error"]
     assert [name for name, _, _ in asked] == ["a.py", "b.py", "b.py", "a.py"] * 2
     assert {end for name, end, _ in asked if name == "b.py"} == {"# slower\n"}
     assert asked[0][2]["runs"] == 1 and asked[0][2]["world_size"] == 2

@@ -1,95 +1,134 @@
 """From runs to evaluations: bounds of rates, what an evaluation misses, and how it is told."""
 
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from harness.power.detection import detection, unseen
-from harness.power.measured import Case, Power
+from harness.benchmark.rules import Together, Tolerances
+from harness.power.detection import Judged, Rules, judge, unseen
+from harness.power.measured import Case
 from harness.power.tables import table, unseen_table
 from harness.reference.cheats.families import Cheat
 
+ALLOWED = 0.1
+TOLERANCES = Tolerances.model_validate(
+    dict.fromkeys(Tolerances.model_fields, ALLOWED) | {"matched_filter": None}
+)
+STRICT = Together(strict_update_error=1e-4)
+#: Update errors of runs: rejected by itself, not so near as float32 is, and as near.
+OVER, FAR, NEAR = 0.15, 0.05, 1e-5
 
-def case(strength: float, found: int, strict: int = 0, runs: int = 4) -> Case:
-    return Case(
-        cheats=(Cheat(family="top_1", strength=strength),), saves=strength / 4, saves_bytes=0.0, runs=runs,
-        found=found, strict=strict, nearest="token_group_shift", times=1.5,
-    )  # fmt: skip
+
+def case(errors: Sequence[float], strength: float = 0.01, **different: Any) -> Case:
+    fields: dict[str, Any] = {
+        "cheats": (Cheat(family="top_1", strength=strength),),
+        "saves": strength / 4,
+        "saves_bytes": 0.0,
+        "metrics": {"update_error": tuple(errors), "matched_filter": (99.0,) * len(errors)},
+        "rejected_by": ((),) * len(errors),
+    }
+    return Case(**(fields | different))
 
 
-def power(*cases: Case, **different: Any) -> Power:
-    settings: dict[str, Any] = {"evaluation_runs": 2, "strict_update_error": 1e-4} | different
-    return Power(benchmark="b", hparams_sha256="0" * 64, cases=cases, **settings)
+def judged(
+    errors: Sequence[float],
+    strength: float = 0.01,
+    *,
+    together: Together = STRICT,
+    of: int = 2,
+    **different: Any,
+) -> Judged:
+    return judge(case(errors, strength, **different), Rules(TOLERANCES, together, of))
+
+
+def test_runs_are_judged_alone_and_in_turn_together() -> None:
+    found = judged([OVER, FAR, FAR, FAR, NEAR, FAR, FAR])
+    assert (found.runs, found.found) == (7, 1)
+    assert (found.evaluations, found.together) == (3, 2)  # one run is left over
+    assert (found.nearest, found.times) == ("update_error", 0.5)
+
+
+def test_a_check_without_a_tolerance_rejects_too() -> None:
+    assert judged([NEAR, NEAR], rejected_by=(("still",), ())).found == 1
+
+
+def test_a_metric_that_is_not_judged_or_is_no_number_is_not_the_nearest() -> None:
+    metrics = {"loss": (0.02,), "update_error": (0.01,), "step_weight": (float("nan"),)}
+    found = judged([NEAR], metrics=metrics | {"matched_filter": (9.0,)})
+    assert found.nearest == "loss"
+    assert found.times == pytest.approx(0.2)
+    assert found.found == 1, "what cannot be compared does not pass"
+
+
+def test_means_are_judged_as_an_evaluation_does() -> None:
+    asked = Together(means={"update_error": 0.04})
+    found = judged([FAR, FAR, FAR, NEAR], together=asked)
+    assert (found.found, found.together, found.evaluations) == (0, 1, 2)
 
 
 @pytest.mark.parametrize(
-    ("found", "strict", "settings", "rate"),
+    ("errors", "settings", "rate"),
     [
-        (0, 0, {}, 0.0),
-        (4, 0, {}, 1.0),
-        (3, 0, {}, 15 / 16),  # missed if both runs pass
-        (0, 3, {}, 9 / 16),  # missed unless both are over the strict bound
-        (3, 3, {}, 15 / 16),
-        (0, 4, {}, 1.0),
-        (3, 4, {"strict_update_error": None}, 15 / 16),
-        (3, 4, {"evaluation_runs": 1}, 3 / 4),  # one run is not judged by the strict bound
+        ([NEAR] * 4, {}, 0.0),
+        ([OVER, NEAR] * 2, {}, 3 / 4),  # missed if both runs pass
+        ([FAR, NEAR, FAR, FAR], {}, 1 / 2),  # missed unless both are over the strict bound
+        ([OVER, NEAR, FAR, FAR], {}, 1 / 2),  # the larger of 7/16 and 1/2
+        ([FAR] * 4, {}, 1.0),
+        ([FAR] * 4, {"together": Together()}, 0.0),
+        ([FAR, FAR, FAR, OVER], {"of": 1}, 1 / 4),  # one run is not judged by the strict bound
     ],
 )
 def test_an_evaluation_misses_what_all_of_its_runs_miss(
-    found: int, strict: int, settings: dict[str, Any], rate: float
+    errors: list[float], settings: dict[str, Any], rate: float
 ) -> None:
-    measured = power(case(0.01, found, strict), **settings)
-    assert detection(measured, measured.cases[0]) == pytest.approx(rate)
+    assert judged(errors, **settings).detection() == pytest.approx(rate)
 
 
 def test_a_bound_of_two_rates_shares_what_may_be_wrong() -> None:
     """By hand: of n that were all found at least x with x**n = 0.05, or 0.025 where there are two."""
-    alone = power(case(0.01, 8, runs=8), strict_update_error=None)
-    lower = 0.05 ** (1 / 8)
-    assert detection(alone, alone.cases[0], bound=True) == pytest.approx(1 - (1 - lower) ** 2)
-    both = power(case(0.01, 0, 8, runs=8))
-    assert detection(both, both.cases[0], bound=True) == pytest.approx((0.025 ** (1 / 8)) ** 2)
-    assert math.isclose(detection(both, both.cases[0]), 1.0)
+    alone = judged([OVER] * 8, together=Together())
+    assert alone.detection(bound=True) == pytest.approx(1 - (1 - 0.05 ** (1 / 8)) ** 2)
+    both = judged([FAR] * 8)
+    assert both.detection(bound=True) == pytest.approx(0.025 ** (1 / 4))
+    assert both.detection() == 1.0
 
 
 def test_unseen_is_the_largest_saving_that_too_few_evaluations_find() -> None:
-    few, some, all_found = case(0.01, 0), case(0.02, 3), case(0.04, 4)
+    few, some = judged([NEAR] * 4, 0.01), judged([OVER, NEAR] * 2, 0.02)
+    all_found = judged([OVER] * 4, 0.04)
     for cases in ((few, some, all_found), (all_found, some, few)):
-        measured = power(*cases)
-        assert unseen(measured) == {"top 1": some}
-        assert unseen(measured, bound=True) == {"top 1": all_found}  # four runs show little
-    assert unseen(power(case(0.01, 4), case(0.02, 4))) == {"top 1": None}
-    nothing_saved = few.model_copy(update={"saves": 0.0})
-    assert unseen(power(nothing_saved)) == {"top 1": nothing_saved}
-    fewer_bytes = nothing_saved.model_copy(update={"saves_bytes": 0.5})
-    assert unseen(power(nothing_saved, fewer_bytes)) == {"top 1": fewer_bytes}
+        assert unseen(cases) == {"top 1": some}
+        assert unseen(cases, bound=True) == {"top 1": all_found}  # four runs show little
+    assert unseen([judged([OVER] * 4), all_found]) == {"top 1": None}
+    nothing_saved = judged([NEAR] * 4, saves=0.0)
+    assert unseen([nothing_saved]) == {"top 1": nothing_saved}
+    fewer_bytes = judged([NEAR] * 4, saves=0.0, saves_bytes=0.5)
+    assert unseen([nothing_saved, fewer_bytes]) == {"top 1": fewer_bytes}
 
 
 def test_cheats_at_once_are_a_family_of_their_own() -> None:
     both = (Cheat(family="top_1", strength=0.1), Cheat(family="rows", strength=0.125))
-    together = case(0.01, 0).model_copy(update={"cheats": both, "saves": 0.2})
-    assert unseen(power(case(0.01, 4), together)) == {"top 1": None, "top 1 + rows": together}
-    assert (
-        table(power(together))
-        .splitlines()[2]
-        .startswith("| top 1 + rows | 10.00% + 12.50% | 20.00% |")
-    )
+    together = judged([NEAR] * 4, cheats=both, saves=0.2)
+    assert unseen([judged([OVER] * 4), together]) == {"top 1": None, "top 1 + rows": together}
+    row = table([together]).splitlines()[2]
+    assert row.startswith("| top 1 + rows | 10.00% + 12.50% | 20.00% |")
 
 
 def test_what_saves_bytes_alone_says_so() -> None:
-    sparse = case(0.3, 0).model_copy(update={"saves": 0.0, "saves_bytes": 0.3})
-    assert "| 30.00% of bytes |" in table(power(sparse))
-    assert unseen_table(power(sparse)).endswith("| 30.00% of bytes | 30.00% of bytes |")
+    sparse = judged([NEAR] * 4, saves=0.0, saves_bytes=0.3)
+    assert "| 30.00% of bytes |" in table([sparse])
+    assert unseen_table([sparse]).endswith("| 30.00% of bytes | 30.00% of bytes |")
 
 
 def test_the_tables_say_it_in_markdown() -> None:
-    measured = power(case(0.02, 3), case(0.04, 4))
-    rows = table(measured).splitlines()
+    cases = [judged([OVER, OVER, OVER, NEAR], 0.02), judged([OVER] * 4, 0.04)]
+    rows = table(cases).splitlines()
     assert rows[2] == (
-        "| top 1 | 2.00% | 0.50% | 3 of 4 | 0 of 4 | 94% | 35% | token_group_shift 1.5× |"
+        "| top 1 | 2.00% | 0.50% | 3 of 4 | 1 of 2 | 94% | 35% | update_error 1.5× |"
     )
     assert len(rows) == 4
-    assert unseen_table(measured).splitlines()[2] == "| top 1 | 0.50% | 1.00% |"
-    found = power(case(0.04, 400, runs=400))
+    assert unseen_table(cases).splitlines()[2] == "| top 1 | 0.50% | 1.00% |"
+    found = [judged([OVER] * 400, 0.04, together=Together())]
     assert unseen_table(found).splitlines()[2] == "| top 1 | nothing | nothing |"
+    assert "| 400 of 400 |  | 100% |" in table(found)

@@ -1,42 +1,55 @@
 """A sweep can be ended and added to; a file of something else is not written over."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
-from harness.power.measured import Case, Power, pooled, read_measured, write_measured
+from harness.power.measured import (
+    Case,
+    CheatedRun,
+    Power,
+    nothing_yet,
+    pooled,
+    read_measured,
+    write_measured,
+)
 from harness.reference.cheats.families import Cheat, Family
 
 
-def case(family: Family, strength: float, runs: int, found: int, nearest: str) -> Case:
+def case(family: Family, strength: float, *errors: float) -> Case:
     return Case(
-        cheats=(Cheat(family=family, strength=strength),), saves=0.1, saves_bytes=0.0, runs=runs,
-        found=found, strict=found - 1, nearest=nearest, times=1.5,
+        cheats=(Cheat(family=family, strength=strength),), saves=0.1, saves_bytes=0.0,
+        metrics={"loss": (0.0,) * len(errors), "update_error": errors},
+        rejected_by=(("still",), *((),) * (len(errors) - 1)),
     )  # fmt: skip
 
 
 def power_of(loaded: LoadedHparams, *cases: Case) -> Power:
-    return Power(
-        benchmark="b", hparams_sha256=loaded.sha256, evaluation_runs=2, strict_update_error=None,
-        cases=cases,
-    )  # fmt: skip
+    return nothing_yet(loaded.hparams).model_copy(update={"cases": cases})
+
+
+def test_a_case_is_its_runs() -> None:
+    first, second = case("rows", 0.1, 0.2, 0.3).runs
+    assert first == CheatedRun({"loss": 0.0, "update_error": 0.2}, ("still",))
+    assert second.rejected_by == ()
+    assert (second.measured("update_error"), second.measured("inexactness")) == (0.3, None)
 
 
 def test_runs_of_the_same_cheat_add_up(loaded: LoadedHparams) -> None:
-    first = power_of(loaded, case("rows", 0.1, 3, 2, "loss"), case("top_1", 0.1, 3, 3, "loss"))
-    more = pooled(first, case("rows", 0.1, 5, 4, "norm_ratio"))
-    assert [(each.runs, each.found, each.strict) for each in more.cases] == [(8, 6, 4), (3, 3, 2)]
-    assert more.cases[0].nearest == "norm_ratio", "of the one with more runs"
-    assert pooled(more, case("rows", 0.1, 2, 1, "loss")).cases[0].nearest == "norm_ratio"
-    assert len(pooled(more, case("rows", 0.2, 1, 1, "loss")).cases) == 3
+    first = power_of(loaded, case("rows", 0.1, 0.2, 0.3), case("top_1", 0.1, 0.4))
+    more = pooled(first, case("rows", 0.1, 0.5))
+    assert more.cases[0].runs == (*first.cases[0].runs, *case("rows", 0.1, 0.5).runs)
+    assert more.cases[1] == first.cases[1]
+    assert len(pooled(more, case("rows", 0.2, 0.1)).cases) == 3
 
 
 def test_what_was_written_is_read(loaded: LoadedHparams, tmp_path: Path) -> None:
     file = tmp_path / "power.json"
-    assert read_measured(file, loaded) is None
-    power = power_of(loaded, case("rows", 0.1, 3, 2, "loss"))
+    assert read_measured(file, loaded) == nothing_yet(loaded.hparams)
+    power = power_of(loaded, case("rows", 0.1, 0.2, math.inf))
     write_measured(file, power)
     assert read_measured(file, loaded) == power
     assert list(tmp_path.iterdir()) == [file]
@@ -54,8 +67,20 @@ def test_a_file_of_something_else_is_refused(
     assert file.read_text(encoding="utf-8") == content
 
 
-def test_runs_on_other_hparams_do_not_add_up(loaded: LoadedHparams, tmp_path: Path) -> None:
+def test_runs_of_another_training_do_not_add_up_but_other_tolerances_judge_them_anew(
+    loaded: LoadedHparams, tmp_path: Path
+) -> None:
     file = tmp_path / "power.json"
-    write_measured(file, power_of(loaded).model_copy(update={"hparams_sha256": "0" * 64}))
-    with pytest.raises(InputError, match="with other hparams: name another file"):
-        read_measured(file, loaded)
+    write_measured(file, power_of(loaded))
+
+    def changed(**update: object) -> LoadedHparams:
+        return loaded.model_copy(update={"hparams": loaded.hparams.model_copy(update=update)})
+
+    verify = loaded.hparams.verify
+    for other in (
+        changed(sequence_length=64),
+        changed(verify=verify.model_copy(update={"attribution_samples": 1000})),
+    ):
+        with pytest.raises(InputError, match="in another way: name another file"):
+            read_measured(file, other)
+    assert read_measured(file, changed(verify=verify.model_copy(update={"calibration": None})))

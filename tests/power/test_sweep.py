@@ -2,8 +2,9 @@
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
+from harness.power.detection import Rules, judge
 from harness.power.families import wanted
-from harness.power.measured import Power
+from harness.power.measured import Power, nothing_yet
 from harness.power.sweep import cheated, measure
 from harness.reference.cheats.families import Cheat
 from harness.reference.task import Variant
@@ -34,9 +35,10 @@ def test_a_crude_cheat_is_found_and_none_at_all_is_not(
     said: list[str] = []
     kept: list[Power] = []
     asked = [*wanted(["rows=0.25+stale_steps=0.5"]), (Cheat(family="learning_rate", strength=0.0),)]
-    power = measure(short, snapshot, forked_ranks, asked, 1, said.append, kept.append)
-    rows, honest = power.cases
+    before = nothing_yet(short.hparams)
+    power = measure(short, snapshot, forked_ranks, asked, 1, said.append, kept.append, before)
     assert [len(known.cases) for known in kept] == [1, 2]
+    rows, honest = (judge(case, Rules.of(short.hparams)) for case in power.cases)
     assert (rows.found, honest.found) == (1, 0)
     assert rows.times > 1 > honest.times
     assert said[1:] == [
