@@ -3,10 +3,13 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from statistics import NormalDist
 from typing import Final, Self
 
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.rules import Together, Tolerances
+from harness.power.fitted import spreads_over
 from harness.power.measured import Case, CheatedRun
 from harness.verify.metrics import exceeds, judged_metrics
 from harness.verify.rates import CONFIDENCE, at_least
@@ -14,6 +17,7 @@ from harness.verify.together import judge_together
 
 #: An evaluation that finds a cheat less often than that does not deter it.
 DETECTED: Final = 0.99
+_NORMAL: Final = NormalDist()
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class Judged:
         runs, found: how many were trained, and how many of them are rejected by themselves.
         evaluations, together: how many evaluations they make, and how many of those are rejected by what
             their runs say together.
-        of: runs of an evaluation.
+        rate: at which an evaluation finds a cheat that is in all of its runs: it is missed if every run
+            passes by itself, and if all of them pass together. The larger of both.
+        at_least: the lower bound of that rate at CONFIDENCE: the largest of those by counts, and that by
+            how far metrics are over what is allowed; they share what may be wrong.
         nearest, times: the check that is most over (or nearest to) its tolerance in the median run, and how
             many times its tolerance that is.
     """
@@ -47,27 +54,10 @@ class Judged:
     found: int
     evaluations: int
     together: int
-    of: int
+    rate: float
+    at_least: float
     nearest: str
     times: float
-
-    def detection(self, *, bound: bool = False) -> float:
-        """The rate at which an evaluation finds a cheat that is in all of its runs.
-
-        It is missed if every run passes by itself; and if all of them pass together, which is another
-        rate: the larger of both is the estimate. Runs are of independent challenges.
-
-        Args:
-            bound: the lower bound at CONFIDENCE instead; two rates share what may be wrong.
-        """
-        rates = 2 if self.evaluations else 1
-        confidence = 1 - (1 - CONFIDENCE) / rates
-
-        def rate(count: int, of: int) -> float:
-            return at_least(count, of, confidence) if bound else count / of
-
-        alone = 1 - (1 - rate(self.found, self.runs)) ** self.of
-        return max(alone, rate(self.together, self.evaluations)) if self.evaluations else alone
 
 
 def judge(case: Case, rules: Rules) -> Judged:
@@ -75,17 +65,87 @@ def judge(case: Case, rules: Rules) -> Judged:
     tolerances = judged_metrics(rules.tolerances)
     nearest = sorted((_nearest(run, tolerances) for run in case.runs), key=lambda pair: pair[1])
     name, times = nearest[len(nearest) // 2]
+    alone = Counted(sum(rejected(run, tolerances) for run in case.runs), len(case.runs))
     evaluations = list(_evaluations(case.runs, rules))
+    together = Counted(
+        sum(bool(judge_together(runs, rules.together)) for runs in evaluations), len(evaluations)
+    )
     return Judged(
         case=case,
-        runs=len(case.runs),
-        found=sum(rejected(run, tolerances) for run in case.runs),
-        evaluations=len(evaluations),
-        together=sum(bool(judge_together(runs, rules.together)) for runs in evaluations),
-        of=rules.evaluation_runs,
+        runs=alone.of,
+        found=alone.found,
+        evaluations=together.of,
+        together=together.found,
+        rate=_rate(alone, together, rules.evaluation_runs),
+        at_least=_at_least(case, rules, alone, together),
         nearest=name,
         times=times,
     )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Some of many."""
+
+    found: int
+    of: int
+
+    @property
+    def rate(self) -> float:
+        return self.found / self.of if self.of else 0.0
+
+    def at_least(self, risk: float) -> float:
+        """Its lower bound, that is wrong in so many cases."""
+        return at_least(self.found, self.of, 1 - risk) if self.of else 0.0
+
+
+def _rate(alone: Counted, together: Counted, runs: int) -> float:
+    return max(1 - (1 - alone.rate) ** runs, together.rate)
+
+
+def _at_least(case: Case, rules: Rules, alone: Counted, together: Counted) -> float:
+    risk, runs = (1 - CONFIDENCE) / 3, rules.evaluation_runs
+    return max(
+        1 - (1 - alone.at_least(risk)) ** runs,
+        together.at_least(risk),
+        _by_size(case, rules, risk),
+    )
+
+
+def _by_size(case: Case, rules: Rules, risk: float) -> float:
+    """The lower bound by how far metrics are over what is allowed of a run, a mean or the nearest run."""
+    limits = list(_limits(rules))
+    runs, found = rules.evaluation_runs, 0.0
+    for name, allowed, kind in limits:
+        spreads = spreads_over(name, case.metrics.get(name, ()), allowed, risk / len(limits))
+        if kind is Kind.ALONE:
+            rate = 1 - (1 - _NORMAL.cdf(spreads)) ** runs
+        elif kind is Kind.ALL:
+            rate = _NORMAL.cdf(spreads) ** runs
+        else:
+            rate = _NORMAL.cdf(spreads * math.sqrt(runs))
+        found = max(found, rate)
+    return found
+
+
+class Kind(Enum):
+    """Who has to stay within a limit: each run, one of them, or their mean."""
+
+    ALONE = auto()
+    ALL = auto()
+    MEAN = auto()
+
+
+def _limits(rules: Rules) -> Iterator[tuple[str, float, Kind]]:
+    """All limits of an evaluation's metrics."""
+    tolerances = judged_metrics(rules.tolerances)
+    yield from ((name, allowed, Kind.ALONE) for name, allowed in tolerances.items())
+    if rules.evaluation_runs > 1:
+        strict = rules.together.strict_update_error
+        if strict is not None:
+            yield "update_error", strict, Kind.ALL
+        if rules.evaluation_runs >= rules.together.fewest_runs:
+            yield from ((name, most, Kind.MEAN) for name, most in rules.together.means.items())
 
 
 def rejected(run: CheatedRun, tolerances: dict[str, float]) -> bool:
@@ -126,7 +186,7 @@ def unseen(judged: Iterable[Judged], *, bound: bool = False) -> dict[str, Judged
     found: dict[str, Judged | None] = {}
     for each in judged:
         most = found.setdefault(each.case.family, None)
-        if each.detection(bound=bound) < DETECTED and (
+        if (each.at_least if bound else each.rate) < DETECTED and (
             most is None
             or (each.case.saves, each.case.saves_bytes) > (most.case.saves, most.case.saves_bytes)
         ):

@@ -1,5 +1,6 @@
 """What was measured, as Markdown: `docs/power.md` is made of it."""
 
+import math
 from collections.abc import Sequence
 
 from harness.power.detection import DETECTED, Judged, unseen
@@ -16,7 +17,7 @@ def table(judged: Sequence[Judged]) -> str:
         case = each.case
         lines.append(
             f"| {case.family} | {case.part} | {case.saving} | {each.found} of {each.runs} | "
-            f"{_together(each)} | {each.detection():.0%} | {each.detection(bound=True):.0%} | "
+            f"{_together(each)} | {each.rate:.0%} | {_bound(each.at_least)} | "
             f"{each.nearest} {each.times:.2g}× |"
         )
     return "\n".join(lines)
@@ -38,6 +39,11 @@ def unseen_table(judged: Sequence[Judged]) -> str:
 def saving(judged: Judged | None) -> str:
     """What it is done for, in words; of none nothing."""
     return "nothing" if judged is None else judged.case.saving
+
+
+def _bound(rate: float) -> str:
+    """Downwards: what is not quite 99 % is not called so."""
+    return f"{math.floor(rate * 1000) / 10:.3g}%"
 
 
 def _together(judged: Judged) -> str:

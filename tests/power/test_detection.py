@@ -1,12 +1,15 @@
 """From runs to evaluations: bounds of rates, what an evaluation misses, and how it is told."""
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import pytest
 
 from harness.benchmark.rules import Together, Tolerances
 from harness.power.detection import Judged, Rules, judge, unseen
+from harness.power.fitted import spreads_over
 from harness.power.measured import Case
 from harness.power.tables import table, unseen_table
 from harness.reference.cheats.families import Cheat
@@ -82,16 +85,48 @@ def test_means_are_judged_as_an_evaluation_does() -> None:
 def test_an_evaluation_misses_what_all_of_its_runs_miss(
     errors: list[float], settings: dict[str, Any], rate: float
 ) -> None:
-    assert judged(errors, **settings).detection() == pytest.approx(rate)
+    assert judged(errors, **settings).rate == pytest.approx(rate)
 
 
-def test_a_bound_of_two_rates_shares_what_may_be_wrong() -> None:
-    """By hand: of n that were all found at least x with x**n = 0.05, or 0.025 where there are two."""
-    alone = judged([OVER] * 8, together=Together())
-    assert alone.detection(bound=True) == pytest.approx(1 - (1 - 0.05 ** (1 / 8)) ** 2)
+def test_a_bound_by_counts_takes_a_third_of_what_may_be_wrong() -> None:
+    """By hand: of n that were all found at least x with x**n = 0.05 / 3."""
+    lower = (0.05 / 3) ** (1 / 8)
+    assert judged([OVER] * 8).at_least == pytest.approx(1 - (1 - lower) ** 2)
     both = judged([FAR] * 8)
-    assert both.detection(bound=True) == pytest.approx(0.025 ** (1 / 4))
-    assert both.detection() == 1.0
+    assert both.at_least == pytest.approx((0.05 / 3) ** (1 / 4))
+    assert both.rate == 1.0
+
+
+#: About 0.15, as runs of one cheat differ.
+ABOUT = (0.14, 0.15, 0.16, 0.145, 0.155, 0.15, 0.148, 0.152)
+
+
+def test_what_is_far_over_by_its_spread_is_shown_by_few_runs() -> None:
+    """Eight runs that are all found show 84 % by counts."""
+    assert judged(ABOUT).at_least > 0.999
+    near = [value - 0.045 for value in ABOUT]  # 0.095 to 0.115 of 0.1
+    assert judged(near, together=Together()).at_least < 0.9
+    metrics = {"update_error": ABOUT, "norm_ratio": (0.01,) * 8}
+    assert judged(ABOUT, metrics=metrics).at_least == judged(ABOUT).at_least
+
+
+def test_how_far_all_runs_are_over_the_strict_bound_counts() -> None:
+    """Each within its tolerance. A run is as near as float32 in one of some thousands at most."""
+    allowed = Together(strict_update_error=0.1)
+    by_hand = spreads_over("update_error", ABOUT, 0.1, 0.05 / 3 / 11)
+    wide = TOLERANCES.model_copy(update={"update_error": 0.9})
+    found = judge(case(ABOUT), Rules(wide, allowed, 2))
+    assert found.found == 0
+    assert found.at_least == pytest.approx(NormalDist().cdf(by_hand) ** 2)
+
+
+def test_a_mean_is_less_spread_than_a_run() -> None:
+    values = [value - 0.035 for value in ABOUT]
+    wide = TOLERANCES.model_copy(update={"update_error": 0.9})
+    found = judge(case(values), Rules(wide, Together(means={"update_error": 0.1}), 2))
+    by_hand = spreads_over("update_error", values, 0.1, 0.05 / 3 / 11)
+    assert by_hand > 0.2
+    assert found.at_least >= NormalDist().cdf(by_hand * math.sqrt(2))
 
 
 def test_unseen_is_the_largest_saving_that_too_few_evaluations_find() -> None:
@@ -125,7 +160,7 @@ def test_the_tables_say_it_in_markdown() -> None:
     cases = [judged([OVER, OVER, OVER, NEAR], 0.02), judged([OVER] * 4, 0.04)]
     rows = table(cases).splitlines()
     assert rows[2] == (
-        "| top 1 | 2.00% | 0.50% | 3 of 4 | 1 of 2 | 94% | 35% | update_error 1.5× |"
+        "| top 1 | 2.00% | 0.50% | 3 of 4 | 1 of 2 | 94% | 30.8% | update_error 1.5× |"
     )
     assert len(rows) == 4
     assert unseen_table(cases).splitlines()[2] == "| top 1 | 0.50% | 1.00% |"
