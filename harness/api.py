@@ -278,31 +278,52 @@ def calibrate_benchmark(
     only: str = "",
     add: bool = False,
     again: bool = False,
+    output: Path | None = None,
 ) -> None:
     """`validator calibrate` as a function; prints the evidence.
 
     Args:
-        false_alarms, only, add: as for `calibrate.measure.calibrate`.
+        false_alarms: as for `calibrate.conclude.conclude`.
+        only: as for `calibrate.measure.measure`.
+        add: to what the tolerances of the benchmark rest on.
         again: measure nothing, and conclude from what is there.
+        output: file that gets what was measured, after every variant; what it holds already counts too.
 
     Raises InputError, JudgeError.
     """
     from rich.console import Console
 
+    from harness.calibrate.conclude import conclude
     from harness.calibrate.conclude import write as write_tolerances
-    from harness.calibrate.measure import calibrate, conclude_again
+    from harness.calibrate.evidence import (
+        Evidence,
+        nothing_yet,
+        of_calibration,
+        read_evidence,
+        write_evidence,
+    )
+    from harness.calibrate.measure import measure
+    from harness.machine import pick_device
     from harness.report import calibration_table
 
     loaded = load_hparams(hparams)
-    if again:
-        tolerances, calibration = conclude_again(loaded, false_alarms)
-    else:
+    world = loaded.hparams.world
+    known = None if output is None else read_evidence(output, loaded)
+    if known is None and (add or again):
+        known = of_calibration(loaded)
+
+    def keep(evidence: Evidence) -> None:
+        if output is not None:
+            write_evidence(output, evidence)
+
+    if not again:
+        before = known or nothing_yet(loaded, pick_device(world.device, world.size))
         with ProgressDisplay() as progress:
             chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
             opened = ready_snapshot(loaded, snapshot, progress)
-            tolerances, calibration = calibrate(
-                loaded, opened, chosen, runs, false_alarms, progress.line, only=only, add=add
-            )
+            known = measure(loaded, opened, chosen, runs, progress.line, keep, before, only)
+    assert known is not None
+    tolerances, calibration = conclude(loaded, known, false_alarms)
     Console().print(calibration_table(tolerances, calibration))
     if write:
         write_tolerances(loaded.path, tolerances, calibration)

@@ -1,4 +1,4 @@
-"""How far honest training turns the update of a single expert or embedding row (docs/tolerances.md).
+"""How far honest training turns the update of a single expert or embedding row (docs/noise.md).
 
     python -m measurements.row_projections [--runs N] [--regime NAME ...]
 

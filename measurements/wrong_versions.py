@@ -1,4 +1,4 @@
-"""Which check finds which wrong version in which numeric regime, as docs/tolerances.md shows it.
+"""Which check finds which wrong version in which numeric regime, as docs/noise.md shows it.
 
     python -m measurements.wrong_versions [--repeats N] [--regime NAME ...] [NAME ...]
 

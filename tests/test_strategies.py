@@ -39,7 +39,7 @@ WORLDS = {
 #: One of each family; those of the quick run are in test_evaluation.py.
 FAMILIES = ("train_fsdp1", "train_tp", "train_fsdp_tp", "train_dp2ep", "train_pp", "train_cp")
 REGIMES = ("", "embedded-bf16", "embedded-decay", "embedded-adamw", "embedded-adamw-bf16")
-#: Wrong versions that may pass; docs/tolerances.md gives the reasons.
+#: Wrong versions that may pass; docs/noise.md gives the reasons.
 PASSES = {
     ("ddp_sum", "embedded-adamw"),
     ("ddp_sum", "embedded-adamw-bf16"),

@@ -4,20 +4,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from harness import machine
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.rules import Calibration, CalibrationVariant, Fit, Tolerances
+from harness.calibrate.evidence import Evidence
 from harness.calibrate.tail import FOLDED, fit, usual
 from harness.calibrate.variants import TIES
 from harness.errors import Code, InputError
 from harness.files import in_lines, write_whole
-from harness.machine import Device
 from harness.verify.metrics import exceeds
 from harness.verify.rates import at_most
 
@@ -48,22 +46,19 @@ STRICT_FLOOR: Final = 1e-4
 #: Noise that is so many times below a floor is none.
 RESOLUTION: Final = 100.0
 #: Of honest float32 runs those in which a near tie flips, at most, however few this calibration has seen:
-#: 2 of 100 were measured, and that is the upper bound at 95 % of it (docs/tolerances.md).
+#: 2 of 100 were measured, and that is the upper bound at 95 % of it (docs/noise.md).
 TIE_RATE: Final = 0.062
 
 
 def conclude(
-    loaded: LoadedHparams,
-    measured: Sequence[CalibrationVariant],
-    false_alarms: float,
-    device: Device,
+    loaded: LoadedHparams, evidence: Evidence, false_alarms: float
 ) -> tuple[Tolerances, Calibration]:
     """Tolerances that so many honest evaluations exceed, over all metrics, runs and means of one together.
 
     Raises InputError: BAD_ARGUMENT: too few runs; HPARAMS_INVALID: the benchmark cannot judge.
     """
     hparams = loaded.hparams
-    counted = [variant for variant in measured if variant.counted]
+    counted = [variant for variant in evidence.variants if variant.counted]
     metrics = [
         name for name in Tolerances.model_fields if any(name in each.values for each in counted)
     ]
@@ -77,12 +72,11 @@ def conclude(
     tolerances = Tolerances(
         **{name: floors[name] if name in floors else round_up(fits[name].bound) for name in metrics}
     )
-    described = machine.describe(device, 1)
     return tolerances, Calibration(
-        date=datetime.now(UTC).date().isoformat(),
-        torch=described.torch,
-        transformers=described.transformers,
-        device=described.devices[0],
+        date=evidence.date,
+        torch=evidence.torch,
+        transformers=evidence.transformers,
+        device=evidence.device,
         false_alarms=false_alarms,
         runs=sum(variant.runs for variant in counted),
         floors=floors,
@@ -93,7 +87,7 @@ def conclude(
             for name in averaged
             if name not in floors
         },
-        variants=tuple(measured),
+        variants=evidence.variants,
         benchmark_sha256=hparams.noise_sha256(),
     )
 

@@ -155,6 +155,10 @@ def calibrate(
             help="Measure nothing: conclude anew from what was, as with other false alarms.",
         ),
     ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="File that gets what was measured; runs that it holds count too."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print, and change nothing.")] = False,
     snapshot: SnapshotOption = None,
 ) -> None:
@@ -170,8 +174,8 @@ def calibrate(
 
     if again and (only or add):
         raise typer.BadParameter("--again measures nothing: leave --add and --only out")
-    if only and not add:
-        raise typer.BadParameter("--only needs --add: tolerances rest on all variants")
+    if only and not (add or json):
+        raise typer.BadParameter("--only needs --add or --json: tolerances rest on all variants")
     calibrate_benchmark(
         hparams,
         snapshot,
@@ -183,6 +187,7 @@ def calibrate(
         only=only,
         add=add,
         again=again,
+        output=json,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Final, Self
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.rules import Together, Tolerances
 from harness.power.fitted import spreads_over
-from harness.power.measured import Case, CheatedRun
+from harness.power.measured import Case, RunFigures
 from harness.verify.metrics import exceeds, judged_metrics
 from harness.verify.rates import CONFIDENCE, at_least
 from harness.verify.together import judge_together
@@ -148,7 +148,7 @@ def _limits(rules: Rules) -> Iterator[tuple[str, float, Kind]]:
             yield from ((name, most, Kind.MEAN) for name, most in rules.together.means.items())
 
 
-def rejected(run: CheatedRun, tolerances: dict[str, float]) -> bool:
+def rejected(run: RunFigures, tolerances: dict[str, float]) -> bool:
     """Whether a check rejects it by itself."""
     return bool(run.rejected_by) or any(
         exceeds(value, tolerances[name])
@@ -157,7 +157,7 @@ def rejected(run: CheatedRun, tolerances: dict[str, float]) -> bool:
     )
 
 
-def _evaluations(runs: Sequence[CheatedRun], rules: Rules) -> Iterator[Sequence[CheatedRun]]:
+def _evaluations(runs: Sequence[RunFigures], rules: Rules) -> Iterator[Sequence[RunFigures]]:
     """Where runs say something together."""
     of, asked = rules.evaluation_runs, rules.together
     if of > 1 and (asked.strict_update_error is not None or asked.means):
@@ -165,7 +165,7 @@ def _evaluations(runs: Sequence[CheatedRun], rules: Rules) -> Iterator[Sequence[
             yield runs[first : first + of]
 
 
-def _nearest(run: CheatedRun, tolerances: dict[str, float]) -> tuple[str, float]:
+def _nearest(run: RunFigures, tolerances: dict[str, float]) -> tuple[str, float]:
     parts = {
         name: value / tolerances[name]
         for name, value in run.metrics.items()

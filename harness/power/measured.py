@@ -16,7 +16,7 @@ from harness.reference.cheats.families import Cheat
 
 
 @dataclass(frozen=True)
-class CheatedRun:
+class RunFigures:
     """One run beside its reference.
 
     Attributes:
@@ -50,10 +50,10 @@ class Case(Record):
     )
 
     @property
-    def runs(self) -> tuple[CheatedRun, ...]:
+    def runs(self) -> tuple[RunFigures, ...]:
         """One after the other."""
         return tuple(
-            CheatedRun({name: values[run] for name, values in self.metrics.items()}, checks)
+            RunFigures({name: values[run] for name, values in self.metrics.items()}, checks)
             for run, checks in enumerate(self.rejected_by)
         )
 

@@ -35,7 +35,7 @@ Counts = npt.NDArray[np.int64]
 SLICE_FLOOR = 1.0
 # One near tie of the router that falls the other way, which honest kernels do now and then, changes
 # most of the update of a token that occurred once. Rows of tokens that occurred less often than this
-# are judged together with those that occurred about as often (docs/tolerances.md).
+# are judged together with those that occurred about as often (docs/noise.md).
 OFTEN = 64
 # Below float32 an update can be smaller than the spacing of the numbers that it is added to, so only
 # in these dtypes does a slice that did not change say that it was not trained.
@@ -46,7 +46,7 @@ WIDE = ("float32", "float64")
 UNTOUCHED_FLOOR = {TensorKind.EXPERTS: 0.1, TensorKind.EMBEDDING: 0.01}
 # Trained is what moved by this part of the reference's update, in its direction: (ws − a·w0)·u / ‖u‖² with
 # u = wr − a·w0. Near ties turn the update of a token that occurred once, but the worst of thousands of
-# honest rows still has five times as much (docs/tolerances.md). A row that is nudged, or moved somewhere
+# honest rows still has five times as much (docs/noise.md). A row that is nudged, or moved somewhere
 # else, has none.
 LEAST_PROJECTION = 0.1
 # Decay alone leaves a·w0 only up to the rounding of every step, which differs between kernels. A gradient

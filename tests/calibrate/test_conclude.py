@@ -2,12 +2,13 @@
 `tests/reference/test_loop.py`'s; here is what is made of their figures."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams, load
-from harness.benchmark.rules import CalibrationVariant, Tolerances
+from harness.benchmark.rules import Calibration, CalibrationVariant, Tolerances
 from harness.calibrate.conclude import (
     CEILINGS,
     FLOORS,
@@ -16,7 +17,8 @@ from harness.calibrate.conclude import (
     round_up,
     write,
 )
-from harness.calibrate.measure import conclude_again, of_runs, pooled
+from harness.calibrate.evidence import Evidence, nothing_yet
+from harness.calibrate.measure import of_runs
 from harness.calibrate.tail import fit
 from harness.calibrate.variants import TIES, NamedVariant
 from harness.errors import Code, InputError
@@ -44,6 +46,17 @@ def measured(
     )  # fmt: skip
 
 
+def concluded(
+    loaded: LoadedHparams, variants: Sequence[CalibrationVariant], rate: float = RATE
+) -> tuple[Tolerances, Calibration]:
+    """What follows from these runs."""
+    return conclude(loaded, evidence(loaded, *variants), rate)
+
+
+def evidence(loaded: LoadedHparams, *variants: CalibrationVariant) -> Evidence:
+    return nothing_yet(loaded, "cpu").model_copy(update={"variants": variants})
+
+
 def share(loaded: LoadedHparams, means: int = 0) -> float:
     """What is allowed, shared by all metrics of the runs of an evaluation, and by means over the runs."""
     return RATE / (loaded.hparams.evaluation_runs * len(NAMES) + means)
@@ -59,7 +72,7 @@ def bound(metric: str, rate: float, *variants: CalibrationVariant, mean_of: int 
 
 def test_a_tolerance_is_the_bound_on_counted_noise_rounded_up(loaded: LoadedHparams) -> None:
     noise = measured(1e-9, update_error=1.234e-2)
-    tolerances, calibration = conclude(loaded, [noise, measured(0.2, False, "not")], RATE, "cpu")
+    tolerances, calibration = concluded(loaded, [noise, measured(0.2, False, "not")])
     by_hand = bound("update_error", share(loaded, means=len(NAMES) - 1), noise)
     assert by_hand <= tolerances.update_error <= 1.1 * by_hand
     assert tolerances.update_error == round_up(by_hand)
@@ -82,7 +95,7 @@ def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near
 ) -> None:
     """A difference without its sign has none, nor has a metric that a floor holds for."""
     noise = measured(1e-9, update_error=1e-2, norm_ratio=1e-2, matched_filter=4.0, inexactness=0.9)
-    tolerances, calibration = conclude(loaded, [noise], RATE, "cpu")
+    tolerances, calibration = concluded(loaded, [noise])
     assert set(calibration.means) == {"update_error", "matched_filter", "inexactness"}
     rate = share(loaded, means=len(NAMES) - 1)
     by_hand = bound("update_error", rate, noise, mean_of=loaded.hparams.evaluation_runs)
@@ -91,45 +104,23 @@ def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near
     assert found.bound < tolerances.update_error / 1.1
     assert calibration.means["matched_filter"].bound >= FLOORS.matched_filter  # type: ignore[operator]
     ties = measured(1e-9, name=TIES, update_error=1e-2)
-    assert not conclude(loaded, [noise, ties], RATE, "cpu")[1].means
+    assert not concluded(loaded, [noise, ties])[1].means
     single = loaded.model_copy(
         update={"hparams": loaded.hparams.model_copy(update={"evaluation_runs": 1})}
     )
-    assert not conclude(single, [noise], RATE, "cpu")[1].means
+    assert not concluded(single, [noise])[1].means
 
 
 def test_a_mean_is_not_held_to_less_than_a_floor(loaded: LoadedHparams) -> None:
     floor = FLOORS.update_error
     noise = measured(1e-9, update_error=floor / 6)
-    tolerances, calibration = conclude(loaded, [noise], RATE, "cpu")
+    tolerances, calibration = concluded(loaded, [noise])
     assert tolerances.update_error > floor == calibration.means["update_error"].bound
-
-
-def test_the_same_runs_give_other_tolerances_at_another_rate(
-    loaded: LoadedHparams, tmp_path: Path
-) -> None:
-    copy = tmp_path / "hparams.json"
-    copy.write_bytes(loaded.path.read_bytes())
-    with pytest.raises(InputError, match="measure all of it anew"):
-        conclude_again(load(copy), RATE)  # of that benchmark only the worst runs are known
-    noise = [measured(1e-7, update_error=1e-2), measured(0.2, False, "not")]
-    tolerances, calibration = conclude(loaded, noise, RATE, "cpu")
-    write(copy, tolerances, calibration.model_copy(update={"date": "2026-01-01", "torch": "1.0"}))
-    again = conclude_again(load(copy), RATE)
-    assert again == (tolerances, again[1])
-    assert (again[1].date, again[1].torch) == ("2026-01-01", "1.0")
-    assert again[1].fits == calibration.fits
-    assert conclude_again(load(copy), RATE * 10)[0].update_error < tolerances.update_error
-    raw = json.loads(copy.read_bytes())
-    raw["optimizer"]["lr"] = 0.2
-    copy.write_text(json.dumps(raw))
-    with pytest.raises(InputError, match="nothing was measured of"):
-        conclude_again(load(copy), RATE)
 
 
 def test_fewer_false_alarms_are_a_wider_tolerance(loaded: LoadedHparams) -> None:
     noise = [measured(1e-9, update_error=1e-2)]
-    rare, often = (conclude(loaded, noise, rate, "cpu")[0].update_error for rate in (1e-4, 1e-2))
+    rare, often = (concluded(loaded, noise, rate)[0].update_error for rate in (1e-4, 1e-2))
     assert rare > 1.2 * often
 
 
@@ -137,7 +128,7 @@ def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
     loaded: LoadedHparams,
 ) -> None:
     for value in (0.0, 1e-9):
-        tolerances, calibration = conclude(loaded, [measured(value)], RATE, "cpu")
+        tolerances, calibration = concluded(loaded, [measured(value)])
         assert tolerances == FLOORS
         assert set(calibration.floors) == set(NAMES)
 
@@ -145,7 +136,7 @@ def test_a_tolerance_never_falls_below_its_floor_and_the_evidence_says_so(
 def test_a_flipped_tie_counts_as_often_as_ties_flip(loaded: LoadedHparams) -> None:
     """Far out where ties are forced; of honest runs few have one."""
     plain, ties = measured(1e-9, update_error=1e-4), measured(1e-9, name=TIES, update_error=1e-2)
-    tolerances, calibration = conclude(loaded, [plain, ties], RATE, "cpu")
+    tolerances, calibration = concluded(loaded, [plain, ties])
     found = calibration.fits["update_error"]
     # None of six runs flipped by itself, which leaves 39 % possible.
     assert found.variant == TIES and found.rate == pytest.approx(
@@ -157,14 +148,14 @@ def test_a_flipped_tie_counts_as_often_as_ties_flip(loaded: LoadedHparams) -> No
             "values": {name: each * 100 for name, each in plain.values.items()},
         }
     )
-    found = conclude(loaded, [many, ties], RATE, "cpu")[1].fits["update_error"]
+    found = concluded(loaded, [many, ties])[1].fits["update_error"]
     assert found.rate == pytest.approx(share(loaded) / 2 / TIE_RATE)
     assert tolerances.update_error == round_up(
         bound("update_error", share(loaded) / 2 / at_most(0, 6), ties)
     )
     quiet = measured(1e-9, name=TIES, update_error=1e-5)
     noisy = measured(1e-9, update_error=5e-3)
-    found = conclude(loaded, [noisy, quiet], RATE, "cpu")[1].fits["update_error"]
+    found = concluded(loaded, [noisy, quiet])[1].fits["update_error"]
     assert (found.variant, found.bound) == (
         "variant",
         bound("update_error", share(loaded) / 2, noisy),
@@ -186,7 +177,7 @@ def test_a_tie_that_flipped_by_itself_makes_no_tolerance_wider(loaded: LoadedHpa
         }
     )
     ties = measured(1e-3, name=TIES)
-    quiet, loud = (conclude(loaded, [each, ties], RATE, "cpu") for each in (many, flipped))
+    quiet, loud = (concluded(loaded, [each, ties]) for each in (many, flipped))
     assert quiet[1].strict_update_error == loud[1].strict_update_error == 1e-4
     assert loud[0].update_error < 1.5 * quiet[0].update_error
     rates = [each[1].fits["update_error"].rate for each in (quiet, loud)]
@@ -204,41 +195,14 @@ def test_every_run_of_a_variant_is_written_down_with_the_worst() -> None:
     assert "token_loss_shift" not in variant.values
 
 
-def test_what_is_added_has_the_runs_of_both() -> None:
-    def variant(name: str, **values: tuple[float, ...]) -> CalibrationVariant:
-        worst = {metric: max(each) for metric, each in values.items()}
-        return CalibrationVariant(name=name, runs=2, counted=True, worst=worst, values=values)
-
-    old = variant("variant", loss=(0.2, 0.1), update_error=(1e-3, 1e-4))
-    other = variant("other", loss=(0.1, 0.1))
-    new = variant("variant", loss=(0.1, 0.3), token_loss_shift=(0.5, 0.4))
-    both = pooled([old, other], [new])
-    assert [(each.name, each.runs) for each in both] == [("variant", 4), ("other", 2)]
-    assert both[0].values == {
-        "loss": (0.2, 0.1, 0.1, 0.3), "update_error": (1e-3, 1e-4), "token_loss_shift": (0.5, 0.4),
-    }  # fmt: skip
-    assert both[0].worst == {"loss": 0.3, "update_error": 1e-3, "token_loss_shift": 0.5}
-    assert both[1] == other
-    assert pooled([other], [new])[1] == new
-
-
-def test_nothing_is_added_to_what_has_the_worst_alone() -> None:
-    old = CalibrationVariant(name="variant", runs=6, counted=True, worst={"loss": 0.2})
-    with pytest.raises(InputError, match="before every run was written down") as caught:
-        pooled([old], [measured(1e-3)])
-    assert caught.value.code is Code.BAD_ARGUMENT
-
-
 def test_the_strict_bound_leaves_out_the_variant_that_forces_ties(loaded: LoadedHparams) -> None:
     honest = measured(1e-9, update_error=1e-4)
     ties = measured(1e-9, name=TIES, update_error=5e-3)
-    strict = conclude(loaded, [honest, ties], RATE, "cpu")[1].strict_update_error
+    strict = concluded(loaded, [honest, ties])[1].strict_update_error
     assert strict is not None and 1.2e-4 < strict < 1e-3
     close = measured(1e-9, update_error=1e-6)
-    assert conclude(loaded, [close, ties], RATE, "cpu")[1].strict_update_error == 1e-4  # the floor
-    assert conclude(loaded, [honest], RATE, "cpu")[1].strict_update_error is None, (
-        "bfloat16 forces none"
-    )
+    assert concluded(loaded, [close, ties])[1].strict_update_error == 1e-4  # the floor
+    assert concluded(loaded, [honest])[1].strict_update_error is None, "bfloat16 forces none"
 
 
 def test_the_strict_bound_is_of_the_benchmark_that_was_calibrated(
@@ -246,7 +210,7 @@ def test_the_strict_bound_is_of_the_benchmark_that_was_calibrated(
 ) -> None:
     copy = tmp_path / "hparams.json"
     copy.write_bytes(loaded.path.read_bytes())
-    write(copy, *conclude(loaded, [measured(1e-9), measured(1e-9, name=TIES)], RATE, "cpu"))
+    write(copy, *concluded(loaded, [measured(1e-9), measured(1e-9, name=TIES)]))
     assert load(copy).hparams.together.strict_update_error == 1e-4
     raw = json.loads(copy.read_bytes())
     raw["steps"]["max"] += 1
@@ -259,7 +223,7 @@ def test_what_was_not_measured_has_no_tolerance(loaded: LoadedHparams) -> None:
     variant = measured(1e-3)
     known = {name: each for name, each in variant.values.items() if not name.startswith("token_")}
     variant = variant.model_copy(update={"values": known})
-    tolerances, calibration = conclude(loaded, [variant], RATE, "cpu")
+    tolerances, calibration = concluded(loaded, [variant])
     assert tolerances.token_loss_shift is None and tolerances.token_group_shift is None
     assert "token_loss_shift" not in calibration.floors
 
@@ -271,14 +235,14 @@ def test_a_training_that_diverges_cannot_be_judged(loaded: LoadedHparams, value:
         update={"values": {**diverged.values, "step_weight": (1e-3, value)}}
     )
     with pytest.raises(InputError, match="step_weight of honest runs is not finite") as caught:
-        conclude(loaded, [diverged], RATE, "cpu")
+        concluded(loaded, [diverged])
     assert caught.value.code is Code.HPARAMS_INVALID
 
 
 @pytest.mark.parametrize("name", list(CEILINGS))
 def test_a_benchmark_whose_noise_hides_cheats_is_refused(loaded: LoadedHparams, name: str) -> None:
     with pytest.raises(InputError) as caught:
-        conclude(loaded, [measured(1e-6, True, "variant", **{name: 0.3})], RATE, "cpu")
+        concluded(loaded, [measured(1e-6, True, "variant", **{name: 0.3})])
     assert caught.value.code is Code.HPARAMS_INVALID
     assert name in caught.value.message
 
@@ -288,7 +252,7 @@ def test_what_is_written_loads_as_calibrated_and_changes_nothing_else(
 ) -> None:
     copy = tmp_path / "hparams.json"
     copy.write_bytes(loaded.path.read_bytes())
-    write(copy, *conclude(loaded, [measured(1e-7)], RATE, "cpu"))
+    write(copy, *concluded(loaded, [measured(1e-7)]))
     before, after = (json.loads(path.read_bytes()) for path in (loaded.path, copy))
     assert load(copy).hparams.calibrated
     assert {k: v for k, v in before.items() if k != "verify"} == {
@@ -299,7 +263,7 @@ def test_what_is_written_loads_as_calibrated_and_changes_nothing_else(
 def test_a_changed_benchmark_is_no_longer_calibrated(loaded: LoadedHparams, tmp_path: Path) -> None:
     copy = tmp_path / "hparams.json"
     copy.write_bytes(loaded.path.read_bytes())
-    write(copy, *conclude(loaded, [measured(1e-7)], RATE, "cpu"))
+    write(copy, *concluded(loaded, [measured(1e-7)]))
     raw = json.loads(copy.read_bytes())
     raw["optimizer"]["lr"] = 0.2
     copy.write_text(json.dumps(raw))

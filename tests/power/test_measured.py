@@ -9,8 +9,8 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
 from harness.power.measured import (
     Case,
-    CheatedRun,
     Power,
+    RunFigures,
     nothing_yet,
     pooled,
     read_measured,
@@ -33,7 +33,7 @@ def power_of(loaded: LoadedHparams, *cases: Case) -> Power:
 
 def test_a_case_is_its_runs() -> None:
     first, second = case("rows", 0.1, 0.2, 0.3).runs
-    assert first == CheatedRun({"loss": 0.0, "update_error": 0.2}, ("still",))
+    assert first == RunFigures({"loss": 0.0, "update_error": 0.2}, ("still",))
     assert second.rejected_by == ()
     assert (second.measured("update_error"), second.measured("inexactness")) == (0.3, None)
 
