@@ -25,6 +25,7 @@ REGIMES = {
     "embedded-decay": "SGD with decay, fp32",
     "embedded-adamw": "AdamW, fp32",
     "embedded-adamw-bf16": "AdamW, bf16",
+    "embedded-trained": "AdamW, bf16, trained start",
 }
 
 

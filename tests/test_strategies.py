@@ -25,6 +25,7 @@ WORLDS = {
     "train_fsdp": 2,
     "train_fsdp1": 2,
     "train_compiled": 2,
+    "train_fast": 2,
     "train_tp": 2,
     "train_tp_transformers": 2,
     "train_ep": 2,
@@ -38,7 +39,14 @@ WORLDS = {
 }
 #: One of each family; those of the quick run are in test_evaluation.py.
 FAMILIES = ("train_fsdp1", "train_tp", "train_fsdp_tp", "train_dp2ep", "train_pp", "train_cp")
-REGIMES = ("", "embedded-bf16", "embedded-decay", "embedded-adamw", "embedded-adamw-bf16")
+REGIMES = (
+    "",
+    "embedded-bf16",
+    "embedded-decay",
+    "embedded-adamw",
+    "embedded-adamw-bf16",
+    "embedded-trained",
+)
 #: Wrong versions that may pass; docs/noise.md gives the reasons.
 PASSES = {
     ("ddp_sum", "embedded-adamw"),

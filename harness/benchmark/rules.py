@@ -64,9 +64,16 @@ class Fit(Section):
     """How far the noise of one metric goes (`harness/calibrate/tail.py`)."""
 
     variant: str = Field(description="the noisiest")
-    center: float = Field(description="of its runs, in the metric's unit")
+    tail: Literal["normal", "exponential"] = Field(
+        default="normal", description="of the logarithm, or of norm_ratio and matched_filter as is"
+    )
+    center: float = Field(
+        description="of its runs, in the metric's unit; of an exponential tail the median"
+    )
     spread: float = Field(
-        ge=0, description="of their logarithms; of norm_ratio and matched_filter as is"
+        ge=0,
+        description="of their logarithms; of norm_ratio and matched_filter as is; of an exponential tail "
+        "the mean distance from the center",
     )
     wider: float = Field(ge=1, description="what the spread is multiplied by for the worst run")
     runs: int = Field(ge=1)

@@ -69,6 +69,11 @@ def conclude(
     fits = {name: _fit(name, parted, rate) for name in metrics}
     _check_sight(fits)
     floors = {name: floor for name in metrics if fits[name].bound <= (floor := _floor(name))}
+    means = {
+        name: _above(_floor(name), _fit(name, parted, rate, runs))
+        for name in averaged
+        if name not in floors
+    }
     tolerances = Tolerances(
         **{name: floors[name] if name in floors else round_up(fits[name].bound) for name in metrics}
     )
@@ -82,11 +87,7 @@ def conclude(
         floors=floors,
         fits=fits,
         strict_update_error=parted.strict,
-        means={
-            name: _above(_floor(name), _fit(name, parted, rate, runs))
-            for name in averaged
-            if name not in floors
-        },
+        means={name: bound for name, bound in means.items() if bound.bound < fits[name].bound},
         variants=evidence.variants,
         benchmark_sha256=hparams.noise_sha256(),
     )
@@ -167,13 +168,15 @@ def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tup
 
 def _fit(metric: str, parted: _Parted, rate: float, mean_of: int = 1) -> Fit:
     """The larger bound: of runs as they are, or of the few in which a near tie flips."""
-    least = _least(metric)
+    least, most = _least(metric), CEILINGS.get(metric, math.inf)
+    plain = _noise(metric, parted.plain)
     if not parted.flipped:
-        found = [fit(metric, _noise(metric, parted.plain), rate, least, mean_of)]
+        found = [fit(metric, plain, rate, least, mean_of, most)]
     else:
+        flipped = _noise(metric, parted.flipped)
         found = [
-            fit(metric, _noise(metric, parted.plain), rate / 2, least),
-            fit(metric, _noise(metric, parted.flipped), rate / 2 / parted.tie_rate, least),
+            fit(metric, plain, rate / 2, least, most=most),
+            fit(metric, flipped, rate / 2 / parted.tie_rate, least, most=most),
         ]
     return max(filter(None, found), key=lambda each: each.bound)
 
@@ -195,10 +198,10 @@ def _check_sight(fits: Mapping[str, Fit]) -> None:
 
 def _told(found: Fit) -> str:
     """What a fit rests on, in words."""
-    return (
-        f"{found.variant}, {found.runs} runs: {found.center:.2g} in the middle, with a spread of "
-        f"{found.spread:.2g} of the logarithm"
-    )
+    spread = f"with a spread of {found.spread:.2g} of the logarithm"
+    if found.tail == "exponential":
+        spread = f"{found.spread:.2g} above it in the upper half"
+    return f"{found.variant}, {found.runs} runs: {found.center:.2g} in the middle, {spread}"
 
 
 def round_up(value: float) -> float:

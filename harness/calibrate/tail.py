@@ -7,6 +7,12 @@ difference without its sign is taken as a normal one about zero instead, and a z
 run is further out than so many runs go, the spread is widened until it is not; one that is as far below the
 others is left out. The largest bound of all variants counts.
 
+An error that is relative to an update does not go far beyond 1. In some runs no tie of the router flips,
+or none that matters, and in others several do: logarithms are spread over orders of magnitude then, mostly
+downwards, and a normal tail of them would reach 10 or 100. So where a bound comes out beyond what such an
+error can be, the upper half is taken as exponential instead, which is heavier than the tail of anything
+that is bounded.
+
 The mean of several runs has a bound of its own, which is nearer: what differs from run to run averages out,
 and what a submission does in every run does not.
 """
@@ -33,7 +39,14 @@ DEVIATION: Final = 1 / NormalDist().inv_cdf(0.75)
 Noise = Mapping[str, Sequence[float]]
 
 
-def fit(metric: str, noise: Noise, rate: float, least: float, mean_of: int = 1) -> Fit | None:
+def fit(
+    metric: str,
+    noise: Noise,
+    rate: float,
+    least: float,
+    mean_of: int = 1,
+    most: float = math.inf,
+) -> Fit | None:
     """The largest bound of all variants; None where there are none.
 
     Args:
@@ -41,6 +54,7 @@ def fit(metric: str, noise: Noise, rate: float, least: float, mean_of: int = 1) 
         rate: of the runs of a variant that exceed its bound.
         least: noise below that is none.
         mean_of: bound the mean of so many runs (`metrics.mean_over_runs`); 1 for what is FOLDED.
+        most: a bound beyond that says that logarithms are not normal.
 
     Raises InputError(BAD_ARGUMENT): too few runs.
     """
@@ -53,7 +67,11 @@ def fit(metric: str, noise: Noise, rate: float, least: float, mean_of: int = 1) 
                 f"{len(values)} runs of the variant '{name}' are too few to say how far its noise goes: "
                 f"measure it {MIN_RUNS} times at least, with --runs or --add",
             )
-        found.append(one(name, [max(value, least) for value in values], rate, mean_of))
+        above = [max(value, least) for value in values]
+        bounded = one(name, above, rate, mean_of)
+        # The mean of some runs exceeds what none of them does never.
+        tail = _exponential(name, above, rate / mean_of, mean_of) if bounded.bound > most else None
+        found.append(tail or bounded)
     return max(found, key=lambda each: each.bound, default=None)
 
 
@@ -110,6 +128,34 @@ def _of_one_kind(values: Sequence[float]) -> list[float]:
     least = center - passed_at(UNLIKELY / len(values), len(values) - 1) * deviation
     kept = [value for value in values if value >= least]
     return kept if len(kept) >= MIN_RUNS else list(values)
+
+
+def _exponential(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit | None:
+    """The prediction of one more run, by how far the upper half is above the median; None of too few.
+
+    Of n such distances with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases.
+    """
+    center = median(values)
+    above = [value - center for value in values if value > center]
+    runs = len(above)
+    if runs < MIN_RUNS // 2:
+        return None
+
+    def exceeded(share: float) -> float:
+        return runs * fmean(above) * math.expm1(-math.log(share) / runs)
+
+    wider = max(1.0, max(above) / exceeded(UNLIKELY / runs))
+    return Fit(
+        variant=name,
+        tail="exponential",
+        center=center,
+        spread=fmean(above),
+        wider=wider,
+        runs=len(values),
+        mean_of=mean_of,
+        rate=rate,
+        bound=center + wider * exceeded(min(1.0, 2 * rate)),
+    )
 
 
 def _folded(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:

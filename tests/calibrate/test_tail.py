@@ -208,6 +208,59 @@ def test_the_usual_noise_is_not_moved_by_a_few_runs_that_are_far_out() -> None:
     assert usual(noise, RATE, 100.0) == pytest.approx(100.0)
 
 
+def of_flips(generator: np.random.Generator) -> Noise:
+    """In half of the runs no tie flips, or none that matters."""
+    noise = generator.standard_normal((12, 24))
+    noise = np.where(generator.random((12, 24)) < 0.5, np.exp(noise - 6), np.exp(0.5 * noise - 2))
+    return np.minimum(1.0, noise)
+
+
+def test_where_most_runs_are_far_below_the_worst_the_upper_half_says_how_far_noise_goes() -> None:
+    """The mean over 300 calibrations of how often a run exceeds the bound, computed exactly."""
+    generator, rates, bounds = np.random.default_rng(3), [], []
+    for _ in range(300):
+        found = fit("slice_update_error", drawn(of_flips(generator)), RATE, LEAST, most=0.9)
+        assert found is not None
+        assert found.tail == "exponential"
+        bounds.append(found.bound)
+        beyond = 0.5 * (1 - NormalDist().cdf((math.log(min(1.0, found.bound)) + 2) / 0.5))
+        rates.append(beyond if found.bound < 1 else 0.0)
+    assert np.mean(rates) < 1.3 * RATE
+    assert 0.5 < np.median(bounds) < 1.5
+    without = fit("slice_update_error", drawn(of_flips(generator)), RATE, LEAST)
+    assert without is not None and without.bound > 20
+
+
+def test_an_exponential_tail_is_the_prediction_from_what_is_above_the_median() -> None:
+    values = (1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.03, 0.02)
+    found = fit("step_weight", {"a": values}, RATE, LEAST, most=0.5)
+    assert found is not None
+    center, distances = 0.01, (0.01, 0.02, 0.01)
+    assert (found.tail, found.center, found.runs) == ("exponential", center, 7)
+    assert found.spread == pytest.approx(sum(distances) / 3)
+    by_hand = center + sum(distances) * ((2 * RATE) ** (-1 / 3) - 1)
+    assert found.bound == pytest.approx(by_hand)
+    mean = fit("step_weight", {"a": values}, RATE, LEAST, mean_of=2, most=0.5)
+    assert mean is not None
+    assert mean.bound == pytest.approx(center + sum(distances) * (RATE ** (-1 / 3) - 1))
+
+
+def test_a_worst_run_that_is_too_far_out_widens_an_exponential_tail() -> None:
+    generator = np.random.default_rng(0)
+    values = tuple(map(float, of_flips(generator)[0]))
+    found = fit("step_weight", {"a": (*values, 20.0)}, RATE, LEAST, most=0.5)
+    assert found is not None
+    assert found.wider > 1
+    assert found.bound > 20
+
+
+def test_too_few_runs_above_the_median_leave_the_bound_as_it_is() -> None:
+    values = (1.0, 1.0, 1.0, 1.0, 0.1, 2.0)
+    found = fit("step_weight", {"a": values}, RATE, LEAST, most=0.5)
+    assert found is not None
+    assert found.tail == "normal"
+
+
 #: `slice_update_error` of 14 honest runs with eager experts, SGD in bfloat16: in the first no tie flipped.
 ONE_WITHOUT_A_FLIP = (
     4.43e-05, 0.0111, 0.0121, 0.0129, 0.0131, 0.0178, 0.0218, 0.0236, 0.0238, 0.0289, 0.0295, 0.0304,

@@ -1,0 +1,1 @@
+"""The exemplary train files beside what a user would pick instead."""
