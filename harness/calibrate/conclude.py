@@ -168,15 +168,14 @@ def _noise(metric: str, variants: Sequence[CalibrationVariant]) -> dict[str, tup
 
 def _fit(metric: str, parted: _Parted, rate: float, mean_of: int = 1) -> Fit:
     """The larger bound: of runs as they are, or of the few in which a near tie flips."""
-    least, most = _least(metric), CEILINGS.get(metric, math.inf)
-    plain = _noise(metric, parted.plain)
+    least, plain = _least(metric), _noise(metric, parted.plain)
     if not parted.flipped:
-        found = [fit(metric, plain, rate, least, mean_of, most)]
+        found = [fit(metric, plain, rate, least, mean_of)]
     else:
         flipped = _noise(metric, parted.flipped)
         found = [
-            fit(metric, plain, rate / 2, least, most=most),
-            fit(metric, flipped, rate / 2 / parted.tie_rate, least, most=most),
+            fit(metric, plain, rate / 2, least),
+            fit(metric, flipped, rate / 2 / parted.tie_rate, least),
         ]
     return max(filter(None, found), key=lambda each: each.bound)
 

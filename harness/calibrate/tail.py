@@ -7,11 +7,11 @@ difference without its sign is taken as a normal one about zero instead, and a z
 run is further out than so many runs go, the spread is widened until it is not; one that is as far below the
 others is left out. The largest bound of all variants counts.
 
-An error that is relative to an update does not go far beyond 1. In some runs no tie of the router flips,
-or none that matters, and in others several do: logarithms are spread over orders of magnitude then, mostly
-downwards, and a normal tail of them would reach 10 or 100. So where a bound comes out beyond what such an
-error can be, the upper half is taken as exponential instead, which is heavier than the tail of anything
-that is bounded.
+In some runs no tie of the router flips, or none that matters, and in others several do. Logarithms are
+spread over orders of magnitude then, mostly downwards, and a normal tail of them would reach a thousand
+times as far as any run. What flips do adds up, and each does no more than a token can: such a sum has no
+heavier tail than an exponential one (Chernoff). So where logarithms are spread WIDE, and what is above the
+median varies no more than an exponential variable does, that upper half is taken as exponential.
 
 The mean of several runs has a bound of its own, which is nearer: what differs from run to run averages out,
 and what a submission does in every run does not.
@@ -33,6 +33,10 @@ FOLDED: Final = ("norm_ratio",)
 MIN_RUNS: Final = 6
 #: A worst run that is less likely than that, in as many runs, does not belong to the fit.
 UNLIKELY: Final = 0.05
+#: Of logarithms: one run in six is twice what is usual, and one in six half of it.
+WIDE: Final = 0.7
+#: Standard deviation over mean, of an exponential variable 1; as few values show it, not much more.
+VARIES: Final = 1.2
 #: Of a normal distribution the standard deviation, in median absolute deviations.
 DEVIATION: Final = 1 / NormalDist().inv_cdf(0.75)
 
@@ -45,7 +49,6 @@ def fit(
     rate: float,
     least: float,
     mean_of: int = 1,
-    most: float = math.inf,
 ) -> Fit | None:
     """The largest bound of all variants; None where there are none.
 
@@ -54,7 +57,6 @@ def fit(
         rate: of the runs of a variant that exceed its bound.
         least: noise below that is none.
         mean_of: bound the mean of so many runs (`metrics.mean_over_runs`); 1 for what is FOLDED.
-        most: a bound beyond that says that logarithms are not normal.
 
     Raises InputError(BAD_ARGUMENT): too few runs.
     """
@@ -67,11 +69,7 @@ def fit(
                 f"{len(values)} runs of the variant '{name}' are too few to say how far its noise goes: "
                 f"measure it {MIN_RUNS} times at least, with --runs or --add",
             )
-        above = [max(value, least) for value in values]
-        bounded = one(name, above, rate, mean_of)
-        # The mean of some runs exceeds what none of them does never.
-        tail = _exponential(name, above, rate / mean_of, mean_of) if bounded.bound > most else None
-        found.append(tail or bounded)
+        found.append(one(name, [max(value, least) for value in values], rate, mean_of))
     return max(found, key=lambda each: each.bound, default=None)
 
 
@@ -114,7 +112,10 @@ def _normal(
 
 
 def _logarithmic(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:
-    return _normal(name, _of_one_kind([*map(math.log, values)]), rate, mean_of, math.exp)
+    logs = _of_one_kind([*map(math.log, values)])
+    if stdev(logs) > WIDE and (above := _steady(values)):
+        return _exponential(name, values, above, rate, mean_of)
+    return _normal(name, logs, rate, mean_of, math.exp)
 
 
 def _of_one_kind(values: Sequence[float]) -> list[float]:
@@ -130,31 +131,34 @@ def _of_one_kind(values: Sequence[float]) -> list[float]:
     return kept if len(kept) >= MIN_RUNS else list(values)
 
 
-def _exponential(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit | None:
-    """The prediction of one more run, by how far the upper half is above the median; None of too few.
-
-    Of n such distances with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases.
-    """
+def _steady(values: Sequence[float]) -> list[float]:
+    """How far values are above the median, where that varies as of an exponential variable; else none."""
     center = median(values)
     above = [value - center for value in values if value > center]
-    runs = len(above)
-    if runs < MIN_RUNS // 2:
-        return None
+    enough = len(above) >= MIN_RUNS // 2
+    return above if enough and stdev(above) <= VARIES * fmean(above) else []
 
-    def exceeded(share: float) -> float:
-        return runs * fmean(above) * math.expm1(-math.log(share) / runs)
 
-    wider = max(1.0, max(above) / exceeded(UNLIKELY / runs))
+def _exponential(
+    name: str, values: Sequence[float], above: Sequence[float], rate: float, mean_of: int
+) -> Fit:
+    """The prediction of one more run; of several, that none of them exceeds.
+
+    Of n distances above the median with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases.
+    """
+    runs, center = len(above), median(values)
+    share = min(1.0, 2 * rate / mean_of)
+    exceeded = runs * fmean(above) * math.expm1(-math.log(share) / runs)
     return Fit(
         variant=name,
         tail="exponential",
         center=center,
         spread=fmean(above),
-        wider=wider,
+        wider=1.0,
         runs=len(values),
         mean_of=mean_of,
         rate=rate,
-        bound=center + wider * exceeded(min(1.0, 2 * rate)),
+        bound=center + exceeded,
     )
 
 
