@@ -14,7 +14,7 @@ WORKERS ?= 2
 # Seconds that `make fuzz` has for each target.
 BUDGET ?= 600
 
-.PHONY: run board image test test-all attack fuzz mutants lint install install-test clean
+.PHONY: run board image test test-all attack fuzz mutants bench lint install install-test clean
 
 run: install
 	$(BIN)/validator run $(FILE)
@@ -44,6 +44,18 @@ fuzz: $(VENV)/.installed-fuzz
 # Small edits of the judge that the tests have to notice; below 95 % it fails.
 mutants: install-test
 	$(BIN)/python -m tests.mutation
+
+# What docs/performance.md says: tables, and every repeat's figures in bench/. An hour of a quiet machine.
+bench: install-test
+	mkdir -p bench
+	$(BIN)/python -m measurements.overhead --json bench/overhead.json
+	$(BIN)/python -m measurements.train_files --json bench/train_files.json
+	$(BIN)/python -m measurements.memory --large --json bench/memory.json
+	$(BIN)/python measurements/compare_states.py --json bench/compare_states.json
+	$(BIN)/python measurements/digest.py --json bench/digest.json
+	$(BIN)/python -m measurements.board pages
+	$(BIN)/python -m measurements.board uploads
+	$(BIN)/python -m measurements.board idle-worker
 
 lint: install-test
 	$(BIN)/ruff check .

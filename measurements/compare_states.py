@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made")
+    parser.add_argument("--json", type=Path, help="file that gets every round's seconds")
     parser.add_argument("--measure-memory", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     layout = layout_of(options.gigabytes)
@@ -162,6 +163,8 @@ def measure(folder: Path, layout: Mapping[str, TensorSpec], options: argparse.Na
     }
     read_plainly(load(folder, layout), options.threads)  # into the page cache
     rounds = [{name: seconds(work) for name, work in ways.items()} for _ in range(options.rounds)]
+    if options.json:
+        options.json.write_text(json.dumps(rounds, indent=2) + "\n", encoding="utf-8")
     size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     print(f"{size / 1e9:.2f} GB in three states, {options.threads} threads, {os.cpu_count()} CPUs")
     for name in ways:

@@ -8,10 +8,12 @@ median of each way over the rounds, in GB/s (10^9 bytes a second).
 
 import argparse
 import hashlib
+import json
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--mebibytes", type=int, default=256, help="size of the state")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="file that gets every round's seconds")
     options = parser.parse_args()
     torch.set_num_threads(1)
     size = options.mebibytes << 20
@@ -37,6 +40,8 @@ def main() -> None:
             # The first round touches memory.
             if number:
                 seconds[name].append(time.perf_counter() - start)
+    if options.json:
+        options.json.write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
     for name, taken in seconds.items():
         print(f"{name:54s} {size / statistics.median(taken) / 1e9:7.2f} GB/s")
 

@@ -1,6 +1,8 @@
 """What a user has without a judge: a model, an iterator over tokens, and the file's own functions.
 
 torchrun --nproc-per-node 2 -m measurements.overhead.bare FILE MODEL_DIR TOKENS.safetensors RUNS
+
+Every rank prints its peak of resident memory, in bytes.
 """
 
 import gc
@@ -14,6 +16,9 @@ import torch.distributed as dist
 
 from env.data import Rows, challenge_tokens
 from env.model import load_model
+from env.worker import peak_memory
+
+PEAK = "peak of resident memory: "
 
 
 def main() -> None:
@@ -33,6 +38,7 @@ def main() -> None:
         result = train["inner_steps"](model, rows, None, len(served), device, world_size)
         assert result.final_loss is None or result.final_loss == result.final_loss
     dist.destroy_process_group()
+    os.write(sys.stdout.fileno(), f"{PEAK}{peak_memory(device)}\n".encode())  # ranks share the pipe
 
 
 if __name__ == "__main__":
