@@ -4,8 +4,8 @@ Each variant is fitted by itself, on runs of different challenges: variants shar
 reference's training, so they say nothing more of one another. The logarithm of the noise is taken as
 normal, and the bound is the prediction of one more run (Student's t): fewer runs make a wider one. A
 difference without its sign is taken as a normal one about zero instead, and a z as it is. Where the worst
-run is further out than so many runs go, the spread is widened until it is not; one that is as far below the
-others is left out. The largest bound of all variants counts.
+run is further out than so many runs go, the spread is widened until it is not; runs that are far below the
+others, with a gap between, are left out. The largest bound of all variants counts.
 
 In some runs no tie of the router flips, or none that matters, and in others several do. Logarithms are
 spread over orders of magnitude then, mostly downwards, and a normal tail of them would reach a thousand
@@ -19,6 +19,7 @@ and what a submission does in every run does not.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from statistics import NormalDist, fmean, median, stdev
 from typing import Final
 
@@ -33,10 +34,13 @@ FOLDED: Final = ("norm_ratio",)
 MIN_RUNS: Final = 6
 #: A worst run that is less likely than that, in as many runs, does not belong to the fit.
 UNLIKELY: Final = 0.05
-#: Of logarithms: one run in six is twice what is usual, and one in six half of it.
-WIDE: Final = 0.7
+#: Of logarithms: one run in six is more than 1.6 times what is usual, and one in six less than that.
+WIDE: Final = 0.5
 #: Standard deviation over mean, of an exponential variable 1; as few values show it, not much more.
 VARIES: Final = 1.2
+#: From a run to the next, if both are of one kind.
+GAP: Final = 30.0
+TINY: Final = 1e-30
 #: Of a normal distribution the standard deviation, in median absolute deviations.
 DEVIATION: Final = 1 / NormalDist().inv_cdf(0.75)
 
@@ -69,7 +73,7 @@ def fit(
                 f"{len(values)} runs of the variant '{name}' are too few to say how far its noise goes: "
                 f"measure it {MIN_RUNS} times at least, with --runs or --add",
             )
-        found.append(one(name, [max(value, least) for value in values], rate, mean_of))
+        found.append(one(name, values, rate, least, mean_of))
     return max(found, key=lambda each: each.bound, default=None)
 
 
@@ -84,14 +88,18 @@ def usual(noise: Noise, rate: float, least: float) -> float:
     return max(bounds)
 
 
-def _normal(
+def _normal(name: str, values: Sequence[float], rate: float, least: float, mean_of: int) -> Fit:
+    return _prediction(name, [max(value, least) for value in values], rate, mean_of)
+
+
+def _prediction(
     name: str,
     values: Sequence[float],
     rate: float,
     mean_of: int,
     unit: Callable[[float], float] = float,
 ) -> Fit:
-    """The prediction of one more run, or of the mean of some.
+    """The prediction of one more run, or of the mean of some, of a normal variable.
 
     Args:
         unit: brings center and bound to the metric's.
@@ -111,24 +119,27 @@ def _normal(
     )
 
 
-def _logarithmic(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:
-    logs = _of_one_kind([*map(math.log, values)])
+def _logarithmic(
+    name: str, values: Sequence[float], rate: float, least: float, mean_of: int
+) -> Fit:
+    logs = [math.log(max(value, least)) for value in _of_one_kind(values)]
     if stdev(logs) > WIDE and (above := _steady(values)):
         return _exponential(name, values, above, rate, mean_of)
-    return _normal(name, logs, rate, mean_of, math.exp)
+    return _prediction(name, logs, rate, mean_of, math.exp)
 
 
-def _of_one_kind(values: Sequence[float]) -> list[float]:
-    """Those that are not far below the others, by medians.
+def _of_one_kind(values: Sequence[float]) -> Sequence[float]:
+    """Those above the widest gap, if no noise leaves one so wide.
 
-    In bfloat16 ties flip in nearly every run; one in which none did differs from the reference by a
-    thousandth of what others do. It says nothing of how far noise goes up, and would double the spread.
+    In bfloat16 ties flip in most runs; one in which none did differs from the reference by a thousandth of
+    what others do. It says nothing of how far noise goes up, and would double the spread.
     """
-    center = median(values)
-    deviation = DEVIATION * median(abs(value - center) for value in values)
-    least = center - passed_at(UNLIKELY / len(values), len(values) - 1) * deviation
-    kept = [value for value in values if value >= least]
-    return kept if len(kept) >= MIN_RUNS else list(values)
+    ordered = sorted(values)
+    ratio, first = max(
+        (high / max(low, TINY), n + 1) for n, (low, high) in enumerate(pairwise(ordered))
+    )
+    kept = ordered[first:]
+    return kept if ratio > GAP and len(kept) >= MIN_RUNS else values
 
 
 def _steady(values: Sequence[float]) -> list[float]:
@@ -162,10 +173,11 @@ def _exponential(
     )
 
 
-def _folded(name: str, values: Sequence[float], rate: float, mean_of: int) -> Fit:
+def _folded(name: str, values: Sequence[float], rate: float, least: float, mean_of: int) -> Fit:
     if mean_of > 1:
         raise ValueError(f"the mean of {mean_of} differences without their signs")
-    runs, spread = len(values), math.sqrt(fmean(value * value for value in values))
+    runs = len(values)
+    spread = math.sqrt(fmean(max(value, least) ** 2 for value in values))
     wider = _wider(max(values), spread, passed_at(UNLIKELY / runs / 2, runs))
     return Fit(
         variant=name,

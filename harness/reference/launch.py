@@ -41,6 +41,10 @@ from harness.tensors.boxes import State
 from harness.verify.attribution import Coordinates, Indices
 
 LOG_TAIL: Final = 4_000
+#: What a lane of the reference may take beside its model: activations, and Python with torch.
+PROCESS_BYTES: Final = 2**30
+#: Weights, gradients, two moments, and room for as much again.
+STATES_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def run_reference(
         optimizers=tuple(optimizers or [hparams.optimizer] * len(challenges)),
         variant=variant,
         filter_steps=tuple(map(tuple, asked.steps)) if asked is not None else (),
+        lanes=lanes(hparams, variant, device, len(challenges), snapshot.state_bytes),
     )
     opened: tuple[Path, ...] = ()
     if asked is not None and asked.rows:
@@ -122,6 +127,18 @@ def run_reference(
         read_run(snapshot, replace(before.get(run, each), submitted=each.submitted))
         for run, each in enumerate(launched)
     ]
+
+
+def lanes(hparams: Hparams, variant: Variant, device: Device, runs: int, state_bytes: int) -> int:
+    """How many processes share the runs of one rank on a CPU: no more than its cores and memory allow.
+
+    Args:
+        state_bytes: of the model's weights.
+    """
+    if device != "cpu" or variant.world_size > 1:
+        return 1
+    room = hparams.limits.memory_bytes // (PROCESS_BYTES + STATES_AT_ONCE * state_bytes)
+    return max(1, min(runs, threads_per_rank(1), room))
 
 
 def _write_down(

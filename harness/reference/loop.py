@@ -11,7 +11,8 @@ sampled coordinates before and after every step; where they are wanted, directio
 import gc
 import os
 import sys
-from collections.abc import Collection
+import traceback
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,21 +57,60 @@ def main() -> None:
     if task.device == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    runs = range(len(task.challenges))
+    if task.lanes > 1:
+        in_lanes(lambda lane: work(task, runs[lane :: task.lanes], device), task.lanes)
+    else:
+        work(task, runs, device)
+    rank = dist.get_rank() if task.variant.world_size > 1 else 0
+    (task.output / f"{FINISHED}{rank}").touch()
+    sys.stdout.flush()
+    os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
+
+
+def in_lanes(work: Callable[[int], None], lanes: int) -> None:
+    """Do the work of every lane in a process of its own, with its share of the cores.
+
+    One rank on several cores waits for memory and for itself: two runs side by side take little longer than
+    one. What is imported is there once.
+
+    Raises RuntimeError: one of them failed, and has said why.
+    """
+    threads = max(1, torch.get_num_threads() // lanes)
+    children = []
+    for lane in range(lanes):
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                torch.set_num_threads(threads)
+                work(lane)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+        children.append(child)
+    failed = [child for child in children if os.waitpid(child, 0)[1]]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {lanes} lanes failed")
+
+
+def work(task: ReferenceTask, runs: Sequence[int], device: torch.device) -> None:
+    """All that is asked for of these runs, on this rank."""
     backend = "cpu:gloo,cuda:nccl" if task.device == "cuda" else "gloo"
     if task.variant.world_size == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     else:
         dist.init_process_group(backend)
-    for run, wanted in enumerate(task.trains):
-        if wanted:
+    for run in runs:
+        if task.trains[run]:
             train(task, run, device)
     dist.barrier()
     if task.token_rows is not None:
         gc.collect()  # the last model that was trained
-        measure(task, task.token_rows, build(exactly(task), device), device)
-    (task.output / f"{FINISHED}{dist.get_rank()}").touch()
-    sys.stdout.flush()
-    os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
+        measure(task, runs, task.token_rows, build(exactly(task), device), device)
 
 
 def train(task: ReferenceTask, run: int, device: torch.device) -> None:

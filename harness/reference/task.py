@@ -71,6 +71,7 @@ class ReferenceTask(Record):
             there are some, a run that is not in float32 is trained once more in float32.
         token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
         submitted: for each run a WeightFile of each version of the submitted state.
+        lanes: processes that share the runs of one rank.
     """
 
     model_dir: Path
@@ -85,6 +86,7 @@ class ReferenceTask(Record):
     filter_steps: tuple[tuple[int, ...], ...] = ()
     token_rows: Path | None = None
     submitted: tuple[tuple[Path, ...], ...] = ()
+    lanes: int = 1
 
 
 class WeightPiece(Record):

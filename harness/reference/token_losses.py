@@ -39,17 +39,20 @@ Weights = Mapping[str, Iterable[WeightPiece]]
 ROWS_AT_ONCE: Final = 4
 
 
-def measure(task: ReferenceTask, rows: Path, model: nn.Module, device: torch.device) -> None:
-    """For every run files with the losses, float32 [sampled rows, T], under each state.
+def measure(
+    task: ReferenceTask, runs: Iterable[int], rows: Path, model: nn.Module, device: torch.device
+) -> None:
+    """For every one of these runs files with the losses, float32 [sampled rows, T], under each state.
 
     Args:
         rows: safetensors of int64 indices into the served rows, "run0", "run1", ...
         model: computes in float32; its weights are replaced.
     """
     sampled = load_file(rows)
-    for run, challenge in enumerate(task.challenges):
+    for run in runs:
         output = task.output / f"run{run}"
-        tokens = challenge_tokens(challenge).flatten(0, 1)[sampled[f"run{run}"]].long()
+        served = challenge_tokens(task.challenges[run]).flatten(0, 1)
+        tokens = served[sampled[f"run{run}"]].long()
         output.mkdir(exist_ok=True)
         own: Weights = {REFERENCE: trained(output / STATE)} if task.trains[run] else {}
         submitted: Weights = {

@@ -215,11 +215,10 @@ def jackknifed(
     count = len(moves)
     clustered = (count - 1) / count * sum(move**2 for move in moves)
     alone = sum(
-        (side.var(ddof=1) + 1e-12) / side.size
-        for side in (difference[members], difference[~members])
+        side.var(ddof=1) / side.size for side in (difference[members], difference[~members])
     )
-    t = whole / math.sqrt(max(clustered, alone))
-    if clustered < alone:
+    t = whole / math.sqrt(max(clustered, alone) + 1e-12)
+    if clustered <= alone:
         return t
     freedom = sum(move**2 for move in moves) ** 2 / sum(move**4 for move in moves)
     return normal_of(t, freedom)
@@ -241,6 +240,14 @@ def test_z_is_that_of_leaving_out_one_token_after_the_other(by_token: float, siz
             )
             tried += 1
     assert tried > 25
+
+
+def test_what_float32_does_not_resolve_is_no_group_however_regular_it_is() -> None:
+    """A clipped norm that is a last place larger moves all losses by a part of theirs."""
+    sample, losses = served()
+    shifted = (losses.astype(np.float64) * (1 - 1e-7)).astype(np.float32)
+    assert not np.array_equal(shifted, losses)
+    assert token_shift(sample, losses, shifted).worst < 1
 
 
 def test_tokens_that_never_occur_are_no_clusters() -> None:
