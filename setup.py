@@ -13,8 +13,9 @@ HERE = Path(__file__).resolve().parent
 SHIPPED = (
     "hparams.json",
     "profiles/*.json",
-    "assets/kjv.txt.gz",
+    "assets/*.gz",
     "assets/tokenizer.json",
+    "assets/trained/*",
     "submissions/*",
 )
 

@@ -3,7 +3,8 @@
     python assets/train_start.py [OUTPUT]
 
 The embedded model, trained by the trusted loop on two books until it knows them well: of a trained model's
-tokens some are nearly certain and some are not, which hides cheats that random weights show.
+tokens some are nearly certain and some are not, which hides cheats that random weights show. Takes five
+minutes of one core; another machine's kernels make other weights, about as good.
 """
 
 import gzip
@@ -22,6 +23,7 @@ from harness.benchmark.corpus import text_sha256
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.benchmark.model_config import load_config
 from harness.benchmark.preload import preload
+from harness.benchmark.problem import Steps
 from harness.reference.launch import Asked, run_reference
 from harness.reference.task import default_variant
 from harness.sandbox import choose
@@ -32,9 +34,8 @@ from harness.verification import secret_coordinates
 
 ASSETS = Path(__file__).resolve().parent
 BOOKS, VERSES = "genesis-exodus.txt.gz", 2746
-STEPS = 1500
+STEPS, SEED = 1000, "7261696e"
 HPARAMS = {
-    "steps": {"min": STEPS, "max": STEPS},
     "optimizer": {"name": "adamw", "lr": 0.002, "warmup_steps": 100, "max_grad_norm": 1.0},
     "limits": {"run_seconds": 7_200.0},
 }  # fmt: skip
@@ -47,7 +48,9 @@ def main() -> None:
     loaded = of_books(output / BOOKS)
     snapshot = preload(loaded)
     hparams = loaded.hparams
-    challenge = draw(snapshot.tokens(), hparams)
+    # Twenty times as many tokens as the books have: a benchmark's own runs may not be so long.
+    longer = hparams.model_copy(update={"steps": Steps(min=STEPS, max=STEPS)})
+    challenge = draw(snapshot.tokens(), longer, SEED)
     rows = np.arange(0, STEPS * hparams.global_batch, STEPS // 16)
     with Workspace() as workspace:
         [trained] = run_reference(

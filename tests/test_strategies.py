@@ -56,14 +56,11 @@ PASSES = {
 WRONG = sorted((ROOT / "tests" / "submissions" / "wrong").glob("*.py"))
 
 
-def runs_in(regime: str) -> int:
-    """Two where runs are judged together, as in float32; bfloat16 takes a minute on a CPU without it."""
-    return 1 if regime.endswith("bf16") else 2
-
-
 def judged(judge: Judge, name: str, regime: str) -> None:
     file = ROOT / "submissions" / f"{name}.py"
-    result = judge(file, load(profile_file(regime)), WORLDS[name], runs_in(regime))
+    loaded = load(profile_file(regime))
+    # As many runs as an evaluation makes: what they say together is judged too.
+    result = judge(file, loaded, WORLDS[name], loaded.hparams.evaluation_runs)
     assert result.verdict is Verdict.ACCEPTED, explain(result)
 
 
@@ -137,9 +134,8 @@ def test_a_wrong_version_is_rejected_and_named(
     forked_judge: Judge, file: Path, regime: str
 ) -> None:
     expected = expected_of(file)
-    result = forked_judge(
-        file, unexplained(load(profile_file(regime))), expected.world_size, runs_in(regime)
-    )
+    loaded = unexplained(load(profile_file(regime)))
+    result = forked_judge(file, loaded, expected.world_size, loaded.hparams.evaluation_runs)
     assert result.verdict is Verdict.REJECTED, explain(result)
     found = [f for run in result.runs for f in run.findings if f.severity is Severity.REJECTS]
     codes = {result.code, *(finding.code for finding in found)}
