@@ -30,7 +30,7 @@ class Finding(Record):
     code: Code
     check: str = Field(
         description="a field of the tolerances, or: tokens, finite, exact, still, unmoved, versions, "
-        "strict_update_error, asked, likely_cause, tried"
+        "strict_update_error, means, asked, likely_cause, tried"
     )
     severity: Severity
     message: str
