@@ -155,10 +155,12 @@ def _exponential(
 ) -> Fit:
     """The prediction of one more run; of several, that none of them exceeds.
 
-    Of n distances above the median with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases.
+    Of n distances above the median with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases. Half of
+    all runs are above it, or fewer where most are equal: at most one more than was seen counts.
     """
     runs, center = len(above), median(values)
-    share = min(1.0, 2 * rate / mean_of)
+    upper = min(0.5, (runs + 1) / (len(values) + 1))
+    share = min(1.0, rate / mean_of / upper)
     exceeded = runs * fmean(above) * math.expm1(-math.log(share) / runs)
     return Fit(
         variant=name,
