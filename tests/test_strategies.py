@@ -51,6 +51,7 @@ REGIMES = (
 PASSES = {
     ("ddp_sum", "embedded-adamw"),
     ("ddp_sum", "embedded-adamw-bf16"),
+    ("ddp_sum", "embedded-trained"),
     ("norms_without_weight_decay", "embedded-adamw-bf16"),
 }
 WRONG = sorted((ROOT / "tests" / "submissions" / "wrong").glob("*.py"))

@@ -155,8 +155,8 @@ def _exponential(
 ) -> Fit:
     """The prediction of one more run; of several, that none of them exceeds.
 
-    Of n distances above the median with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases. Half of
-    all runs are above it, or fewer where most are equal: at most one more than was seen counts.
+    Of n distances above the median with the mean b one more exceeds x in (1 + x / nb)⁻ⁿ of all cases. Half
+    of all runs are above it, or fewer where most are equal: one more than was seen counts then.
     """
     runs, center = len(above), median(values)
     upper = min(0.5, (runs + 1) / (len(values) + 1))

@@ -1,0 +1,1 @@
+"""What `validator power` measured of the embedded benchmarks, and the pages that are made of it."""
