@@ -11,8 +11,7 @@ sampled coordinates before and after every step; where they are wanted, directio
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from harness.protocol.opening import write_opened
 from harness.reference.cheats.gradients import GradientCheats
 from harness.reference.cheats.optimizer import change_state, cheated_settings
 from harness.reference.filters import Filters
+from harness.reference.lanes import in_lanes
 from harness.reference.products import fast_products
 from harness.reference.recorder import Recorder
 from harness.reference.step import (
@@ -66,35 +66,6 @@ def main() -> None:
     (task.output / f"{FINISHED}{rank}").touch()
     sys.stdout.flush()
     os._exit(0)  # a correct run can still abort while the interpreter exits: the markers count
-
-
-def in_lanes(work: Callable[[int], None], lanes: int) -> None:
-    """Do the work of every lane in a process of its own, with its share of the cores.
-
-    One rank on several cores waits for memory and for itself: two runs side by side take little longer than
-    one. What is imported is there once.
-
-    Raises RuntimeError: one of them failed, and has said why.
-    """
-    threads = max(1, torch.get_num_threads() // lanes)
-    children = []
-    for lane in range(lanes):
-        if (child := os.fork()) == 0:
-            status = 1
-            try:
-                torch.set_num_threads(threads)
-                work(lane)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(status)
-        children.append(child)
-    failed = [child for child in children if os.waitpid(child, 0)[1]]
-    if failed:
-        raise RuntimeError(f"{len(failed)} of {lanes} lanes failed")
 
 
 def work(task: ReferenceTask, runs: Sequence[int], device: torch.device) -> None:

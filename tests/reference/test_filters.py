@@ -22,13 +22,14 @@ from harness.reference.outcome import ReferenceRun
 from harness.reference.step import build_optimizer
 from harness.reference.task import Variant
 from harness.tensors.stored import trusted_state
-from harness.verification import secret_coordinates
+from harness.verify.attribution import draw_coordinates
 from tests.forked_ranks import ForkedRanks
 
 pytest_plugins = ("tests.judging",)
 
 STEPS = 3
 SEED = "1".zfill(32)
+SAMPLES = 100_000
 EXACT = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
 ROUNDED = EXACT.model_copy(update={"compute_dtype": "bfloat16"})
 CHEATS = {
@@ -61,7 +62,7 @@ def runs(
 ) -> Iterator[dict[str, ReferenceRun]]:
     folder = Path(tempfile.mkdtemp(prefix="trainjudge-test-"))
     folder.chmod(0o711)  # the reference is another user
-    coordinates = secret_coordinates(snapshot.layout, hparams)
+    coordinates = draw_coordinates(snapshot.layout, SAMPLES, 0)
 
     def run(name: str, variant: Variant, *steps: int) -> ReferenceRun:
         asked = Asked([], steps=[steps]) if steps else None
@@ -121,9 +122,10 @@ def test_ranks_find_the_same_direction_together(runs: dict[str, ReferenceRun]) -
 def test_a_cheat_in_bfloat16_moves_along_its_own_direction(
     family: str, runs: dict[str, ReferenceRun], truth: Truth
 ) -> None:
-    ((most, *_),) = compare(truth, [runs[family].state]).alongs
-    assert most.left_out == CHEATS[family]
-    assert most.z > 12
+    """Small gradients of attention are some of a layer's: its direction may come first."""
+    (alongs,) = compare(truth, [runs[family].state]).alongs
+    (own,) = (along for along in alongs[:2] if along.left_out == CHEATS[family])
+    assert own.z > 12
 
 
 def test_an_honest_run_in_bfloat16_moves_along_none(
