@@ -1,4 +1,4 @@
-"""Runs of the trusted loop side by side: inside of the reference's sandbox, where nothing of a submission runs."""
+"""Runs of the trusted loop side by side: inside of the reference's sandbox, where no submission runs."""
 
 import multiprocessing
 from collections.abc import Callable
