@@ -10,7 +10,7 @@ products at the cores' peak and a fifth is attention; what is left over is what 
 - Gradients are averaged where they lie (`gradient_as_bucket_view`), buffers are not sent, and nothing is
   cast that has its dtype already.
 
-In all 1.08 times the speed of `train_ddp.py` (`python -m measurements.train_files`). The experts are
+In all 1.07 times the speed of `train_ddp.py` (`python -m measurements.train_files`). The experts are
 grouped products already, transformers' default; one expert after the other (`eager`) is slower, and so is
 attention that is written out.
 """
