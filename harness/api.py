@@ -208,9 +208,10 @@ def measure_power(
 
     Raises InputError, JudgeError.
     """
+    from harness.measured_file import write_down
     from harness.power.detection import Rules, judge
     from harness.power.families import wanted
-    from harness.power.measured import Power, nothing_yet, read_measured, write_measured
+    from harness.power.measured import Power, nothing_yet, read_measured
     from harness.power.sweep import measure
     from harness.power.tables import table, unseen_table
 
@@ -220,7 +221,7 @@ def measure_power(
 
     def keep(known: Power) -> None:
         if output is not None:
-            write_measured(output, known)
+            write_down(output, known)
 
     if runs:
         with ProgressDisplay() as progress:
@@ -300,10 +301,10 @@ def calibrate_benchmark(
         nothing_yet,
         of_calibration,
         read_evidence,
-        write_evidence,
     )
     from harness.calibrate.measure import measure
     from harness.machine import pick_device
+    from harness.measured_file import write_down
     from harness.report import calibration_table
 
     loaded = load_hparams(hparams)
@@ -314,7 +315,7 @@ def calibrate_benchmark(
 
     def keep(evidence: Evidence) -> None:
         if output is not None:
-            write_evidence(output, evidence)
+            write_down(output, evidence)
 
     if not again:
         before = known or nothing_yet(loaded, pick_device(world.device, world.size))

@@ -15,29 +15,20 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import ready_snapshot
-from harness.benchmark.hparams import Hparams, LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams, load
 from harness.calibrate.variants import variants
 from harness.lab import Lab
+from harness.power.detection import Rules, rejected_together
 from harness.power.measured import RunFigures
 from harness.reference.task import default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
 from harness.verify.metrics import RunMetrics
-from harness.verify.together import judge_together
 
 RUNS_PER_LAUNCH = 20
 VARIANT = "world 2, 2 micro-batches, all eager"
 #: With float32 compute an update error above this is not rounding but a token that went to another expert.
 FLIP = 1e-5
-
-
-def rejected_together(metrics: list[RunMetrics], hparams: Hparams) -> tuple[int, int]:
-    """Of the evaluations that these runs make, those that are rejected by what their runs say together."""
-    runs = [RunFigures(one.model_dump(exclude_none=True)) for one in metrics]
-    of = hparams.evaluation_runs
-    evaluations = [runs[first : first + of] for first in range(0, len(runs) - of + 1, of)]
-    rejected = [each for each in evaluations if judge_together(each, hparams.together)]
-    return len(rejected), len(evaluations)
 
 
 def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
@@ -80,8 +71,9 @@ def main() -> None:
         worst = max(values, key=lambda v: math.inf if math.isnan(v) else v)
         print(f"{name:<22}{np.median(values):>10.1e}{worst:>10.1e}{allowed:>10.1e}{len(over):>6}")
     print(f"{len(rejected)} of {len(metrics)} honest runs rejected")
-    together, evaluations = rejected_together(metrics, hparams)
-    print(f"{together} of {evaluations} evaluations rejected by their runs together")
+    runs = [RunFigures(one.model_dump(exclude_none=True)) for one in metrics]
+    together = rejected_together(runs, Rules.of(hparams))
+    print(f"{together.found} of {together.of} evaluations rejected by their runs together")
     if hparams.numerics.compute_dtype == "float32":
         print(f"{sum(one.update_error > FLIP for one in metrics)} had a near tie flipped")
 

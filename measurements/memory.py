@@ -19,19 +19,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.api import ready_snapshot
 from harness.benchmark.challenge import draw
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
-from harness.machine import threads_per_rank
 from harness.report import ProgressDisplay
-from harness.sandbox import torchrun_argv
-from harness.timed.run import BENCHMARK_FIELDS
 from measurements.overhead.bare import PEAK
+from measurements.unjudged import ROOT, embedded, launch
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 #: A billion parameters, nine tenths of them in experts.
 LARGE: Final = {
     "hidden_size": 1024,
@@ -65,30 +62,21 @@ class Peaks:
     bare: int
 
 
-def embedded(folder: Path, *, large: bool) -> LoadedHparams:
-    """The embedded benchmark, or a large model on its data. Tolerances have no part in what is measured."""
-    raw: dict[str, Any] = json.loads((ROOT / "hparams.json").read_bytes())
-    raw["model"]["tokenizer"] = str(ROOT / raw["model"]["tokenizer"])
-    raw["data"]["file"] = str(ROOT / raw["data"]["file"])
-    raw["mfu"] = {"peak_tflops": 1.0}
-    raw["evaluation_runs"] = 1
-    raw["verify"]["tolerances"] = dict.fromkeys(raw["verify"]["tolerances"], 1e9)
-    if large:
-        raw["name"] = "embedded-large"
-        raw["model"]["config"] |= LARGE
-        raw |= {
-            "sequence_length": 32,
-            "global_batch": 2,
-            "steps": {"min": 1, "max": 1},
-            "warmup_steps": 1,
-        }
-        raw["world"]["size"] = 1
-        raw["limits"] = {
+def large_one(folder: Path) -> LoadedHparams:
+    """A large model on the data of the embedded benchmark."""
+    changes = {
+        "name": "embedded-large",
+        "evaluation_runs": 1,
+        "sequence_length": 32,
+        "global_batch": 2,
+        "steps": {"min": 1, "max": 1},
+        "warmup_steps": 1,
+        "world": {"size": 1, "device": "cpu"},
+        "limits": {
             "memory_bytes": 22 * 2**30, "outbox_bytes": 12 * 2**30, "setup_seconds": 600.0,
-        }  # fmt: skip
-    path = folder / f"{raw['name']}.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return load(path)
+        },
+    }  # fmt: skip
+    return embedded(folder, changes, LARGE)
 
 
 def judged(file: Path, loaded: LoadedHparams, folder: Path) -> tuple[int, int]:
@@ -122,22 +110,11 @@ def peak_resident(pid: int) -> int:
 
 def bare(file: Path, loaded: LoadedHparams, snapshot: Snapshot, folder: Path) -> int:
     """Peak of the largest rank that nobody judges."""
-    hparams = loaded.hparams
-    benchmark, tokens = folder / "benchmark.json", folder / "tokens.safetensors"
-    benchmark.write_text(hparams.model_dump_json(include=BENCHMARK_FIELDS))
+    hparams, tokens = loaded.hparams, folder / "tokens.safetensors"
     draw(snapshot.tokens(), hparams).write(tokens)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": str(threads_per_rank(hparams.world.size)),
-        "TRAINJUDGE_BENCHMARK": str(benchmark),
-    }
-    command = torchrun_argv(hparams.world.size, "measurements.overhead.bare")
-    arguments = [str(file), str(snapshot.model_dir), str(tokens), str(hparams.evaluation_runs)]
-    done = subprocess.run(
-        [*command, *arguments], env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return max(int(said) for said in re.findall(rf"{PEAK}(\d+)", done.stdout))
+    arguments = [file, snapshot.model_dir, tokens, hparams.evaluation_runs]
+    said = launch("measurements.overhead.bare", hparams, hparams.world.size, arguments, folder)
+    return max(int(peak) for peak in re.findall(rf"{PEAK}(\d+)", said))
 
 
 def measured(what: str, name: str, *, large: bool) -> Peaks:
@@ -145,7 +122,7 @@ def measured(what: str, name: str, *, large: bool) -> Peaks:
     file = ROOT / "submissions" / f"{name}.py"
     with tempfile.TemporaryDirectory() as temporary, ProgressDisplay() as progress:
         folder = Path(temporary)
-        loaded = embedded(folder, large=large)
+        loaded = large_one(folder) if large else embedded(folder, {"evaluation_runs": 1})
         snapshot = ready_snapshot(loaded, None, progress)
         sizes = [4 * math.prod(spec.shape) for spec in snapshot.layout.values()]
         progress.line(f"{what}: judged")

@@ -6,13 +6,13 @@ Whoever ends a calibration, or has one that cannot judge, keeps what was measure
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.rules import CalibrationVariant
 from harness.errors import Code, InputError
-from harness.files import in_lines, write_whole
 from harness.machine import Device, describe
+from harness.measured_file import read_back
 from harness.records import Record
 
 
@@ -73,26 +73,13 @@ def read_evidence(file: Path, loaded: LoadedHparams) -> Evidence | None:
 
     Raises InputError(BAD_ARGUMENT): it holds something else, or was measured on another benchmark.
     """
-    try:
-        found = Evidence.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError):
-        raise InputError(
-            Code.BAD_ARGUMENT,
-            f"{file} is there, and is no file of `validator calibrate`: name another",
-        ) from None
-    if found.benchmark_sha256 != loaded.hparams.noise_sha256():
+    found = read_back(file, Evidence, "validator calibrate")
+    if found is not None and found.benchmark_sha256 != loaded.hparams.noise_sha256():
         raise InputError(
             Code.BAD_ARGUMENT,
             f"{file} was measured on {found.benchmark}, which trained in another way: name another file",
         )
     return found
-
-
-def write_evidence(file: Path, evidence: Evidence) -> None:
-    """Every run of every variant."""
-    write_whole(file, in_lines(evidence.model_dump(mode="json")) + "\n")
 
 
 def pooled(known: Evidence, variant: CalibrationVariant) -> Evidence:

@@ -66,10 +66,7 @@ def judge(case: Case, rules: Rules) -> Judged:
     nearest = sorted((_nearest(run, tolerances) for run in case.runs), key=lambda pair: pair[1])
     name, times = nearest[len(nearest) // 2]
     alone = Counted(sum(rejected(run, tolerances) for run in case.runs), len(case.runs))
-    evaluations = list(_evaluations(case.runs, rules))
-    together = Counted(
-        sum(bool(judge_together(runs, rules.together)) for runs in evaluations), len(evaluations)
-    )
+    together = rejected_together(case.runs, rules)
     return Judged(
         case=case,
         runs=alone.of,
@@ -97,6 +94,12 @@ class Counted:
     def at_least(self, risk: float) -> float:
         """Its lower bound, that is wrong in so many cases."""
         return at_least(self.found, self.of, 1 - risk) if self.of else 0.0
+
+
+def rejected_together(runs: Sequence[RunFigures], rules: Rules) -> Counted:
+    """Of the evaluations that these runs make, those that are rejected by what their runs say together."""
+    made = evaluations(runs, rules)
+    return Counted(sum(bool(judge_together(each, rules.together)) for each in made), len(made))
 
 
 def _rate(alone: Counted, together: Counted, runs: int) -> float:
@@ -157,12 +160,12 @@ def rejected(run: RunFigures, tolerances: dict[str, float]) -> bool:
     )
 
 
-def _evaluations(runs: Sequence[RunFigures], rules: Rules) -> Iterator[Sequence[RunFigures]]:
-    """Where runs say something together."""
+def evaluations(runs: Sequence[RunFigures], rules: Rules) -> list[Sequence[RunFigures]]:
+    """Those that runs make in turn; none where they say nothing together."""
     of, asked = rules.evaluation_runs, rules.together
-    if of > 1 and (asked.strict_update_error is not None or asked.means):
-        for first in range(0, len(runs) - of + 1, of):
-            yield runs[first : first + of]
+    if of < 2 or not (asked.strict_update_error is not None or asked.means):
+        return []
+    return [runs[first : first + of] for first in range(0, len(runs) - of + 1, of)]
 
 
 def _nearest(run: RunFigures, tolerances: dict[str, float]) -> tuple[str, float]:

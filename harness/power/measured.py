@@ -6,11 +6,11 @@ The file has what was measured and no verdicts: whoever calibrates anew judges t
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.errors import Code, InputError
-from harness.files import in_lines, write_whole
+from harness.measured_file import read_back
 from harness.records import Record
 from harness.reference.cheats.families import Cheat
 
@@ -116,14 +116,7 @@ def read_measured(file: Path, loaded: LoadedHparams) -> Power:
     Raises InputError(BAD_ARGUMENT): it holds something else, or was measured on another benchmark.
     """
     wanted = nothing_yet(loaded.hparams)
-    try:
-        found = Power.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return wanted
-    except (OSError, ValidationError):
-        raise InputError(
-            Code.BAD_ARGUMENT, f"{file} is there, and is no file of `validator power`: name another"
-        ) from None
+    found = read_back(file, Power, "validator power") or wanted
     if (found.benchmark_sha256, found.looked_at) != (wanted.benchmark_sha256, wanted.looked_at):
         raise InputError(
             Code.BAD_ARGUMENT,
@@ -131,8 +124,3 @@ def read_measured(file: Path, loaded: LoadedHparams) -> Power:
             "name another file",
         )
     return found
-
-
-def write_measured(file: Path, power: Power) -> None:
-    """Whoever ends a sweep keeps what it had."""
-    write_whole(file, in_lines(power.model_dump(mode="json")) + "\n")

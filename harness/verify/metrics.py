@@ -80,10 +80,7 @@ def metric_values(
         alongs: one for each version, the largest z first; none where there were no directions.
         inexact: one for each version; none where nothing was trained in float32 beside.
     """
-    # A tensor that has to be equal is judged by its elements that are not.
-    tensors = [
-        tensor for comparison in comparisons for tensor in comparison.tensors if not tensor.exact
-    ]
+    tensors = judged_tensors(comparisons)
     return RunMetrics(
         loss=_worst([loss_difference]),
         update_error=_worst(comparison.update_error for comparison in comparisons),
@@ -97,6 +94,13 @@ def metric_values(
         matched_filter=_worst([0.0, *(along[0].z for along in alongs)]) if alongs else None,
         inexactness=_worst(inexact) if inexact else None,
     )
+
+
+def judged_tensors(comparisons: Sequence[StateComparison]) -> list[TensorComparison]:
+    """Of all versions. A tensor that has to be equal is judged by its elements that are not."""
+    return [
+        tensor for comparison in comparisons for tensor in comparison.tensors if not tensor.exact
+    ]
 
 
 def mean_over_runs(name: str, values: Sequence[float]) -> float:

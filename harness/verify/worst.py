@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from harness.verify.checks import RunEvidence
 from harness.verify.figures import TensorComparison
-from harness.verify.metrics import badness, length_error, slice_error
+from harness.verify.metrics import badness, judged_tensors, length_error, slice_error
 
 
 def worst_of(evidence: RunEvidence) -> dict[str, str]:
@@ -20,12 +20,7 @@ def worst_of(evidence: RunEvidence) -> dict[str, str]:
 
 
 def _tensor(evidence: RunEvidence, figure: Callable[[TensorComparison], float]) -> str:
-    tensors = [
-        tensor
-        for comparison in evidence.comparisons
-        for tensor in comparison.tensors
-        if not tensor.exact
-    ]
+    tensors = judged_tensors(evidence.comparisons)
     worst = max(tensors, key=lambda tensor: badness(figure(tensor)), default=None)
     return worst.name if worst is not None and badness(figure(worst)) > 0 else ""
 

@@ -18,17 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from harness.api import fill_bank, ready_snapshot
 from harness.benchmark.challenge import draw
-from harness.benchmark.hparams import LoadedHparams, load
-from harness.machine import threads_per_rank
+from harness.benchmark.hparams import LoadedHparams
 from harness.report import ProgressDisplay
-from harness.sandbox import Level, probe, torchrun_argv
-from harness.timed.run import BENCHMARK_FIELDS
+from harness.sandbox import Level, probe
+from measurements.unjudged import ROOT, embedded, launch
 
-ROOT = Path(__file__).resolve().parents[2]
 BARE = "bare torchrun"
 ROOM = 2**36
 
@@ -55,31 +52,14 @@ class Case:
         return self.loaded.hparams.evaluation_runs
 
 
-def with_steps(steps: int, folder: Path) -> LoadedHparams:
-    """The embedded benchmark, longer. Its calibration is of another length; times do not depend on that."""
-    path = ROOT / "hparams.json"
-    raw: dict[str, Any] = json.loads(path.read_bytes())
-    raw["model"]["tokenizer"] = str(ROOT / raw["model"]["tokenizer"])
-    raw["data"]["file"] = str(ROOT / raw["data"]["file"])
-    raw |= {"steps": {"min": steps, "max": steps}, "mfu": {"peak_tflops": 1.0}}
-    raw["verify"]["tolerances"] = dict.fromkeys(raw["verify"]["tolerances"], 1000000000.0)
-    (folder / "hparams.json").write_text(json.dumps(raw), encoding="utf-8")
-    return load(folder / "hparams.json")
-
-
 def bare(case: Case, model_dir: Path, tokens: Path) -> float:
     """Seconds of a launch that nobody judges."""
-    benchmark = case.scratch / "benchmark.json"
-    benchmark.write_text(case.loaded.hparams.model_dump_json(include=BENCHMARK_FIELDS))
-    command = torchrun_argv(case.world_size, "measurements.overhead.bare")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": str(threads_per_rank(case.world_size)),
-        "TRAINJUDGE_BENCHMARK": str(benchmark),
-    }
-    arguments = [str(case.file), str(model_dir), str(tokens), str(case.runs)]
-    return timed([*command, *arguments], environment)
+    arguments = [case.file, model_dir, tokens, case.runs]
+    started = time.perf_counter()
+    launch(
+        "measurements.overhead.bare", case.loaded.hparams, case.world_size, arguments, case.scratch
+    )
+    return time.perf_counter() - started
 
 
 def judged(case: Case, level: Level, *, bank: bool) -> float:
@@ -140,7 +120,9 @@ def main() -> None:
     levels = [each.level for each in probe() if each.available and each.level in (wanted or Level)]
     with tempfile.TemporaryDirectory() as folder, ProgressDisplay() as progress:
         os.environ["TRAINJUDGE_DATA"] = str(Path(folder, "data"))
-        case = Case(options.file.resolve(), with_steps(options.steps, Path(folder)), Path(folder))
+        steps = {"min": options.steps, "max": options.steps}
+        loaded = embedded(Path(folder), {"steps": steps})
+        case = Case(options.file.resolve(), loaded, Path(folder))
         snapshot = ready_snapshot(case.loaded, None, progress)
         draw(snapshot.tokens(), case.loaded.hparams).write(case.scratch / "tokens.safetensors")
         repeats = []

@@ -8,9 +8,6 @@ within a turn; above 1 a file is faster than that one.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,13 +15,9 @@ from statistics import median
 
 from harness.api import ready_snapshot
 from harness.benchmark.challenge import draw
-from harness.benchmark.hparams import load
-from harness.machine import threads_per_rank
 from harness.report import ProgressDisplay
-from harness.sandbox import torchrun_argv
-from harness.timed.run import BENCHMARK_FIELDS
+from measurements.unjudged import ROOT, embedded, launch
 
-ROOT = Path(__file__).resolve().parents[2]
 RIVALS = Path(__file__).resolve().parent / "rivals"
 #: By ranks: the exemplary files, and what a user would pick instead.
 FILES: Mapping[int, tuple[Sequence[str], Sequence[str]]] = {
@@ -39,28 +32,16 @@ Turn = Mapping[str, float]
 
 def turns(world_size: int, steps: int, repeats: int, folder: Path) -> list[Turn]:
     """Seconds of every file, by its name, of every turn."""
-    loaded = load(ROOT / "hparams.json")
-    benchmark, tokens = folder / "benchmark.json", folder / "tokens.safetensors"
-    benchmark.write_text(loaded.hparams.model_dump_json(include=BENCHMARK_FIELDS))
+    loaded = embedded(folder, {"steps": {"min": steps, "max": steps}})
+    tokens, output = folder / "tokens.safetensors", folder / "turns.json"
     with ProgressDisplay() as progress:
         snapshot = ready_snapshot(loaded, None, progress)
-    asked = loaded.hparams.model_copy(
-        update={"steps": loaded.hparams.steps.model_copy(update={"min": steps, "max": steps})}
-    )
-    draw(snapshot.tokens(), asked).write(tokens)
+    draw(snapshot.tokens(), loaded.hparams).write(tokens)
     ours, rivals = FILES[world_size]
     files = [ROOT / "submissions" / f"{name}.py" for name in ours]
     files += [RIVALS / f"{name}.py" for name in rivals]
-    command = torchrun_argv(world_size, "measurements.train_files.rank")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": str(threads_per_rank(world_size)),
-        "TRAINJUDGE_BENCHMARK": str(benchmark),
-    }
-    output = folder / "turns.json"
     arguments = [snapshot.model_dir, tokens, output, repeats, *files]
-    subprocess.run([*command, *map(str, arguments)], env=environment, check=True, stdout=sys.stderr)
+    launch("measurements.train_files.rank", loaded.hparams, world_size, arguments, folder)
     found: list[Turn] = json.loads(output.read_bytes())
     return found
 
@@ -99,7 +80,6 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("\n".join(table(found, options.steps)))
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

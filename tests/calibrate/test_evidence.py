@@ -14,9 +14,9 @@ from harness.calibrate.evidence import (
     of_calibration,
     pooled,
     read_evidence,
-    write_evidence,
 )
 from harness.errors import Code, InputError
+from harness.measured_file import write_down
 from tests.calibrate.test_conclude import RATE, evidence, measured
 
 
@@ -45,7 +45,7 @@ def test_what_was_written_is_read_and_nothing_else_is(
     file = tmp_path / "evidence.json"
     assert read_evidence(file, loaded) is None
     known = evidence(loaded, variant("it", loss=(0.1, 0.2)))
-    write_evidence(file, known)
+    write_down(file, known)
     assert read_evidence(file, loaded) == known
     changed = loaded.hparams.model_copy(update={"sequence_length": 64})
     with pytest.raises(InputError, match="trained in another way: name another file"):

@@ -7,6 +7,7 @@ import pytest
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.errors import Code, InputError
+from harness.measured_file import write_down
 from harness.power.measured import (
     Case,
     Power,
@@ -14,7 +15,6 @@ from harness.power.measured import (
     nothing_yet,
     pooled,
     read_measured,
-    write_measured,
 )
 from harness.reference.cheats.families import Cheat, Family
 
@@ -50,7 +50,7 @@ def test_what_was_written_is_read(loaded: LoadedHparams, tmp_path: Path) -> None
     file = tmp_path / "power.json"
     assert read_measured(file, loaded) == nothing_yet(loaded.hparams)
     power = power_of(loaded, case("rows", 0.1, 0.2, math.inf))
-    write_measured(file, power)
+    write_down(file, power)
     assert read_measured(file, loaded) == power
     assert list(tmp_path.iterdir()) == [file]
 
@@ -71,7 +71,7 @@ def test_runs_of_another_training_do_not_add_up_but_other_tolerances_judge_them_
     loaded: LoadedHparams, tmp_path: Path
 ) -> None:
     file = tmp_path / "power.json"
-    write_measured(file, power_of(loaded))
+    write_down(file, power_of(loaded))
 
     def changed(**update: object) -> LoadedHparams:
         return loaded.model_copy(update={"hparams": loaded.hparams.model_copy(update=update)})

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,17 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from env.benchmark import hparams
-
-
-def get_strategy() -> dict[str, int]:
-    return {"dp_size": 2}
-
-
-@dataclass
-class InnerStepsResult:
-    final_loss: float
-    total_tokens: int
-    final_state: dict[str, Tensor] | None
+from measurements.train_files.rivals.common import InnerStepsResult, get_strategy  # noqa: F401
 
 
 class OwnRows(Trainer):
@@ -59,4 +48,4 @@ def inner_steps(
         trainer = OwnRows(model=model, args=arguments)
         trainer.rows = data_iterator
         found = trainer.train()
-    return InnerStepsResult(found.training_loss, num_steps * rows * hparams.sequence_length, None)
+    return InnerStepsResult(found.training_loss, num_steps * rows * hparams.sequence_length)
