@@ -112,5 +112,6 @@ def compare_tokens(
         steps=sampled.rows // batch,
         global_batch=batch,
         occurrences=np.bincount(targets.ravel()),
+        margins=sampled.margins,
     )
     return [token_shift(sample, sampled.reference, each) for each in losses]

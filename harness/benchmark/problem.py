@@ -137,6 +137,10 @@ class _Optimizer(Section):
         description="gradients of a larger global 2-norm are scaled down to it; null: never",
     )
 
+    def rate(self, step: int) -> float:
+        """Of a step, counted from 0."""
+        return self.lr * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
 
 class Sgd(_Optimizer):
     """torch.optim.SGD."""

@@ -16,7 +16,7 @@ from harness.calibrate.tail import FOLDED, fit, usual
 from harness.calibrate.variants import TIES
 from harness.errors import Code, InputError
 from harness.files import in_lines, write_whole
-from harness.verify.metrics import exceeds
+from harness.verify.metrics import NORMAL, exceeds
 from harness.verify.rates import at_most
 
 #: A tolerance is never below these, whatever little noise was measured: they reject every cheat that
@@ -31,7 +31,7 @@ FLOORS: Final = Tolerances(
     step_weight=0.02,
     token_loss_shift=1e-5,
     token_group_shift=6.0,
-    matched_filter=6.0,
+    matched_filter=5.0,
     inexactness=1.1,
 )
 #: Above these a benchmark cannot tell a cheat from noise: a step that is missing has weight 0.
@@ -70,9 +70,9 @@ def conclude(
     _check_sight(fits)
     floors = {name: floor for name in metrics if fits[name].bound <= (floor := _floor(name))}
     means = {
-        name: _above(_floor(name), _fit(name, parted, rate, runs))
+        name: _above(_floor_of_mean(name, runs), _fit(name, parted, rate, runs))
         for name in averaged
-        if name not in floors
+        if name in NORMAL or name not in floors
     }
     tolerances = Tolerances(
         **{name: floors[name] if name in floors else round_up(fits[name].bound) for name in metrics}
@@ -87,7 +87,9 @@ def conclude(
         floors=floors,
         fits=fits,
         strict_update_error=parted.strict,
-        means={name: bound for name, bound in means.items() if bound.bound < fits[name].bound},
+        means={
+            name: bound for name, bound in means.items() if bound.bound < getattr(tolerances, name)
+        },
         variants=evidence.variants,
         benchmark_sha256=hparams.noise_sha256(),
     )
@@ -149,6 +151,11 @@ def _of(variant: CalibrationVariant, runs: Sequence[int]) -> CalibrationVariant:
 def _floor(metric: str) -> float:
     floor: float = getattr(FLOORS, metric)
     return floor
+
+
+def _floor_of_mean(metric: str, runs: int) -> float:
+    """Standard errors of a mean are smaller; of other noise a floor says that there is none."""
+    return _floor(metric) / math.sqrt(runs) if metric in NORMAL else _floor(metric)
 
 
 def _least(metric: str) -> float:

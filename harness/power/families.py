@@ -39,9 +39,11 @@ STRENGTHS: Final[Mapping[Family, tuple[float, ...]]] = {
     "reductions_bf16": _ALL,
     "reductions_int8": _ALL,
     "reductions_sparse": (0.1, 0.3, 0.5),
+    "local_sgd": (0.5, 0.75),
     "learning_rate": (0.001, 0.002, 0.005, 0.01),
     "weight_decay": (0.1, 0.5, 1.0),
     "epsilon": (0.1, 0.5),
+    "bias_correction": (0.1, 1.0),
     "state_bf16": _ALL,
     "state_int8": _ALL,
     "state_shared": _ALL,
@@ -109,7 +111,7 @@ def _impossible(hparams: Hparams, count: ParameterCount) -> set[Family]:
     if stateless:
         found.add("state_int8")
     if not isinstance(optimizer, AdamW):
-        found |= {"state_shared", "epsilon"}
+        found |= {"state_shared", "epsilon", "bias_correction"}
     if not optimizer.weight_decay:
         found.add("weight_decay")
     if count.top_k < 2:

@@ -11,6 +11,9 @@ BACKWARD: Final = 2 / 3
 #: Of the bytes that ranks reduce in float32.
 REDUCED: Final[dict[Family, float]] = {"reductions_bf16": 0.5, "reductions_int8": 0.75}
 
+#: What is left out of these are reductions.
+NOT_SENT: Final[tuple[Family, ...]] = ("reductions_sparse", "local_sgd")
+
 
 def saved_flops(cheats: Iterable[Cheat], count: ParameterCount, sequence_length: int) -> float:
     """The part of the timed FLOPs that is left out; a product in fewer bits counts half.
@@ -31,8 +34,8 @@ def saved_bytes(cheats: Iterable[Cheat]) -> float:
     """The part of the bytes between ranks that is not sent."""
     left = 1.0
     for cheat in cheats:
-        sparse = cheat.strength if cheat.family == "reductions_sparse" else 0.0
-        left *= 1 - REDUCED.get(cheat.family, sparse)
+        part = cheat.strength if cheat.family in NOT_SENT else 0.0
+        left *= 1 - REDUCED.get(cheat.family, part)
     return 1 - left
 
 

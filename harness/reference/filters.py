@@ -20,11 +20,12 @@ from harness.reference.recorder import Recorder
 from harness.reference.step import backward
 from harness.reference.task import Variant
 
-#: What is left out, in words. How much of it is nearly the same direction.
+#: What is left out, in words. How much of it is nearly the same direction. That a token visits one expert
+#: alone is found by what flows back: along its own direction honest runs go far too (z = 13 in bfloat16),
+#: since near ties that rounding decides otherwise lie there.
 FILTERS: Final[Mapping[str, Cheat]] = {
     "the last positions of rows are not trained on": Cheat(family="last_positions", strength=0.03),
     "tokens with a low loss are not trained on": Cheat(family="lowest_loss_tokens", strength=0.1),
-    "tokens visit one expert alone": Cheat(family="top_1", strength=0.1),
     "nothing flows back through a token's other experts": Cheat(
         family="top_1_backward", strength=0.1
     ),
@@ -128,7 +129,7 @@ def change(
         first, second: float64 [samples], the moments before the step; SGD has none, and what its momentum
             has from before is the same for every gradient.
     """
-    rate = settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    rate = settings.rate(step)
     if isinstance(settings, Sgd):
         return -rate * gradient
     beta1, beta2 = settings.beta1, settings.beta2

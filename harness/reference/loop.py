@@ -11,6 +11,7 @@ sampled coordinates before and after every step; where they are wanted, directio
 import gc
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from env.data import Rows, challenge_tokens
 from env.result import ModelNames, local_boxes
 from harness.protocol.opening import write_opened
 from harness.reference.cheats.gradients import GradientCheats
-from harness.reference.cheats.optimizer import change_state, cheated_settings
+from harness.reference.cheats.local import turns
+from harness.reference.cheats.optimizer import change_state, step_settings
 from harness.reference.filters import Filters
 from harness.reference.lanes import in_lanes
 from harness.reference.products import fast_products
@@ -122,34 +124,33 @@ def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[i
     settings, cheats = task.optimizers[run], task.variant.cheats
     torch.manual_seed(0)
     model = build(task, device)
-    optimizer = build_optimizer(cheated_settings(cheats, settings), model)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: min(1.0, (done + 1) / max(1, settings.warmup_steps))
-    )
+    optimizer = build_optimizer(settings, model)
     recorder = Recorder(model, load_file(task.coordinates))
-    losses, values = [], [recorder.values()]
+    losses, values = defaultdict[int, list[torch.Tensor]](list), {0: recorder.values()}
     ties = NearTies(task.variant, device)
     native = task.variant.native_products
     products = nullcontext() if native else fast_products(task.variant.compute_dtype, device)
     gradients = GradientCheats(cheats, model)
     filters = Filters(task.variant, settings, model, optimizer, recorder)
     served = Rows(challenge_tokens(task.challenges[run]), dist.get_rank(), dist.get_world_size())
-    for step, batch in enumerate(served):
+    for step, batch in turns(cheats, served, model, optimizer):
         if step in looks:
             filters.look(step, batch.to(device))
         with products, ties if task.variant.near_ties else nullcontext():
-            losses.append(backward(model, batch.to(device), task.variant))
+            losses[step].append(backward(model, batch.to(device), task.variant))
         gradients.change()
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        for group in optimizer.param_groups:
+            group.update(step_settings(cheats, settings, step))
         optimizer.step()
         round_state(optimizer, getattr(torch, task.variant.state_dtype))
         change_state(cheats, optimizer)
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        values.append(recorder.values())
-    rows = torch.cat(all_gather(torch.stack(losses)), dim=1)
-    return Trained(model, rows, torch.stack(values), filters.directions)
+        values[step + 1] = recorder.values()
+    mine = torch.stack([torch.cat(parts) for parts in losses.values()])
+    rows = torch.cat(all_gather(mine), dim=1)
+    return Trained(model, rows, torch.stack(list(values.values())), filters.directions)
 
 
 def save(trained: Trained, output: Path) -> None:

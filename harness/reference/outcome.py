@@ -16,6 +16,7 @@ from harness.reference.task import (
     DIRECTIONS,
     EXACT,
     FINAL,
+    MARGINS,
     OUTPUT,
     RECORD,
     REFERENCE,
@@ -41,11 +42,14 @@ class TokenLosses:
         rows: int64 [R], the rows of all steps counted through.
         reference: float32 [R, T], under the reference's final weights.
         submitted: float32 [R, T], one for each version of the submitted state.
+        margins: float32 [R, T], how sure the reference's routers are of each token's first expert: its
+            logit less the second's, mean over layers; None where there are no routers.
     """
 
     rows: Indices
     reference: npt.NDArray[np.float32]
     submitted: tuple[npt.NDArray[np.float32], ...]
+    margins: npt.NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,10 @@ def _read_token_losses(folders: RunFolders) -> TokenLosses | None:
         return None
     submitted = folders.submitted / SUBMITTED_LOSSES
     found = load_file(submitted) if submitted.is_file() else {}
+    own = load_file(folders.made / TOKEN_LOSSES)
     return TokenLosses(
         asked_rows(folders),
-        load_file(folders.made / TOKEN_LOSSES)[REFERENCE],
+        own[REFERENCE],
         tuple(found[f"{SUBMITTED}{number}"] for number in range(len(found))),
+        own.get(MARGINS),
     )

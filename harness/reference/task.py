@@ -26,6 +26,8 @@ TOKEN_ROWS: Final = "token_rows.safetensors"
 TOKEN_LOSSES: Final = "token_losses.safetensors"
 SUBMITTED_LOSSES: Final = "submitted_losses.safetensors"
 REFERENCE: Final = "reference"
+# How sure the reference's routers are of a token; in the file of its losses.
+MARGINS: Final = "margins"
 SUBMITTED: Final = "submitted"
 # Below the folder of a launch: what was asked for of each run, and what came of it.
 ASKED: Final = "asked"

@@ -2,7 +2,7 @@
 
 Part of the reference's launch, after all training: what was trained is written by then. A submitted state
 is numbers in files that the judge has checked; they are copied into a model that trusted code has built,
-and nothing else is done with them.
+and nothing else is done with them. With the reference's own losses go how sure its routers are.
 """
 
 from collections import defaultdict
@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from env.data import challenge_tokens
 from env.result import ModelNames, local_boxes
+from harness.reference.margins import Margins
 from harness.reference.task import (
+    MARGINS,
     REFERENCE,
     STATE,
     SUBMITTED,
@@ -63,7 +65,9 @@ def measure(
             found = {}
             for version, weights in states.items():
                 load(model, weights)
-                found[version] = token_losses(model, tokens, device)
+                found[version], margins = token_losses(model, tokens, device)
+                if version == REFERENCE and margins is not None:
+                    found[MARGINS] = margins
             if dist.get_rank() == 0 and found:
                 save_file(found, output / name)
 
@@ -105,24 +109,34 @@ def _read(piece: WeightPiece) -> torch.Tensor:
 
 
 @torch.no_grad()
-def token_losses(model: nn.Module, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
+def token_losses(
+    model: nn.Module, rows: torch.Tensor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cross-entropy of every token after the first of its row, nats; ranks share the rows.
 
     Args:
         rows: int64 [R, T + 1], the same on every rank.
 
     Returns:
-        float32 [R, T] on the CPU, on every rank.
+        Losses and the routers' margins (None without routers), float32 [R, T] on the CPU, on every rank.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     # Every rank makes as many forward passes, since each gathers the weights of all.
     share = rows[torch.arange(rank, rank + -(-len(rows) // world) * world, world) % len(rows)]
-    parts = []
-    for some in share.to(device).split(ROWS_AT_ONCE):
-        logits = model(input_ids=some[:, :-1], use_cache=False).logits.float()
-        losses = F.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")
-        parts.append(losses.view(len(some), -1).cpu())
+    losses, margins = [], []
+    with Margins.listening(model) as routers:
+        for some in share.to(device).split(ROWS_AT_ONCE):
+            logits = model(input_ids=some[:, :-1], use_cache=False).logits.float()
+            loss = F.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")
+            losses.append(loss.view(len(some), -1).cpu())
+            if (margin := routers.taken(losses[-1].shape)) is not None:
+                margins.append(margin.cpu())
+    return _of_all(losses, len(rows)), _of_all(margins, len(rows)) if margins else None
+
+
+def _of_all(parts: list[torch.Tensor], rows: int) -> torch.Tensor:
+    """[rows, T], of all ranks: row r is on rank r mod world size."""
     mine = torch.cat(parts)
-    gathered = [torch.empty_like(mine) for _ in range(world)]
+    gathered = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, mine)
-    return torch.stack(gathered, dim=1).flatten(0, 1)[: len(rows)].contiguous()
+    return torch.stack(gathered, dim=1).flatten(0, 1)[:rows].contiguous()

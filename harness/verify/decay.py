@@ -26,9 +26,8 @@ def decay_path(optimizer: Sgd | AdamW, steps: int) -> Floats:
     momentum = optimizer.momentum if isinstance(optimizer, Sgd) else 0.0
     left, buffer = [1.0], 0.0
     for step in range(steps):
-        rate = optimizer.lr * min(1.0, (step + 1) / max(1, optimizer.warmup_steps))
         buffer = momentum * buffer + optimizer.weight_decay * left[-1]
-        left.append(left[-1] - rate * buffer)
+        left.append(left[-1] - optimizer.rate(step) * buffer)
     return np.array(left)
 
 

@@ -26,6 +26,8 @@ Members = npt.NDArray[np.bool_]
 
 #: Per cent of the tokens, those with the lowest loss.
 LOWEST: Final = (2, 5, 10, 20, 30)
+#: Per cent of the tokens, those that one expert alone would do for.
+SUREST: Final = (5, 10, 20)
 #: Positions at the end of a row.
 LAST: Final = (1, 2, 4, 8)
 POSITION_BLOCKS: Final = 8
@@ -46,6 +48,7 @@ class Sample:
         steps: int64 [R], the step that each was served in.
         global_batch: rows of a step.
         occurrences: int64 [vocabulary], how often each token was a target.
+        margins: floating [R, T], how sure routers are of each token; None where there are none.
     """
 
     targets: Indices
@@ -53,6 +56,7 @@ class Sample:
     steps: Indices
     global_batch: int
     occurrences: Indices
+    margins: Losses | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,10 @@ def _groups(sample: Sample, level: Floats) -> Iterator[tuple[str, Members]]:
     for percent in LOWEST:
         limit = np.percentile(level, percent)
         yield f"the {percent} % of tokens with the lowest loss", level <= limit
+    if (margins := sample.margins) is not None:
+        for percent in SUREST:
+            least = np.percentile(margins, 100 - percent)
+            yield f"the {percent} % of tokens that routers are surest of", margins >= least
     place = np.arange(positions)
     for count in LAST:
         name = "the last position" if count == 1 else f"the last {count} positions"

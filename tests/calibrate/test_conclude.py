@@ -2,6 +2,7 @@
 `tests/reference/test_loop.py`'s; here is what is made of their figures."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_a_tolerance_has_two_digits_and_is_never_below_its_bound(
 def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near_as_float32(
     loaded: LoadedHparams,
 ) -> None:
-    """A difference without its sign has none, nor has a metric that a floor holds for."""
+    """A difference without its sign has none, nor has a metric that a floor holds for, unless it is a z."""
     noise = measured(1e-9, update_error=1e-2, norm_ratio=1e-2, matched_filter=4.0, inexactness=0.9)
     tolerances, calibration = concluded(loaded, [noise])
     assert set(calibration.means) == {"update_error", "matched_filter", "inexactness"}
@@ -102,13 +103,24 @@ def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near
     found = calibration.means["update_error"]
     assert (found.bound, found.rate, found.mean_of) == (by_hand, rate, 2)
     assert found.bound < tolerances.update_error / 1.1
-    assert calibration.means["matched_filter"].bound >= FLOORS.matched_filter  # type: ignore[operator]
+    along = bound("matched_filter", rate, noise, mean_of=2)
+    assert calibration.means["matched_filter"].bound == along
     ties = measured(1e-9, name=TIES, update_error=1e-2)
     assert not concluded(loaded, [noise, ties])[1].means
     single = loaded.model_copy(
         update={"hparams": loaded.hparams.model_copy(update={"evaluation_runs": 1})}
     )
     assert not concluded(single, [noise])[1].means
+
+
+def test_the_floor_of_a_z_is_smaller_for_a_mean_as_standard_errors_are(
+    loaded: LoadedHparams,
+) -> None:
+    """In a tolerance a floor holds then, and in the mean over two runs its part."""
+    tolerances, calibration = concluded(loaded, [measured(1e-9, matched_filter=0.5)])
+    assert tolerances.matched_filter == FLOORS.matched_filter
+    (mean,) = calibration.means.items()
+    assert (mean[0], mean[1].bound) == ("matched_filter", 5.0 / math.sqrt(2))
 
 
 def test_a_mean_is_not_held_to_less_than_a_floor(loaded: LoadedHparams) -> None:

@@ -106,7 +106,7 @@ def test_what_a_benchmark_has_nothing_of_cannot_be_left_out(
     }  # fmt: skip
     plain = of(loaded, {}, {"name": "sgd", "lr": 0.1})
     assert left(plain, count) == {
-        "state_bf16", "state_int8", "state_shared", "epsilon", "weight_decay",
+        "state_bf16", "state_int8", "state_shared", "epsilon", "bias_correction", "weight_decay",
     }  # fmt: skip
     dense = replace(count, num_experts=0, top_k=0)
     assert left(adamw, dense) == {"top_1", "top_1_backward", "expert_gradients", "frozen_routers"}

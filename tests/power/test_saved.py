@@ -62,6 +62,7 @@ def test_savings_are_those_of_the_embedded_model(
         ("reductions_bf16=1", 0.5),
         ("reductions_int8=1", 0.75),
         ("reductions_sparse=0.3", 0.3),
+        ("local_sgd=0.75", 0.75),
         ("rows=0.125", 0.0),
         ("reductions_sparse=0.3+reductions_int8=1", 1 - 0.7 * 0.25),
     ],

@@ -34,7 +34,7 @@ EXACT = Variant(world_size=1, micro_batches=1, compute_dtype="float32")
 ROUNDED = EXACT.model_copy(update={"compute_dtype": "bfloat16"})
 CHEATS = {
     "last_positions": "the last positions of rows are not trained on",
-    "top_1": "tokens visit one expert alone",
+    "top_1": "nothing flows back through a token's other experts",
     "attention_gradients": "small gradients do not flow back through attention",
 }
 

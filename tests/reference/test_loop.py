@@ -205,6 +205,9 @@ def test_token_losses_are_those_of_the_final_weights_of_whoever_trained_them(
         assert second.token_losses.reference == pytest.approx(
             first.token_losses.reference, abs=1e-4
         )
+        margins = first.token_losses.margins
+        assert margins is not None and margins.shape == (count, 31) and margins.min() > 0
+        assert second.token_losses.margins == pytest.approx(margins, abs=1e-3)
         own = second.token_losses.submitted[-1]
         assert own == pytest.approx(first.token_losses.reference, abs=1e-5)
     before = both[0].token_losses

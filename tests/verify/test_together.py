@@ -100,7 +100,7 @@ def test_fewer_runs_than_the_bound_is_for_have_no_mean() -> None:
 
 
 def test_the_finding_names_the_worst_metric_where_it_is_worst_and_the_others() -> None:
-    places = {"matched_filter": "as if tokens visit one expert alone"}
+    places = {"matched_filter": "as if some rows are left out"}
     runs = [
         Run({"update_error": 0.11, "matched_filter": 8.0, "loss": 0.001}, {}),
         Run({"update_error": 0.11, "matched_filter": 10.0, "loss": 0.001}, places),
@@ -113,7 +113,7 @@ def test_the_finding_names_the_worst_metric_where_it_is_worst_and_the_others() -
     assert (found.measured, found.allowed) == (9.0, 6.0)
     assert found.message == (
         "over all 2 runs together the difference from the reference is more than noise: matched_filter "
-        "is 9 (allowed 6, 1.5x) on average (as if tokens visit one expert alone); and so is update_error"
+        "is 9 (allowed 6, 1.5x) on average (as if some rows are left out); and so is update_error"
     )
 
 

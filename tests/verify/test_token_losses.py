@@ -40,6 +40,7 @@ def served(seed: int = 0) -> tuple[Sample, Losses]:
         steps=np.arange(ROWS) // BATCH,
         global_batch=BATCH,
         occurrences=np.bincount(targets.ravel()),
+        margins=np.random.default_rng(100 + seed).exponential(1, targets.shape).astype(np.float32),
     )
     losses = 2 + 0.05 * targets + generator.normal(0, 0.5, targets.shape)
     return sample, losses.astype(np.float32)
@@ -149,9 +150,19 @@ def test_rare_tokens_are_named_by_how_often_they_occur() -> None:
     assert found.groups[0].name == "tokens that occur 4 to 7 times"
 
 
+def test_tokens_that_one_expert_would_do_for_are_named() -> None:
+    sample, losses = served()
+    assert sample.margins is not None
+    found = put_in(sample, losses, sample.margins >= np.percentile(sample.margins, 90))
+    assert z_of(found)["the 10 % of tokens that routers are surest of"] > 6
+    without = token_shift(replace(sample, margins=None), losses, losses)
+    assert not any("routers" in group.name for group in without.groups)
+
+
 def test_a_group_of_a_few_tokens_says_nothing() -> None:
     sample, losses = served()
-    few = replace(sample, rows=sample.rows[:1], steps=sample.steps[:1], targets=sample.targets[:1])
+    first = {name: getattr(sample, name)[:1] for name in ("rows", "steps", "targets", "margins")}
+    few = replace(sample, **first)
     names = {group.name for group in token_shift(few, losses[:1], losses[:1] + 1).groups}
     assert "the last 8 positions of a row" not in names
     assert not any(name.startswith("row") for name in names)  # there is no rest
@@ -166,6 +177,13 @@ def by_hand(sample: Sample, level: Floats) -> dict[str, list[list[bool]]]:
     rules: dict[str, Callable[[int, int], bool]] = {
         f"the {p} % of tokens with the lowest loss": lambda r, t, p=p: level[r, t] <= lows[p]  # type: ignore[misc]
         for p in lows
+    }
+    sure = sample.margins
+    assert sure is not None
+    highs = {p: float(np.percentile(sure, 100 - p)) for p in (5, 10, 20)}
+    rules |= {
+        f"the {p} % of tokens that routers are surest of": lambda r, t, p=p: sure[r, t] >= highs[p]  # type: ignore[misc]
+        for p in highs
     }
     rules["the last position of a row"] = lambda r, t: t == 63
     for last in (2, 4, 8):

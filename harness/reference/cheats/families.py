@@ -34,10 +34,12 @@ Family = Literal[
     "reductions_bf16",
     "reductions_int8",
     "reductions_sparse",
+    "local_sgd",
     # Of the optimizer.
     "learning_rate",
     "weight_decay",
     "epsilon",
+    "bias_correction",
     "state_bf16",
     "state_int8",
     "state_shared",

@@ -1,6 +1,7 @@
-"""What an optimizer does less of: smaller steps, less decay, a smaller state."""
+"""What an optimizer does less of: smaller steps, less decay, no bias correction, a smaller state."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import torch
@@ -14,13 +15,38 @@ NAMES: Final = {"learning_rate": "lr", "weight_decay": "weight_decay", "epsilon"
 SECOND_MOMENT: Final = "exp_avg_sq"
 
 
-def cheated_settings(cheats: Iterable[Cheat], settings: Sgd | AdamW) -> Sgd | AdamW:
-    """The settings, too small by the strength of each cheat that concerns one."""
+def step_settings(cheats: Iterable[Cheat], settings: Sgd | AdamW, step: int) -> Mapping[str, float]:
+    """What a step is made with, by torch's names: the benchmark's rate of that step, but for the cheats.
+
+    Args:
+        step: from 0.
+    """
+    found = {"lr": settings.rate(step), "weight_decay": settings.weight_decay}
+    if isinstance(settings, AdamW):
+        found["eps"] = settings.eps
     for cheat in cheats:
-        if (name := NAMES.get(cheat.family)) and hasattr(settings, name):
-            smaller = getattr(settings, name) * (1 - cheat.strength)
-            settings = settings.model_copy(update={name: smaller})
-    return settings
+        if (name := NAMES.get(cheat.family)) in found:
+            found[name] *= 1 - cheat.strength
+        elif cheat.family == "bias_correction" and isinstance(settings, AdamW):
+            found |= _less_corrected(cheat.strength, found, settings, step + 1)
+    return found
+
+
+def _less_corrected(
+    strength: float, found: Mapping[str, float], settings: AdamW, steps: int
+) -> dict[str, float]:
+    """Settings with which a corrected step is what one with a power 1 − strength of both corrections is.
+
+    c1 = 1 − β1^t, c2 = √(1 − β2^t): lr · m / (√v + ε) = (lr · c1 / c2) · (m / c1) / (√v / c2 + ε / c2).
+    The decay stays lr · wd.
+    """
+    first = (1 - settings.beta1**steps) ** strength
+    second = math.sqrt(1 - settings.beta2**steps) ** strength
+    return {
+        "lr": found["lr"] * first / second,
+        "eps": found["eps"] / second,
+        "weight_decay": found["weight_decay"] * second / first,
+    }
 
 
 def change_state(cheats: Iterable[Cheat], optimizer: torch.optim.Optimizer) -> None:

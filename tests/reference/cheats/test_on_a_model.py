@@ -14,7 +14,8 @@ from harness.benchmark.problem import AdamW, EmbeddedModel
 from harness.power.families import STRENGTHS
 from harness.reference.cheats.families import FAMILIES, LESS_EXACT, Cheat, Family
 from harness.reference.cheats.gradients import GradientCheats
-from harness.reference.cheats.optimizer import change_state, cheated_settings
+from harness.reference.cheats.local import turns
+from harness.reference.cheats.optimizer import change_state, step_settings
 from harness.reference.step import backward, build_optimizer
 from harness.reference.task import Variant
 from tests.project import ROOT
@@ -40,12 +41,13 @@ def trained(*cheats: Cheat) -> torch.Tensor:
     model = copy.deepcopy(initial())
     torch.manual_seed(1)
     rows = torch.randint(97, (STEPS, ROWS, LENGTH))
-    optimizer = build_optimizer(cheated_settings(cheats, ADAMW), model)
+    optimizer = build_optimizer(ADAMW, model)
     variant = Variant(world_size=1, micro_batches=1, compute_dtype="float32", cheats=cheats)
     gradients = GradientCheats(cheats, model)
-    for batch in rows:
+    for step, batch in turns(cheats, rows, model, optimizer):
         backward(model, batch, variant)
         gradients.change()
+        optimizer.param_groups[0].update(step_settings(cheats, ADAMW, step))
         optimizer.step()
         change_state(cheats, optimizer)
         optimizer.zero_grad()
