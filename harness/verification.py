@@ -39,6 +39,9 @@ from harness.verify.together import judge_together
 from harness.verify.worst import worst_of
 
 SEED_BITS = 64
+#: Of a run's tokens, about, whose losses are compared at most: medians and groups of a few thousand see what
+#: power was measured with, and every one of them costs a forward pass under each state.
+MOST_TOKENS = 1 << 15
 
 
 def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
@@ -47,9 +50,10 @@ def secret_rows(runs: Sequence[Challenge], hparams: Hparams) -> list[Indices]:
     if not share:
         return []
     generator = np.random.default_rng(secrets.randbits(SEED_BITS))
+    most = max(1, MOST_TOKENS // hparams.sequence_length)
     served = [run.steps * hparams.global_batch for run in runs]
     return [
-        np.sort(generator.choice(rows, max(1, round(share * rows)), replace=False))
+        np.sort(generator.choice(rows, min(most, max(1, round(share * rows))), replace=False))
         for rows in served
     ]
 

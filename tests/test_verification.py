@@ -16,7 +16,7 @@ from harness.reference.task import check_rows, default_variant
 from harness.result import Metric, RunResult
 from harness.timed.run import opened_folder
 from harness.timed.workspace import Workspace
-from harness.verification import check_names, together, with_finding
+from harness.verification import MOST_TOKENS, check_names, secret_rows, together, with_finding
 from harness.verify.findings import note, rejects
 
 # Of a timed, only how many ranks had something to open matters here.
@@ -98,3 +98,24 @@ def test_a_world_that_the_reference_cannot_use_is_said_before_the_work(
     check_rows(hparams, default_variant(hparams, 4))
     with pytest.raises(InputError, match="3 ranks"):
         check_rows(hparams, default_variant(hparams, 3))
+
+
+def test_rows_whose_losses_are_compared_are_half_of_a_short_run_and_enough_of_a_long_one(
+    loaded: LoadedHparams,
+) -> None:
+    runs: list[Any] = [SimpleNamespace(steps=steps) for steps in (1, 8, 500)]
+    short, longer, long = secret_rows(runs, loaded.hparams)
+    batch, length = loaded.hparams.global_batch, loaded.hparams.sequence_length
+    assert [len(short), len(longer)] == [batch // 2, 4 * batch]
+    assert MOST_TOKENS - length < len(long) * length <= MOST_TOKENS
+    for rows, run in zip((short, longer, long), runs, strict=True):
+        assert (
+            len(set(rows.tolist())) == len(rows)
+            and 0 <= rows.min() <= rows.max() < run.steps * batch
+        )
+    again = secret_rows(runs, loaded.hparams)
+    assert not all(
+        one.tolist() == two.tolist() for one, two in zip(again, (short, longer, long), strict=True)
+    )
+    nothing = loaded.hparams.verify.model_copy(update={"token_loss_share": 0.0})
+    assert secret_rows(runs, loaded.hparams.model_copy(update={"verify": nothing})) == []

@@ -150,7 +150,7 @@ class Verify(Section):
         ge=0,
         le=1,
         description="part of the served rows, drawn in secret, whose tokens' losses under the final "
-        "weights are compared; 0: none",
+        "weights are compared, up to some 33,000 tokens; 0: none",
     )
     filter_steps: int | None = Field(
         default=None,
