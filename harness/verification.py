@@ -39,8 +39,8 @@ from harness.verify.together import judge_together
 from harness.verify.worst import worst_of
 
 SEED_BITS = 64
-#: Of a run's tokens, about, whose losses are compared at most: as many see what power was measured with, and
-#: every one of them costs a forward pass under each state.
+#: Of a run's tokens, about, whose losses are compared at most: each costs a forward pass under every state,
+#: and as many see what power was measured with.
 MOST_TOKENS = 1 << 15
 
 
