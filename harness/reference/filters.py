@@ -1,9 +1,9 @@
 """Directions to look at a submission along: what steps would have been with part of their work left out.
 
-Before some of the steps, drawn in secret, gradients are computed from the weights of that moment: the whole
-one, and one with each of FILTERS. What the optimizer would change of the sampled coordinates by either
-differs by the direction in which a submission moves that leaves out the same. All of it is in float32,
-whatever the benchmark computes in, so that rounding has no part in a direction.
+In some of the steps, drawn in secret, gradients are computed from the weights of that moment with each of
+FILTERS, beside the whole one that the step is made with. What the optimizer would change of the sampled
+coordinates by either differs by the direction in which a submission moves that leaves out the same. All of
+it is in float32, whatever the benchmark computes in, so that rounding has no part in a direction.
 """
 
 from collections.abc import Mapping
@@ -63,30 +63,33 @@ class Filters:
         self.directions: dict[str, torch.Tensor] = {}
 
     def look(self, step: int, batch: torch.Tensor) -> None:
-        """Before this step's own gradients are computed.
+        """While this step's own gradients are there, not yet clipped; they are afterwards as before.
 
         Args:
             batch: int64 [rows, sequence_length], this rank's.
         """
+        parameters = list(self._model.parameters())
+        own = [parameter.grad for parameter in parameters]
         first, second = self._state(FIRST), self._state(SECOND)
-        whole = change(self._settings, step, self._gradient(batch), first, second)
+        whole = change(self._settings, step, self._gradient(), first, second)
         for words, cheat in self._asked.items():
-            less = change(self._settings, step, self._gradient(batch, cheat), first, second)
+            for parameter in parameters:
+                parameter.grad = None
+            backward(self._model, batch, self._variant.model_copy(update={"cheats": (cheat,)}))
+            less = change(self._settings, step, self._gradient(), first, second)
             off = (less - whole).float()
             self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
+        for parameter, gradient in zip(parameters, own, strict=True):
+            parameter.grad = gradient
 
-    def _gradient(self, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
-        """float64 [samples], clipped."""
-        backward(self._model, batch, self._variant.model_copy(update={"cheats": cheats}))
+    def _gradient(self) -> torch.Tensor:
+        """The one that is there, float64 [samples], clipped."""
         gradients = {
             name: parameter.grad
             for name, parameter in self._model.named_parameters(remove_duplicate=False)
             if parameter.grad is not None
         }
-        gradient = self._recorder.values(gradients).double() * self._clipped()
-        for parameter in self._model.parameters():
-            parameter.grad = None
-        return gradient
+        return self._recorder.values(gradients).double() * self._clipped()
 
     def _clipped(self) -> float:
         """What `clip_grad_norm_` multiplies a gradient with."""

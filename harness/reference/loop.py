@@ -120,7 +120,7 @@ class Trained:
 
 
 def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[int]) -> Trained:
-    """Train from the initial weights; before the steps in `looks` directions are computed."""
+    """Train from the initial weights; in the steps in `looks` directions are computed."""
     settings, cheats = task.optimizers[run], task.variant.cheats
     torch.manual_seed(0)
     model = build(task, device)
@@ -134,10 +134,10 @@ def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[i
     filters = Filters(task.variant, settings, model, optimizer, recorder)
     served = Rows(challenge_tokens(task.challenges[run]), dist.get_rank(), dist.get_world_size())
     for step, batch in turns(cheats, served, model, optimizer):
-        if step in looks:
-            filters.look(step, batch.to(device))
         with products, ties if task.variant.near_ties else nullcontext():
             losses[step].append(backward(model, batch.to(device), task.variant))
+        if step in looks:
+            filters.look(step, batch.to(device))
         gradients.change()
         if settings.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
