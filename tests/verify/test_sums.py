@@ -362,7 +362,43 @@ def test_what_is_not_decayed_is_not_multiplied(left: float, uses: set[str]) -> N
     scratch = Noted()
     w0, wr, ws = np.array([[1], [2], [3]], np.float32)
     run(replace(chunk(w0, wr, ws, "float32"), left=left), scratch)
-    assert scratch.uses == {"difference"} | uses
+    assert scratch.uses == {"difference", "moved"} | uses
+
+
+@pytest.mark.parametrize("part", [0.0, 1e-6, 1e-3, 0.3, 1.0, 1.5])
+def test_an_update_keeps_its_length_however_little_it_is_of_the_references(part: float) -> None:
+    """What is nearly the initial weights is no sum of large numbers that cancel."""
+    generator = np.random.default_rng(0)
+    w0 = generator.standard_normal(10_000).astype(np.float32)
+    wr = w0 + np.float32(1e-2) * generator.standard_normal(10_000).astype(np.float32)
+    ws = (w0 + part * (wr.astype(np.float64) - w0)).astype(np.float32)
+    found = run(chunk(w0, wr, ws, "float32"), Scratch()).sums[0]
+    expected = np.square(ws.astype(np.float64) - w0).sum()
+    assert found[blocks.SUBMITTED] == pytest.approx(expected, rel=1e-5, abs=0)
+
+
+def test_a_tensor_that_lies_in_one_run_of_memory_has_the_sums_of_one_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_ELEMENTS", 1 << 8)
+    generator = np.random.default_rng(0)
+    for shape, slices in (((7, 90), 7), ((5, 300), 5), ((3, 7, 90), 3), ((4000,), 1)):
+        states = [generator.standard_normal(shape).astype(np.float32) for _ in range(3)]
+        whole = chunk(*states, "float32", slices)
+        half = shape[0] // 2
+        parts = [
+            [
+                PieceArray(Box((low, *(0 for _ in shape[1:])), part.shape), "float32", part)
+                for low, part in ((0, state[:half]), (half, state[half:]))
+            ]
+            for state in states
+        ]
+        cut_up = replace(whole, sources=(parts[0], parts[1], parts[2]))
+        one, other = (run(each, Scratch()).sums for each in (whole, cut_up))
+        assert one == pytest.approx(other, rel=1e-5)
+        exact = [np.square(left.astype(float) - right).reshape(slices, -1).sum(axis=1)
+                 for left, right in ((states[2], states[1]), (states[1], states[0]))]  # fmt: skip
+        assert one[:, :2].T == pytest.approx(np.array(exact), rel=1e-5)
 
 
 def test_sums_that_float32_can_hold_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
