@@ -384,7 +384,8 @@ def test_a_tensor_that_lies_in_one_run_of_memory_has_the_sums_of_one_in_pieces(
     generator = np.random.default_rng(0)
     for shape, slices in (((7, 90), 7), ((5, 300), 5), ((3, 7, 90), 3), ((4000,), 1)):
         states = [generator.standard_normal(shape).astype(np.float32) for _ in range(3)]
-        whole = chunk(*states, "float32", slices)
+        w0, wr, ws = states
+        whole = chunk(w0, wr, ws, "float32", slices)
         half = shape[0] // 2
         parts = [
             [
@@ -396,9 +397,9 @@ def test_a_tensor_that_lies_in_one_run_of_memory_has_the_sums_of_one_in_pieces(
         cut_up = replace(whole, sources=(parts[0], parts[1], parts[2]))
         one, other = (run(each, Scratch()).sums for each in (whole, cut_up))
         assert one == pytest.approx(other, rel=1e-5)
-        exact = [np.square(left.astype(float) - right).reshape(slices, -1).sum(axis=1)
-                 for left, right in ((states[2], states[1]), (states[1], states[0]))]  # fmt: skip
-        assert one[:, :2].T == pytest.approx(np.array(exact), rel=1e-5)
+        for column, (left, right) in enumerate(((ws, wr), (wr, w0))):
+            exact = np.square(left.astype(float) - right).reshape(slices, -1).sum(axis=1)
+            assert one[:, column] == pytest.approx(exact, rel=1e-5)
 
 
 def test_sums_that_float32_can_hold_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
