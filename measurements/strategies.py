@@ -2,15 +2,16 @@
 
     python measurements/strategies.py [--regime NAME ...] [NAME ...]
 
-A cell is one run of `validator run`: the update error, and the smallest and the largest weight of a step.
-"Of tolerance" is what the check nearest to its tolerance came to, in the order of the regimes.
-Tokens/s of several ranks on two cores compare the overhead of the strategies, and say nothing about how
-they scale.
+A cell is one evaluation: the largest update error of its runs, and the smallest and the largest weight of a
+step. "Of tolerance" is what the check nearest to its tolerance came to, in the order of the regimes.
+Tokens/s (of the median run) of several ranks on two cores compare the overhead of the strategies, and say
+nothing about how they scale.
 """
 
 import argparse
 import math
 from pathlib import Path
+from statistics import median
 
 from harness.api import judge_file
 from harness.errors import Verdict
@@ -36,17 +37,16 @@ def hparams_file(regime: str) -> Path:
 def judge(file: Path, regime: str) -> EvaluationResult:
     """With as many ranks as the file declares; a legacy string takes the benchmark's two."""
     declared = read(file).strategy.world_size
-    return judge_file(
-        file, hparams=hparams_file(regime), world_size=declared or 2, runs=1, quiet=True
-    )
+    return judge_file(file, hparams=hparams_file(regime), world_size=declared or 2, quiet=True)
 
 
 def cell(result: EvaluationResult) -> str:
     if not result.runs:
         return f"**{result.verdict}: {result.code}**"
-    run = result.runs[0]
-    error = next(metric.measured for metric in run.metrics if metric.name == "update_error")
-    weights = [weight for weight in run.step_weights if not math.isnan(weight)]
+    error = max(run.measured("update_error") or 0.0 for run in result.runs)
+    weights = [
+        weight for run in result.runs for weight in run.step_weights if not math.isnan(weight)
+    ]
     span = f"{min(weights):.3f}…{max(weights):.3f}" if weights else "inconclusive"
     verdict = "" if result.verdict is Verdict.ACCEPTED else f"**{result.verdict}** "
     return f"{verdict}{error:.0e}, {span}"
@@ -60,7 +60,10 @@ def used(result: EvaluationResult) -> float:
 
 def row(file: Path, regimes: list[str]) -> str:
     results = [judge(file, regime) for regime in regimes]
-    speeds = [f"{run.tokens_per_second:,.0f}" for result in results for run in result.runs[:1]]
+    speeds = [
+        f"{median(run.tokens_per_second for run in result.runs):,.0f}" if result.runs else "–"
+        for result in results
+    ]
     cells = [cell(result) for result in results]
     margins = " / ".join(f"{used(result):.2f}" for result in results)
     named = [f"`{file.stem}`", str(results[0].world_size), *cells, margins, " / ".join(speeds)]
