@@ -35,7 +35,8 @@ def token_weights(cheats: Iterable[Cheat], losses: torch.Tensor) -> torch.Tensor
 def _drop(cheat: Cheat, losses: torch.Tensor, kept: torch.Tensor) -> None:
     rows, positions = losses.shape
     if cheat.family == "random_tokens":
-        kept[torch.rand_like(losses) < cheat.strength] = 0
+        drawn = torch.randperm(losses.numel(), device=losses.device)
+        kept.flatten()[drawn[: round(cheat.strength * losses.numel())]] = 0
     elif cheat.family == "lowest_loss_tokens":
         kept[losses.detach() <= torch.quantile(losses.detach(), cheat.strength)] = 0
     elif cheat.family == "last_positions":
