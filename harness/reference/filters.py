@@ -6,39 +6,17 @@ coordinates by either differs by the direction in which a submission moves that 
 it is in float32, whatever the benchmark computes in, so that rounding has no part in a direction.
 """
 
-from collections.abc import Mapping
-from typing import Final
-
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from harness.benchmark.problem import AdamW, Sgd
-from harness.reference.cheats.families import Cheat
 from harness.reference.cheats.passes import concerns
+from harness.reference.directions import FILTERS
 from harness.reference.recorder import Recorder
 from harness.reference.step import backward
 from harness.reference.task import Variant
 
-#: What is left out, in words. How much of it is nearly the same direction. That a token visits one expert
-#: alone is found by what flows back: along its own direction honest runs go far too (z = 13 in bfloat16),
-#: since near ties that rounding decides otherwise lie there.
-FILTERS: Final[Mapping[str, Cheat]] = {
-    "the last positions of rows are not trained on": Cheat(family="last_positions", strength=0.03),
-    "tokens with a low loss are not trained on": Cheat(family="lowest_loss_tokens", strength=0.1),
-    "nothing flows back through a token's other experts": Cheat(
-        family="top_1_backward", strength=0.1
-    ),
-    "small gradients do not flow back through experts": Cheat(
-        family="expert_gradients", strength=0.1
-    ),
-    "small gradients do not flow back through attention": Cheat(
-        family="attention_gradients", strength=0.1
-    ),
-    "small gradients do not flow back through layers": Cheat(
-        family="layer_gradients", strength=0.1
-    ),
-}
 FIRST, SECOND = "exp_avg", "exp_avg_sq"
 
 

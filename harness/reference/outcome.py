@@ -10,6 +10,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from harness.benchmark.snapshot import Snapshot
+from harness.reference.directions import FILTERS
 from harness.reference.task import (
     ASKED,
     COORDINATES,
@@ -144,8 +145,10 @@ def read_run(snapshot: Snapshot, folders: RunFolders) -> ReferenceRun:
 
 
 def _read_directions(folders: RunFolders) -> dict[str, npt.NDArray[np.float32]]:
+    """Those of today: an evaluation that was kept may have had others, which say something else."""
     file = folders.made / DIRECTIONS
-    return load_file(file) if file.is_file() else {}
+    found = load_file(file) if file.is_file() else {}
+    return {words: direction for words, direction in found.items() if words in FILTERS}
 
 
 def asked_rows(folders: RunFolders) -> Indices:

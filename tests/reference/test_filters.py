@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from harness.benchmark.challenge import Challenge, draw
 from harness.benchmark.hparams import Hparams, LoadedHparams
@@ -16,11 +17,12 @@ from harness.benchmark.problem import AdamW, Sgd
 from harness.benchmark.snapshot import Snapshot
 from harness.comparison import Truth, compare
 from harness.reference.cheats.families import Cheat
-from harness.reference.filters import FILTERS, change
+from harness.reference.directions import FILTERS
+from harness.reference.filters import change
 from harness.reference.launch import Asked, run_reference
-from harness.reference.outcome import ReferenceRun
+from harness.reference.outcome import ReferenceRun, RunFolders, _read_directions
 from harness.reference.step import build_optimizer
-from harness.reference.task import Variant
+from harness.reference.task import DIRECTIONS, Variant
 from harness.tensors.stored import trusted_state
 from harness.verify.attribution import draw_coordinates
 from tests.forked_ranks import ForkedRanks
@@ -144,6 +146,14 @@ def test_rounding_less_or_leaving_out_is_further_from_exact_training(
     assert 0.4 < away["honest"] < 1.6
     assert all(away[family] > 1.05 for family in CHEATS)
     assert away["fp8"] > 1.1
+
+
+def test_directions_that_are_looked_along_no_more_are_not_read(tmp_path: Path) -> None:
+    """An evaluation that was kept by an older judge has them."""
+    known = next(iter(FILTERS))
+    one = np.ones(3, np.float32)
+    save_file({known: one, "tokens visit one expert alone": one}, tmp_path / DIRECTIONS)
+    assert list(_read_directions(RunFolders(tmp_path, tmp_path, tmp_path))) == [known]
 
 
 @pytest.mark.parametrize(
