@@ -118,18 +118,25 @@ class JudgeProcess:
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of a judge: its result, else how it ended and what it said last."""
+    """What came of a judge: its result, else how it ended and what it said last.
+
+    Attributes:
+        lost: why nobody knows how it ended, as where its machine died; else empty.
+    """
 
     result: EvaluationResult | None
     status: int | None
     last_line: str
     stopped: bool
+    lost: str = ""
 
     @property
     def cause(self) -> str:
         """Why there is no result."""
         if self.stopped:
             return "the worker was asked to end"
+        if self.lost:
+            return self.lost
         by_signal = self.status is not None and self.status < 0
         ending = f"signal {-(self.status or 0)}" if by_signal else f"status {self.status}"
         return f"the judge ended with {ending} and no result: {self.last_line}"
