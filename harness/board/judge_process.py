@@ -133,10 +133,10 @@ class Judged:
     @property
     def cause(self) -> str:
         """Why there is no result."""
-        if self.stopped:
-            return "the worker was asked to end"
         if self.lost:
             return self.lost
+        if self.stopped:
+            return "the worker was asked to end"
         by_signal = self.status is not None and self.status < 0
         ending = f"signal {-(self.status or 0)}" if by_signal else f"status {self.status}"
         return f"the judge ended with {ending} and no result: {self.last_line}"

@@ -20,6 +20,8 @@ BOARD_LIBRARIES = frozenset(
         *("python_multipart", "sqlalchemy", "starlette", "uvicorn"),
     }
 )
+#: What the extra `fleet` brings along.
+FLEET_LIBRARIES = frozenset({"fsspec", "ray"})
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -65,11 +67,13 @@ def exit_statuses() -> Iterator[None]:
         sys.exit(128 + signalled.number)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in BOARD_LIBRARIES:
+        if missing not in BOARD_LIBRARIES | FLEET_LIBRARIES:
             _tell_defect()
+        what, extra = (
+            ("the fleet", "fleet") if missing in FLEET_LIBRARIES else ("the leaderboard", "board")
+        )
         typer.echo(
-            f"validator: {Code.BAD_ARGUMENT}: the leaderboard needs {missing}: "
-            "pip install 'trainjudge[board]'",
+            f"validator: {Code.BAD_ARGUMENT}: {what} needs {missing}: pip install 'trainjudge[{extra}]'",
             err=True,
         )
         sys.exit(InputError.exit_status)

@@ -1,0 +1,251 @@
+"""The dispatcher: a worker for each node, all in this process, for as long as the node lives.
+
+A node is asked for nothing but to judge a file. Who is next, leases, what follows from a result and what is
+tried again is the worker's business (`board.worker`) and the store's, as on one machine. So the death of a
+node is a judge that ended without a result; the death of the dispatcher is that of all its workers, whose
+leases end.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from sqlalchemy import select
+
+from harness.benchmark.hparams import LoadedHparams
+from harness.board.queue import WorkerId, this_worker, waits
+from harness.board.stopping import Ending, rest
+from harness.board.store import Store
+from harness.board.tables import Season
+from harness.board.worker import Job, Working
+from harness.errors import TrainjudgeError
+from harness.fleet.offer import Needs, Node, Offer
+from harness.fleet.remote import NodePlace, Task
+from harness.fleet.reports import Order
+from harness.phases import OnProgress
+
+LOOK_SECONDS: Final = 1.0
+#: A node that could not judge is asked again after so long.
+AGAIN_SECONDS: Final = 600.0
+
+
+class Fleet(Protocol):
+    """The nodes; `cluster.Cluster`."""
+
+    def nodes(self) -> Iterable[Node]: ...
+    def start(self, node: Node, gpus: int, order: Order) -> Task: ...
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is judged, as a node and the store know it.
+
+    Attributes:
+        sha256: of the hparams file.
+        device: as it says: auto, cpu or cuda.
+    """
+
+    sha256: str
+    device: str
+
+    @classmethod
+    def of(cls, loaded: LoadedHparams) -> "Benchmark":
+        return cls(loaded.sha256, loaded.hparams.world.device)
+
+
+class Leaving:
+    """A node's worker has to end: everybody does, or its node takes nothing more."""
+
+    def __init__(self, everybody: Ending) -> None:
+        self._everybody = everybody
+        self.node_leaves = False
+
+    def leave(self) -> None:
+        """Its node takes nothing more."""
+        self.node_leaves = True
+
+    @property
+    def requested(self) -> bool:
+        return self._everybody.requested or self.node_leaves
+
+    @property
+    def due(self) -> bool:
+        return self._everybody.due
+
+
+def dispatch(
+    store: Store,
+    fleet: Fleet,
+    job: Job,
+    benchmark: Benchmark,
+    version: str,
+    stop: Ending,
+    progress: OnProgress,
+) -> int:
+    """Have nodes judge what waits until `stop` says so; gives the number of evaluations that were finished.
+
+    Raises JudgeError: the fleet, or the store for long, cannot be reached; what was judged was given back.
+    """
+    return Dispatcher(store, fleet, job, benchmark, version, stop, progress).run()
+
+
+class Dispatcher:
+    """Args: those of `dispatch`."""
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        job: Job,
+        benchmark: Benchmark,
+        version: str,
+        stop: Ending,
+        progress: OnProgress,
+    ) -> None:
+        self._store, self._fleet, self._job = store, fleet, job
+        self._benchmark, self._version = benchmark, version
+        self._stop, self._say = stop, progress
+        self._workers: dict[str, NodeWorker] = {}
+        self._not_before: dict[str, float] = {}
+        self._finished = 0
+
+    def run(self) -> int:
+        """See `dispatch`."""
+        try:
+            while not self._stop.requested:
+                self._look()
+                if self._job.once and not self._workers and not self._anything_to_do():
+                    break
+                rest(LOOK_SECONDS, lambda: self._stop.requested)
+        finally:
+            for worker in self._workers.values():
+                worker.leaving.leave()
+            for worker in list(self._workers.values()):
+                worker.join()
+                self._ended(worker)
+        return self._finished
+
+    def _look(self) -> None:
+        """A worker for each node that lives; that of another one ends when it has given all back."""
+        living = {node.id: node for node in self._fleet.nodes()}
+        for worker in list(self._workers.values()):
+            if worker.node.id not in living or living[worker.node.id].draining:
+                worker.leaving.leave()
+            if not worker.is_alive():
+                self._ended(worker)
+        for node in living.values():
+            if self._is_free(node) and (not self._job.once or self._waits_for(node)):
+                self._begin(node)
+
+    def _is_free(self, node: Node) -> bool:
+        not_now = time.monotonic() < self._not_before.get(node.id, 0.0)
+        return not (node.draining or not_now or node.id in self._workers)
+
+    def _anything_to_do(self) -> bool:
+        return any(self._waits_for(node) for node in self._fleet.nodes() if self._is_free(node))
+
+    def _waits_for(self, node: Node) -> bool:
+        seasons = self._seasons(node.offer)
+        return waits(self._store, worker_of(node), self._benchmark.sha256, seasons)
+
+    def _begin(self, node: Node) -> None:
+        def start(order: Order) -> Task:
+            gpus = self._needs(order.asked.world_size).gpus(node.offer)
+            return self._fleet.start(node, gpus, order)
+
+        self._say(f"{node.name}: {self._introduced(node.offer)}")
+        leaving = Leaving(self._stop)
+        worker = NodeWorker(
+            self._store,
+            replace(self._job, seasons=lambda: self._seasons(node.offer)),
+            leaving,
+            self._say,
+            NodePlace(start, self._benchmark.sha256, leaving.leave),
+            node,
+        )
+        self._workers[node.id] = worker
+        worker.start()
+
+    def _ended(self, worker: "NodeWorker") -> None:
+        del self._workers[worker.node.id]
+        self._finished += worker.finished
+        name = worker.node.name
+        if worker.failed:
+            self._not_before[worker.node.id] = time.monotonic() + AGAIN_SECONDS
+            self._say(f"{name}: nothing for {AGAIN_SECONDS / 60:.0f} min: {worker.failed}")
+        elif worker.leaving.node_leaves and not self._stop.requested:
+            self._say(f"{name}: has left")
+
+    def _introduced(self, offer: Offer) -> str:
+        hardware = offer.hardware(self._benchmark.device, 1) or "no device"
+        return f"{hardware}, level {offer.level}"
+
+    def _needs(self, world_size: int, hardware: str = "", levels: tuple[str, ...] = ()) -> Needs:
+        known = self._benchmark
+        return Needs(known.sha256, known.device, world_size, hardware, levels, self._version)
+
+    def _seasons(self, offer: Offer) -> frozenset[int]:
+        """Those that this node is for; also closed ones, of which something may wait still."""
+        of_benchmark = select(Season).where(Season.hparams_sha256 == self._benchmark.sha256)
+        with self._store.read() as session:
+            return frozenset(
+                season.id
+                for season in session.scalars(of_benchmark)
+                if not self._needs(
+                    season.world_size, season.hardware, season.scoring_rule.isolation
+                ).why_not(offer)
+            )
+
+
+class NodeWorker(threading.Thread):
+    """The worker of a node.
+
+    Attributes:
+        failed: why it ended, where it should not have; else empty.
+        finished: evaluations that it brought to an end.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        job: Job,
+        leaving: Leaving,
+        say: OnProgress,
+        place: NodePlace,
+        node: Node,
+    ) -> None:
+        super().__init__(name=node.name)
+        self.node, self.leaving = node, leaving
+        self._working = Working(store, job, leaving, _named(node.name, say), place, worker_of(node))
+        self.failed = ""
+
+    @property
+    def finished(self) -> int:
+        return self._working.finished
+
+    def run(self) -> None:
+        """Work until the node leaves; its failure ends this worker alone."""
+        try:
+            self._working.work()
+        except TrainjudgeError as error:
+            self.failed = error.message
+        except Exception as error:
+            self.failed = f"a defect: {type(error).__name__}: {error}"
+            raise
+
+
+def worker_of(node: Node) -> WorkerId:
+    """As the store knows it: the machine is the node's, and so is the first word of the name.
+
+    The rest of it names no process for `queue.is_gone`: whether a dispatcher lives cannot be seen from
+    another machine, so its lease says it.
+    """
+    return WorkerId(
+        f"{node.offer.host} node {node.name} of {this_worker().name}", node.offer.kernel
+    )
+
+
+def _named(name: str, say: OnProgress) -> Callable[[str], None]:
+    return lambda line: say(f"{name}: {line}")
