@@ -65,6 +65,7 @@ class Job:
         together: of the benchmark.
         bank: challenges that are trained on ahead while nothing waits; None: none are.
         seasons: numbers of those that are worked for; None: all of the benchmark.
+        first: done before anything else with the right to time; says whether it did something.
     """
 
     hparams: Path
@@ -77,6 +78,7 @@ class Job:
     together: Together = field(default_factory=Together)
     bank: Wanted | None = None
     seasons: Callable[[], frozenset[int]] | None = None
+    first: Callable[[Held], bool] | None = None
 
     def wanted(self) -> frozenset[int] | None:
         """The seasons, as `queue.take` wants them."""
@@ -155,6 +157,8 @@ class Working:
         if holding is None:
             return False
         with holding as held:
+            if self._did_first(held):
+                return True
             seasons = self._job.wanted()
             if time.monotonic() >= self._compares_from:
                 claimed = comparing.claim(
@@ -168,6 +172,12 @@ class Working:
                 self._evaluate(taken, held)
                 return True
             return not self._job.once and held.use_idle_time(self._worlds, self._needed)
+
+    def _did_first(self, held: Held) -> bool:
+        try:
+            return self._job.first is not None and self._job.first(held)
+        except OSError as error:
+            raise _cannot_run(error) from error
 
     def _waits(self) -> bool:
         return waits(self._store, self.id, self._job.hparams_sha256, self._job.wanted())

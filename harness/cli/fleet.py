@@ -43,6 +43,16 @@ def dispatch(
     ],
     hparams: HparamsOption = None,
     once: Annotated[bool, typer.Option(help="End where nothing waits that a node is for.")] = False,
+    canary: Annotated[
+        Path | None,
+        typer.Option(
+            help="An exemplary train file that every node judges at intervals, so that nodes can be "
+            "compared. Default: none."
+        ),
+    ] = None,
+    canary_hours: Annotated[
+        float, typer.Option("--canary-hours", min=0.01, help="From one canary to the next.")
+    ] = 6.0,
     grace: GraceOption = 600.0,
     data: DataOption = None,
     store: StoreOption = None,
@@ -58,12 +68,19 @@ def dispatch(
 
     from harness.benchmark.hparams import load_hparams
     from harness.board.stopping import Stop
+    from harness.board.submit import examine, read_file
     from harness.board.worker import Job
+    from harness.fleet.canaries import Canary
     from harness.fleet.cluster import Cluster
     from harness.fleet.dispatch import Benchmark, dispatch
     from harness.report import ProgressDisplay
 
     loaded = load_hparams(hparams)
+    watched = None
+    if canary is not None:
+        source, world = read_file(canary), loaded.hparams.world.size
+        examine(source, world)
+        watched = Canary(canary.name, source, world, every_seconds=3600 * canary_hours)
     stop = Stop(grace)
     with opened(data, store) as board, ProgressDisplay() as progress:
         cluster = Cluster(fleet)
@@ -75,7 +92,7 @@ def dispatch(
                 board,
                 cluster,
                 job,
-                Benchmark.of(loaded),
+                Benchmark(loaded.sha256, loaded.hparams.world.device, watched),
                 version("trainjudge"),
                 stop,
                 progress.line,
@@ -120,18 +137,25 @@ def join(
 
 
 @fleets.command("status")
-def status(address: AddressArgument, data: DataOption = None, store: StoreOption = None) -> None:
-    """The nodes, what each of them judges, and how much waits.
+def status(
+    address: AddressArgument,
+    hparams: HparamsOption = None,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """The nodes, what each of them judges, their canaries, and how much waits.
 
     [dim]validator fleet status 10.0.0.1:6379[/dim]
     """
     from rich.console import Console
 
+    from harness.benchmark.hparams import load_hparams
     from harness.fleet.status import fleet_table, work_of
 
+    loaded = load_hparams(hparams)
     nodes = _nodes(address)
     with opened(data, store) as board:
-        Console().print(fleet_table(nodes, work_of(board)))
+        Console().print(fleet_table(nodes, work_of(board, loaded.sha256), board.now()))
 
 
 @fleets.command("drain")
@@ -151,6 +175,28 @@ def drain(
         raise InputError(Code.UNKNOWN_ID, f"{node} has to name one node, and names {which}")
     Directory(address).drain(found[0])
     typer.echo(f"{found[0].name} is drained")
+
+
+@fleets.command("admit")
+def admit(
+    host: Annotated[str, typer.Argument(help="The machine, as its nodes' names begin.")],
+    why: Annotated[str, typer.Option("--why", help="The reason.")],
+    hparams: HparamsOption = None,
+    data: DataOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Let a machine judge again that its canaries have taken out; they are compared anew from now on.
+
+    [dim]validator fleet admit gpu7 --why "its fan was replaced"[/dim]
+    """
+    from harness.benchmark.hparams import load_hparams
+    from harness.fleet.canaries import admit
+
+    loaded = load_hparams(hparams)
+    with opened(data, store) as board:
+        if not admit(board, loaded.sha256, host, why):
+            raise InputError(Code.NOT_NOW, f"{host} is not excluded")
+    typer.echo(f"{host} judges again")
 
 
 def _nodes(address: str) -> "tuple[Node, ...]":

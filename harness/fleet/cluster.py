@@ -39,6 +39,8 @@ CAUSES: Final[dict[type[RayError], str]] = {
 }
 #: Ray's own word for a node that is to end, and must not refuse because it is busy.
 DRAIN: Final = "DRAIN_NODE_REASON_PREEMPTION"
+#: Why a node is gone: it was drained so.
+DRAINED: Final = 3
 #: A cancelled task has that long to end its judge; then its process is killed.
 CANCEL_SECONDS: Final = 75.0
 #: To remove its folder, and to end a process.
@@ -62,14 +64,22 @@ class Directory:
 
     def nodes(self) -> tuple[Node, ...]:
         """All of ours that live, by name. Raises JudgeError: the head cannot be reached."""
+        rows, draining = self._ask()
+        found = [_node(row, draining) for row in rows if row["Alive"]]
+        return tuple(sorted((each for each in found if each), key=lambda node: node.name))
+
+    def was_drained(self, node: Node) -> bool:
+        """Whether a node that lives no more had been asked to leave. Raises JudgeError."""
+        rows, _ = self._ask()
+        return any(row["NodeID"] == node.id and row["DeathReason"] == DRAINED for row in rows)
+
+    def _ask(self) -> tuple[list[dict[str, Any]], dict[str, int]]:
         try:
-            draining = self._state.get_draining_nodes()
-            found = [_node(row, draining) for row in self._state.node_table() if row["Alive"]]
+            return self._state.node_table(), self._state.get_draining_nodes()
         except Exception as error:  # Ray raises whatever it has
             raise JudgeError(
                 Code.INTERNAL, f"the fleet at {self._address} cannot be reached: {error}"
             ) from error
-        return tuple(sorted((each for each in found if each), key=lambda node: node.name))
 
     def drain(self, node: Node) -> None:
         """Let it finish what it has; then it leaves. Raises JudgeError."""

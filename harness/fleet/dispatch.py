@@ -14,13 +14,14 @@ from typing import Final, Protocol
 
 from sqlalchemy import select
 
-from harness.benchmark.hparams import LoadedHparams
 from harness.board.queue import WorkerId, this_worker, waits
 from harness.board.stopping import Ending, rest
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.board.worker import Job, Working
 from harness.errors import TrainjudgeError
+from harness.fleet.canaries import Canary, known
+from harness.fleet.duty import CanaryDuty
 from harness.fleet.offer import Needs, Node, Offer
 from harness.fleet.remote import NodePlace, Task
 from harness.fleet.reports import Order
@@ -29,6 +30,8 @@ from harness.phases import OnProgress
 LOOK_SECONDS: Final = 1.0
 #: A node that could not judge is asked again after so long.
 AGAIN_SECONDS: Final = 600.0
+#: A node that lives, but on which Ray's worker was killed, is asked again after so long.
+LOST_SECONDS: Final = 60.0
 
 
 class Fleet(Protocol):
@@ -45,14 +48,12 @@ class Benchmark:
     Attributes:
         sha256: of the hparams file.
         device: as it says: auto, cpu or cuda.
+        canary: what nodes are compared by; None: they are not.
     """
 
     sha256: str
     device: str
-
-    @classmethod
-    def of(cls, loaded: LoadedHparams) -> "Benchmark":
-        return cls(loaded.sha256, loaded.hparams.world.device)
+    canary: Canary | None = None
 
 
 class Leaving:
@@ -129,7 +130,8 @@ class Dispatcher:
 
     def _look(self) -> None:
         """A worker for each node that lives; that of another one ends when it has given all back."""
-        living = {node.id: node for node in self._fleet.nodes()}
+        excluded = self._excluded()
+        living = {node.id: node for node in self._fleet.nodes() if node.offer.host not in excluded}
         for worker in list(self._workers.values()):
             if worker.node.id not in living or living[worker.node.id].draining:
                 worker.leaving.leave()
@@ -144,7 +146,16 @@ class Dispatcher:
         return not (node.draining or not_now or node.id in self._workers)
 
     def _anything_to_do(self) -> bool:
-        return any(self._waits_for(node) for node in self._fleet.nodes() if self._is_free(node))
+        excluded = self._excluded()
+        return any(
+            self._waits_for(node)
+            for node in self._fleet.nodes()
+            if self._is_free(node) and node.offer.host not in excluded
+        )
+
+    def _excluded(self) -> dict[str, str]:
+        with self._store.read() as session:
+            return known(session, self._benchmark.sha256).excluded
 
     def _waits_for(self, node: Node) -> bool:
         seasons = self._seasons(node.offer)
@@ -159,7 +170,11 @@ class Dispatcher:
         leaving = Leaving(self._stop)
         worker = NodeWorker(
             self._store,
-            replace(self._job, seasons=lambda: self._seasons(node.offer)),
+            replace(
+                self._job,
+                seasons=lambda: self._seasons(node.offer),
+                first=self._duty(node, leaving),
+            ),
             leaving,
             self._say,
             NodePlace(start, self._benchmark.sha256, leaving.leave),
@@ -167,6 +182,22 @@ class Dispatcher:
         )
         self._workers[node.id] = worker
         worker.start()
+
+    def _duty(self, node: Node, leaving: Leaving) -> CanaryDuty | None:
+        canary = self._benchmark.canary
+        if canary is None or self._needs(canary.world_size, levels=(node.offer.level,)).why_not(
+            node.offer
+        ):
+            return None
+        return CanaryDuty(
+            self._store,
+            self._benchmark.sha256,
+            canary,
+            node.offer.host,
+            worker_of(node),
+            lambda: leaving.due,
+            _named(node.name, self._say),
+        )
 
     def _ended(self, worker: "NodeWorker") -> None:
         del self._workers[worker.node.id]
@@ -176,6 +207,8 @@ class Dispatcher:
             self._not_before[worker.node.id] = time.monotonic() + AGAIN_SECONDS
             self._say(f"{name}: nothing for {AGAIN_SECONDS / 60:.0f} min: {worker.failed}")
         elif worker.leaving.node_leaves and not self._stop.requested:
+            # Where its node died, Ray says so only a while later.
+            self._not_before[worker.node.id] = time.monotonic() + LOST_SECONDS
             self._say(f"{name}: has left")
 
     def _introduced(self, offer: Offer) -> str:

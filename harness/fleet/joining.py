@@ -139,38 +139,51 @@ class _Membership:
     ) -> None:
         self._child, self._directory, self._offer = child, directory, offer
         self._stop, self._say = stop, say
+        self._node: Node | None = None
+        self._told = False
 
     def last(self, log: Path) -> None:
         """From being heard of to being gone."""
-        self._appear(log)
-        drains, reached = False, time.monotonic()
+        self._node = self._appear(log)
+        reached = time.monotonic()
         while self._child.poll() is None and not self._stop.due:
             try:
-                node = self._find()
-                reached = time.monotonic()
-                if node is None:
-                    if not drains:
-                        raise JudgeError(
-                            Code.INTERNAL, f"the fleet takes node {self._offer.node} for dead"
-                        )
-                    self._say("drained: it has left the fleet")
+                if self._has_left():
                     return
-                if self._stop.requested and not node.draining:
-                    self._directory.drain(node)
-                if (self._stop.requested or node.draining) and not drains:
-                    drains = True
-                    self._say("is drained: what it judges may finish")
-            except JudgeError:
-                if time.monotonic() - reached > HEAD_SECONDS or not drains:
+                reached = time.monotonic()
+            except JudgeError as error:
+                if error.code is not Code.INTERNAL or time.monotonic() - reached > HEAD_SECONDS:
                     raise
             rest(LOOK_SECONDS, lambda: self._stop.due)
         if not self._stop.requested:
             raise JudgeError(Code.INTERNAL, "Ray ended on this machine", _end_of(log))
 
-    def _appear(self, log: Path) -> None:
+    def _has_left(self) -> bool:
+        """Look whether the fleet has us, and ask to be drained where we have to end.
+
+        Raises JudgeError: the head cannot be reached, or takes us for dead.
+        """
+        assert self._node is not None
+        node = self._find()
+        if node is None and self._directory.was_drained(self._node):
+            self._say("has left the fleet")
+            return True
+        if node is None:
+            raise JudgeError(
+                Code.WORKER_FAILED,
+                f"the fleet takes node {self._node.name} for dead: join it again",
+            )
+        if self._stop.requested and not node.draining:
+            self._directory.drain(node)
+        if (self._stop.requested or node.draining) and not self._told:
+            self._told = True
+            self._say("is drained: what it judges may finish")
+        return False
+
+    def _appear(self, log: Path) -> Node:
         until = time.monotonic() + START_SECONDS
-        while self._find_or_none() is None and not self._stop.requested:
-            if self._child.poll() is not None or time.monotonic() > until:
+        while (node := self._find_or_none()) is None:
+            if self._child.poll() is not None or time.monotonic() > until or self._stop.requested:
                 raise InputError(
                     Code.BAD_ARGUMENT,
                     "this machine could not join the fleet: is there a head at that address, is it of the "
@@ -178,7 +191,8 @@ class _Membership:
                     _end_of(log),
                 )
             rest(0.5, lambda: self._stop.requested)
-        self._say(f"is node {self._offer.node} of the fleet")
+        self._say(f"is node {node.name} of the fleet")
+        return node
 
     def _find(self) -> Node | None:
         name = self._offer.node

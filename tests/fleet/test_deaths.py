@@ -1,0 +1,102 @@
+"""Whoever is killed, nothing is lost: the dispatcher as a real command, a node that joined as one."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.board.maintenance import check
+from harness.board.organise import SeasonPlan, add_author, open_season
+from harness.board.rule import ScoringRule
+from harness.board.store import Store
+from harness.board.submit import Handed, submit
+from harness.fleet.cluster import Directory
+from tests.board.conftest import Raw
+from tests.board.examples import HARDWARE, train_file
+from tests.board.processes import wait_until
+from tests.fleet.nodes import Nodes
+from tests.project import ROOT
+
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+@contextmanager
+def command(*words: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`validator` in a process of its own; killed at the end if it lives still."""
+    with log.open("ab") as written:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "harness.cli", *words], stdout=written, stderr=written, cwd=ROOT
+        )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+
+
+def season(store: Store, loaded: LoadedHparams, hardware: str, levels: tuple[str, ...]) -> None:
+    rule = ScoringRule(isolation=levels, pairs=0)
+    open_season(store, SeasonPlan("autumn", loaded.sha256, loaded.hparams.name, 2, hardware, rule))
+    add_author(store, "ada")
+
+
+def test_a_dispatcher_that_is_killed_loses_nothing(
+    store: Store, url: str, raw: Raw, nodes: Nodes, loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    season(store, loaded, HARDWARE, ("docker",))
+    nodes.add("left", loaded.sha256)
+    submit(store, Handed("ada", "train.py", b"# judge: accepted 8\n" + train_file(1)))
+    submit(store, Handed("ada", "train.py", b"# judge: rejected 0\n" + train_file(2)))
+    words = ("dispatch", "--fleet", nodes.address, "--store", url, "--once")
+    log = tmp_path / "log"
+    with command(*words, log=log) as first:
+        wait_until(lambda: nodes.marks("left"))
+        first.kill()
+        first.wait()
+        ((_, judge),) = nodes.marks("left")
+        wait_until(lambda: not Path(f"/proc/{judge}").exists())  # the node has ended its judge
+    assert raw("SELECT state FROM evaluations WHERE id = 1") == [("running",)]
+    raw("UPDATE evaluations SET lease_until = 1 WHERE id = 1")  # a minute passes
+    with command(*words, log=log) as second:
+        assert second.wait(120) == 0
+    states = raw("SELECT state, verdict FROM submissions ORDER BY id")
+    assert states == [("judged", "accepted"), ("judged", "rejected")], log.read_text()
+    assert raw("SELECT starts FROM evaluations ORDER BY id") == [(2,), (1,)]
+    assert raw("SELECT * FROM workers WHERE doing <> 'evaluation 1'") == []
+    assert check(store).problems == ()
+
+
+@pytest.mark.slow
+def test_a_machine_joins_judges_for_real_and_leaves_in_good_order(
+    store: Store, url: str, raw: Raw, nodes: Nodes, loaded: LoadedHparams, snapshot: Snapshot,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    season(store, loaded, "", ("none",))
+    for name in ("train_ep.py", "train_ddp.py"):
+        source = (ROOT / "submissions" / name).read_bytes()
+        submit(store, Handed("ada", name, source))
+    left = tmp_path / "tmp"
+    left.mkdir()
+    directory, log = Directory(nodes.address), tmp_path / "log"
+    with command("fleet", "join", nodes.address, "--sandbox", "none", log=log) as node:
+        wait_until(lambda: directory.nodes() or node.poll() is not None)
+        assert node.poll() is None, log.read_text()
+        words = ("dispatch", "--fleet", nodes.address, "--store", url)
+        with command(*words, log=log) as dispatcher:
+            wait_until(lambda: raw("SELECT 1 FROM evaluations WHERE progress <> ''"))
+            os.kill(node.pid, signal.SIGTERM)
+            assert node.wait(150) == 0, log.read_text()
+            assert not directory.nodes()
+            states = {state for (state,) in raw("SELECT state FROM submissions")}
+            assert states == {"judged", "queued"}  # what it had could finish
+            dispatcher.send_signal(signal.SIGTERM)
+            assert dispatcher.wait(60) == 0, log.read_text()
+    assert raw("SELECT DISTINCT isolation FROM evaluations WHERE state = 'finished'") == [("none",)]
+    assert check(store).problems == ()
