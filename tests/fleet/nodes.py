@@ -94,8 +94,10 @@ class Nodes:
     def remove_all(self) -> None:
         from harness.fleet.cluster import Directory
 
-        for name in list(self.started):
-            self.kill(name)
+        for name in list(
+            self.started
+        ):  # asked to end, it says so, and is not missed for 15 s first
+            self.cluster.remove_node(self.started.pop(name), allow_graceful=True)
         directory = Directory(self.address)
         wait_until(lambda: not directory.nodes())
 

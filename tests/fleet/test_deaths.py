@@ -19,7 +19,7 @@ from harness.board.store import Store
 from harness.board.submit import Handed, submit
 from harness.fleet.cluster import Directory
 from tests.board.conftest import Raw
-from tests.board.examples import HARDWARE, train_file
+from tests.board.examples import train_file
 from tests.board.processes import wait_until
 from tests.fleet.nodes import Nodes
 from tests.project import ROOT
@@ -50,7 +50,7 @@ def season(store: Store, loaded: LoadedHparams, hardware: str, levels: tuple[str
 def test_a_dispatcher_that_is_killed_loses_nothing(
     store: Store, url: str, raw: Raw, nodes: Nodes, loaded: LoadedHparams, tmp_path: Path
 ) -> None:
-    season(store, loaded, HARDWARE, ("docker",))
+    season(store, loaded, "", ("docker",))
     nodes.add("left", loaded.sha256)
     submit(store, Handed("ada", "train.py", b"# judge: accepted 8\n" + train_file(1)))
     submit(store, Handed("ada", "train.py", b"# judge: rejected 0\n" + train_file(2)))
@@ -82,8 +82,6 @@ def test_a_machine_joins_judges_for_real_and_leaves_in_good_order(
     for name in ("train_ep.py", "train_ddp.py"):
         source = (ROOT / "submissions" / name).read_bytes()
         submit(store, Handed("ada", name, source))
-    left = tmp_path / "tmp"
-    left.mkdir()
     directory, log = Directory(nodes.address), tmp_path / "log"
     with command("fleet", "join", nodes.address, "--sandbox", "none", log=log) as node:
         wait_until(lambda: directory.nodes() or node.poll() is not None)
