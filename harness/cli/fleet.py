@@ -11,6 +11,7 @@ from harness.cli.options import (
     DataOption,
     HparamsOption,
     ImageOption,
+    SnapshotOption,
     StoreOption,
 )
 from harness.cli.statuses import on_ending_signals
@@ -115,6 +116,14 @@ def join(
     ] = None,
     sandbox: Annotated[str, typer.Option(help=LEVELS_HELP)] = "auto",
     image: ImageOption = None,
+    snapshots: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--snapshot-from",
+            metavar="ADDRESS",
+            help="Where to get a snapshot that is missing, as `fleet share` prints it; once for each.",
+        ),
+    ] = None,
     grace: GraceOption = 600.0,
 ) -> None:
     """Make this machine a node: it judges what dispatchers ask it to, until SIGTERM or Ctrl-C.
@@ -131,9 +140,32 @@ def join(
     stop = Stop(grace)
     with ProgressDisplay() as progress:
         benchmarks = [load_hparams(each) for each in hparams] if hparams else [load_hparams(None)]
-        seat = look_around(benchmarks, sandbox, image, progress)
+        seat = look_around(benchmarks, sandbox, image, snapshots or (), progress)
         on_ending_signals(lambda number, frame: stop.request())
         join(seat, address, stop, progress.line)
+
+
+@fleets.command("share")
+def share(
+    folder: Annotated[
+        str, typer.Argument(metavar="URL", help="As fsspec has it: file:///mnt/x, s3://bucket/x")
+    ],
+    hparams: HparamsOption = None,
+    snapshot: SnapshotOption = None,
+) -> None:
+    """Copy a benchmark's snapshot to where nodes get it; prints its address.
+
+    [dim]validator fleet share s3://my-bucket/snapshots[/dim]
+    """
+    from harness.api import ready_snapshot
+    from harness.benchmark.hparams import load_hparams
+    from harness.fleet.snapshots import share
+    from harness.report import ProgressDisplay
+
+    loaded = load_hparams(hparams)
+    with ProgressDisplay() as progress:
+        address = share(ready_snapshot(loaded, snapshot, progress), folder, progress.line)
+    typer.echo(address)
 
 
 @fleets.command("status")

@@ -21,6 +21,7 @@ from harness.errors import Code, InputError, JudgeError
 from harness.fleet.cluster import Directory
 from harness.fleet.node import SEAT, HeldBenchmark, Seat
 from harness.fleet.offer import Node, Offer
+from harness.fleet.snapshots import fetch
 from harness.host.leftovers import clean_up
 from harness.machine import cores, cpu_name, gpu_names
 from harness.phases import OnProgress
@@ -43,16 +44,25 @@ def look_around(
     benchmarks: Sequence[LoadedHparams],
     sandbox: str,
     image: str | None,
+    addresses: Sequence[str],
     progress: ProgressDisplay,
 ) -> Seat:
     """What this machine offers, and how it judges; every byte of a snapshot is checked.
 
-    Raises InputError: it cannot judge one of these benchmarks, its GPUs differ, or its levels would.
+    Args:
+        benchmarks: what it is to judge.
+        sandbox, image: as for `validator run`.
+        addresses: of snapshots that it may have to get.
+        progress: told how it goes.
+
+    Raises:
+        InputError: it cannot judge one of these benchmarks, its GPUs differ, or its levels would.
+        JudgeError: a snapshot cannot be fetched.
     """
     held, levels = {}, set()
     for loaded in benchmarks:
         levels.add(choose(sandbox, image=image, hparams_sha256=loaded.sha256).level)
-        snapshot = ready_snapshot(loaded, None, progress)
+        snapshot = fetch(loaded, addresses, progress.line) or ready_snapshot(loaded, None, progress)
         held[loaded.sha256] = HeldBenchmark(
             hparams=loaded.path.absolute(), snapshot=snapshot.directory
         )
