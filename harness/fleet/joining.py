@@ -28,6 +28,8 @@ from harness.phases import OnProgress
 from harness.protocol.text import one_line, printable
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
+from harness.sandbox.judge_process import this_process
+from harness.timed.workspace import JUDGE
 
 #: What travels is small; the rest of the memory is the judge's.
 OBJECT_STORE_BYTES: Final = 100_000_000
@@ -111,6 +113,11 @@ def join(seat: Seat, address: str, stop: Stop, say: OnProgress) -> None:
         say(f"left behind by a judge that was killed, removed: {name}")
     with tempfile.TemporaryDirectory(prefix="trainjudge-node-") as folder:
         file, log = Path(folder, "seat.json"), Path(folder, "log")
+        mark = Path(
+            folder, "private", JUDGE
+        )  # if Ray ends this process, the next one clears it away
+        mark.parent.mkdir()
+        mark.write_text(this_process())
         file.write_text(seat.model_dump_json(), encoding="utf-8")
         with log.open("wb") as written:
             child = subprocess.Popen(
