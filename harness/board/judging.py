@@ -61,6 +61,17 @@ class Place(Protocol):
         """The right to time there; None where somebody else has it."""
 
 
+class Talks(Protocol):
+    """A child process that says how far it is."""
+
+    @property
+    def status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+
+    def said(self) -> str:
+        """The end of what it has printed."""
+
+
 @contextmanager
 def judge_started(order: Order, held: socket) -> Iterator[JudgeProcess]:
     """A judge in a folder of its own, ended afterwards. Raises OSError where none can be run."""
@@ -71,7 +82,7 @@ def judge_started(order: Order, held: socket) -> Iterator[JudgeProcess]:
         yield judge
 
 
-def words_of(judge: JudgeProcess, due: Callable[[], bool]) -> Iterator[str]:
+def words_of(judge: Talks, due: Callable[[], bool]) -> Iterator[str]:
     """What it has said, whenever that changes and at every heartbeat, until it has ended or that is due."""
     told, shown = 0.0, ""
     while judge.status is None and not due():

@@ -1,5 +1,7 @@
 """Commands about judges on many machines: `dispatch`, and the group `fleet`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +21,7 @@ from harness.cli.store import opened
 from harness.errors import Code, InputError
 
 if TYPE_CHECKING:
+    from harness.fleet.measured import OnFleet
     from harness.fleet.offer import Node
 
 fleets = typer.Typer(
@@ -229,6 +232,33 @@ def admit(
         if not admit(board, loaded.sha256, host, why):
             raise InputError(Code.NOT_NOW, f"{host} is not excluded")
     typer.echo(f"{host} judges again")
+
+
+@fleets.command("measure", hidden=True)
+def measure(task: Annotated[str, typer.Argument(help="JSON, of a node.")]) -> None:
+    """What a node starts for `calibrate`, `power` and `bank fill` with --fleet."""
+    from harness.fleet.measuring import Measurement, carry_out
+    from harness.report import ProgressDisplay
+
+    with ProgressDisplay() as progress:
+        carry_out(Measurement.model_validate_json(task), progress.line)
+
+
+@contextmanager
+def on_fleet(address: str, hardware: str) -> "Iterator[OnFleet]":
+    """Measures on the fleet at that address."""
+    from harness.cli.statuses import interrupt_on_ending_signals
+    from harness.fleet.cluster import Cluster
+    from harness.fleet.measured import OnFleet
+    from harness.report import ProgressDisplay
+
+    cluster = Cluster(address)
+    interrupt_on_ending_signals()  # Ray has set handlers of its own
+    try:
+        with ProgressDisplay() as progress:
+            yield OnFleet(cluster, hardware, progress.line)
+    finally:
+        cluster.close()
 
 
 def _nodes(address: str) -> "tuple[Node, ...]":

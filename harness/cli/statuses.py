@@ -46,6 +46,11 @@ def on_ending_signals(handler: Callable[[int, FrameType | None], None]) -> None:
             signal.signal(number, handler)
 
 
+def interrupt_on_ending_signals() -> None:
+    """Have each of them raise `Interrupted`, which `exit_statuses` tells."""
+    on_ending_signals(_interrupt)
+
+
 @contextmanager
 def exit_statuses() -> Iterator[None]:
     """Turns our exceptions into one clear message on stderr and the guilty side's exit status.
@@ -53,7 +58,7 @@ def exit_statuses() -> Iterator[None]:
     A signal that asks us to end becomes an exception too, so that sandboxes and folders are cleaned up:
     `timeout` sends SIGTERM, a closed terminal SIGHUP.
     """
-    on_ending_signals(_interrupt)
+    interrupt_on_ending_signals()
     try:
         yield
     except TrainjudgeError as error:

@@ -24,9 +24,9 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.errors import Code, InputError, JudgeError
-from harness.fleet.node import judge_here
+from harness.fleet.node import work_here
 from harness.fleet.offer import MACHINE, Node, Offer
-from harness.fleet.reports import Ended, Lost, Order, Report, Unable
+from harness.fleet.reports import Ended, Lost, Measure, Order, Report, Unable
 from harness.protocol.text import one_line
 
 #: In words; what is not here speaks for itself.
@@ -65,7 +65,8 @@ class Directory:
     def nodes(self) -> tuple[Node, ...]:
         """All of ours that live, by name. Raises JudgeError: the head cannot be reached."""
         rows, draining = self._ask()
-        found = [_node(row, draining) for row in rows if row["Alive"]]
+        free = self._state.available_resources_per_node()
+        found = [_node(row, draining, free) for row in rows if row["Alive"]]
         return tuple(sorted((each for each in found if each), key=lambda node: node.name))
 
     def was_drained(self, node: Node) -> bool:
@@ -109,16 +110,16 @@ class Cluster(Directory):
             ) from None
         super().__init__(address)
         # max_retries: trying again is the store's decision, and has a cause there.
-        self._judge = ray.remote(max_retries=0, num_cpus=0, num_returns="streaming")(judge_here)
+        self._work = ray.remote(max_retries=0, num_cpus=0, num_returns="streaming")(work_here)
 
-    def start(self, node: Node, gpus: int, order: Order) -> "Task":
-        """Have a node judge a file, with the machine to itself."""
+    def start(self, node: Node, gpus: int, order: Order | Measure) -> "Task":
+        """Have a node judge a file, or measure, with the machine to itself."""
         where = NodeAffinitySchedulingStrategy(node.id, soft=False)
         devices: dict[str, Any] = {"num_gpus": gpus} if gpus else {}
         if gpus and node.accelerator:
             devices["accelerator_type"] = node.accelerator
         alone = {MACHINE: 1}
-        task = self._judge.options(scheduling_strategy=where, resources=alone, **devices)
+        task = self._work.options(scheduling_strategy=where, resources=alone, **devices)
         return Task(task.remote(order))
 
     def close(self) -> None:
@@ -167,14 +168,18 @@ class Task:
         return self._over
 
 
-def _node(row: dict[str, Any], draining: dict[str, int]) -> Node | None:
+def _node(
+    row: dict[str, Any], draining: dict[str, int], free: dict[str, dict[str, float]]
+) -> Node | None:
     resources = row["Resources"]
     offer = Offer.of(resources)
     if offer is None:
         return None
     start = "accelerator_type:"
     accelerators = [name.removeprefix(start) for name in resources if name.startswith(start)]
-    return Node(row["NodeID"], offer, row["NodeID"] in draining, "".join(accelerators[:1]))
+    name = row["NodeID"]
+    taken = not free.get(name, {}).get(MACHINE, 0.0)
+    return Node(name, offer, name in draining, "".join(accelerators[:1]), taken)
 
 
 def _in_words(error: RayError) -> str:

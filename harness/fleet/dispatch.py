@@ -110,6 +110,7 @@ class Dispatcher:
         self._stop, self._say = stop, progress
         self._workers: dict[str, NodeWorker] = {}
         self._not_before: dict[str, float] = {}
+        self._taken: frozenset[str] = frozenset()
         self._finished = 0
 
     def run(self) -> int:
@@ -132,6 +133,7 @@ class Dispatcher:
         """A worker for each node that lives; that of another one ends when it has given all back."""
         excluded = self._excluded()
         living = {node.id: node for node in self._fleet.nodes() if node.offer.host not in excluded}
+        self._taken = frozenset(node.id for node in living.values() if node.taken)
         for worker in list(self._workers.values()):
             if worker.node.id not in living or living[worker.node.id].draining:
                 worker.leaving.leave()
@@ -177,7 +179,7 @@ class Dispatcher:
             ),
             leaving,
             self._say,
-            NodePlace(start, self._benchmark.sha256, leaving.leave),
+            NodePlace(start, self._benchmark.sha256, leaving.leave, lambda: node.id in self._taken),
             node,
         )
         self._workers[node.id] = worker

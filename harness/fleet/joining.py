@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from harness.api import ready_snapshot
 from harness.benchmark.hparams import LoadedHparams
-from harness.board.judge_process import end_child, end_with_parent
+from harness.board.child import end_child, end_with_parent
 from harness.board.queue import this_worker
 from harness.board.stopping import Stop, rest
 from harness.errors import Code, InputError, JudgeError
@@ -74,7 +74,9 @@ def look_around(
             f"these benchmarks would be judged at different levels ({', '.join(sorted(levels))}): name one",
         )
     options = ("--sandbox", levels.pop(), *(("--image", image) if image else ()))
-    return Seat(offer=_offer(options[1], tuple(sorted(held))), benchmarks=held, options=options)
+    return Seat(
+        offer=_offer(options[1], tuple(sorted(held))), benchmarks=held, options=options, image=image
+    )
 
 
 def _offer(level: str, benchmarks: tuple[str, ...]) -> Offer:

@@ -86,12 +86,14 @@ class Node:
         offer: what it has.
         draining: it takes nothing more.
         accelerator: Ray's name for its GPUs; empty: it has none, or none that Ray knows.
+        taken: its machine is somebody's, as far as Ray knows: that is some seconds old.
     """
 
     id: str
     offer: Offer
     draining: bool
     accelerator: str
+    taken: bool = False
 
     @property
     def name(self) -> str:

@@ -15,6 +15,8 @@ from harness.result import EvaluationResult
 
 #: Of waiting for a report, before it is asked whether everything has to end.
 LOOK_SECONDS: Final = 0.25
+#: So long Ray may say that a machine is taken that was our own task's.
+OWN_SECONDS: Final = 5.0
 #: Nothing was heard for so long: the node stands still, or its machine is used by others.
 SILENCE_SECONDS: Final = 180.0
 
@@ -34,15 +36,27 @@ class NodePlace:
     start: begins to judge a file on the node.
     benchmark: hash of the hparams file.
     lost: told that the node, or Ray's process on it, is gone: nothing more may be taken for it.
+    taken: whether the machine is somebody's, as far as Ray knew a moment ago.
     """
 
     def __init__(
-        self, start: Callable[[Order], Task], benchmark: str, lost: Callable[[], None]
+        self,
+        start: Callable[[Order], Task],
+        benchmark: str,
+        lost: Callable[[], None],
+        taken: Callable[[], bool] = lambda: False,
     ) -> None:
         self._start, self._benchmark, self._lost = start, benchmark, lost
+        self._taken = taken
+        self._ended = -OWN_SECONDS
 
     def hold(self) -> AbstractContextManager[Held] | None:
-        """Whoever is judged there has the machine from Ray, and its lock, from begin to end of its task."""
+        """Whoever is judged there has the machine from Ray, and its lock, from begin to end of its task.
+
+        So nothing is held here; it is only not asked for while another dispatcher, or a measurement, has it.
+        """
+        if self._taken() and time.monotonic() - self._ended > OWN_SECONDS:
+            return None
         return nullcontext(self)
 
     def judge(self, asked: Asked, tell: Callable[[str], None], due: Callable[[], bool]) -> Judged:
@@ -52,6 +66,7 @@ class NodePlace:
             judged = _watch(task, tell, due)
         finally:
             task.end()
+            self._ended = time.monotonic()
         if judged.lost:
             self._lost()
         return judged

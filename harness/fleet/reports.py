@@ -4,8 +4,12 @@ A result travels as the document that it is, and is checked against its form whe
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
 
 from harness.board.judging import Asked
+from harness.records import Record
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,25 @@ class Order:
     asked: Asked
 
 
+class Portion(Record):
+    """A part of a long measurement, or of a bank, that one node makes."""
+
+    what: Literal["calibrate", "power", "bank"]
+    runs: int = Field(ge=1, description="challenges; of a bank: unused entries that are wanted")
+    only: str = Field(default="", description="of a calibration: variants whose names contain this")
+    families: tuple[str, ...] = Field(default=(), description="of cheats, as `validator power`'s")
+    world_size: int | None = Field(default=None, description="of a bank; null: the benchmark's")
+    limit_bytes: int = Field(default=0, description="of a bank")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a node is to measure, of a benchmark by the hash of its hparams file."""
+
+    benchmark: str
+    portion: Portion
+
+
 @dataclass(frozen=True)
 class Said:
     """The end of what the judge has printed; also without news, so that silence means something."""
@@ -30,7 +53,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Ended:
-    """The judge has ended; the fields are those of `Judged`, with the result as JSON."""
+    """The judge, or the measurement, has ended: with a document or without, and how."""
 
     document: bytes | None
     status: int | None

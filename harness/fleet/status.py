@@ -48,7 +48,7 @@ class Work:
                 said = entry.progress.strip().splitlines()
                 last = f": {said[-1]}" if said else ""
                 return f"evaluation {entry.evaluation}, {entry.file_name} of {entry.author}{last}"
-        return "nothing"
+        return "something else" if node.taken else "nothing"
 
 
 def work_of(store: Store, hparams_sha256: str) -> Work:

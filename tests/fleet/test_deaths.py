@@ -1,6 +1,7 @@
 """Whoever is killed, nothing is lost: the dispatcher as a real command, a node that joined as one."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -98,3 +99,57 @@ def test_a_machine_joins_judges_for_real_and_leaves_in_good_order(
             assert dispatcher.wait(60) == 0, log.read_text()
     assert raw("SELECT DISTINCT isolation FROM evaluations WHERE state = 'finished'") == [("none",)]
     assert check(store).problems == ()
+
+
+@pytest.mark.slow
+def test_whoever_is_killed_every_submission_ends_with_its_verdict_and_none_twice(
+    store: Store, url: str, raw: Raw, nodes: Nodes, loaded: LoadedHparams, tmp_path: Path
+) -> None:
+    season(store, loaded, "", ("docker",))
+    chance = random.Random(7)
+    wanted = [("accepted", "rejected")[number % 3 == 0] for number in range(12)]
+    for number, what in enumerate(wanted):
+        source = f"# judge: {what} {chance.uniform(1, 3):.1f}\n".encode() + train_file(number)
+        submit(store, Handed("ada", "train.py", source))
+    names = ["left", "middle", "right"]
+    for name in names:
+        nodes.add(name, loaded.sha256)
+    words = ("dispatch", "--fleet", nodes.address, "--store", url)
+    log = tmp_path / "log"
+
+    def starts() -> int:
+        ((count,),) = raw("SELECT count(*) FROM events WHERE kind = 'evaluation_started'")
+        return int(count)
+
+    def some_more_begin() -> None:
+        before = starts()
+        wait_until(lambda: starts() >= before + 2 or not waiting(raw))
+
+    for kill in ("node", "dispatcher", "node", "both", "dispatcher"):
+        with command(*words, log=log) as dispatcher:
+            some_more_begin()
+            if kill in ("node", "both"):
+                name = chance.choice(names)
+                nodes.kill(name)
+                nodes.add(name, loaded.sha256)
+            if kill == "node":
+                some_more_begin()
+                dispatcher.send_signal(signal.SIGTERM)  # this one in good order
+                assert dispatcher.wait(60) == 0, log.read_text()
+        raw("UPDATE evaluations SET lease_until = 1 WHERE lease_until > 0")  # a minute passes
+    with command(*words, log=log) as dispatcher:
+        wait_until(lambda: not waiting(raw), 150)
+        dispatcher.send_signal(signal.SIGTERM)
+        assert dispatcher.wait(60) == 0, log.read_text()
+    assert raw("SELECT state, verdict FROM submissions ORDER BY id") == [
+        ("judged", what) for what in wanted
+    ], log.read_text()
+    finished = raw("SELECT evaluation FROM events WHERE kind = 'evaluation_finished'")
+    assert len(finished) == len(set(finished)) == len(wanted)
+    given_back = raw("SELECT id FROM events WHERE kind = 'evaluation_given_back'")
+    assert given_back, "nobody was killed with something in hand"
+    assert check(store).problems == ()
+
+
+def waiting(raw: Raw) -> bool:
+    return bool(raw("SELECT 1 FROM submissions WHERE state IN ('queued', 'running')"))

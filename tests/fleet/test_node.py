@@ -12,7 +12,7 @@ import pytest
 from harness.board.judging import Asked
 from harness.errors import InputError
 from harness.fleet import node
-from harness.fleet.node import SEAT, HeldBenchmark, Seat, judge_here, this_seat
+from harness.fleet.node import SEAT, HeldBenchmark, Seat, this_seat, work_here
 from harness.fleet.reports import Ended, Order, Report, Said, Unable
 from harness.host.timing import hold_machine
 from harness.result import EvaluationResult
@@ -39,7 +39,7 @@ class Here:
 
     def judge(self, what: str, seconds: float = 0.0) -> Iterator[Report]:
         source = f"# judge: {what} {seconds}\n".encode() + train_file()
-        return judge_here(Order(BENCHMARK, Asked("train.py", source, 2, ("--runs", "3"))))
+        return work_here(Order(BENCHMARK, Asked("train.py", source, 2, ("--runs", "3"))))
 
     def marks(self) -> list[str]:
         path = self.folder / "marks"

@@ -108,3 +108,17 @@ def test_when_the_lease_is_lost_the_task_is_ended() -> None:
     with pytest.raises(LeaseLostError):
         NodePlace(lambda order: task, "", lambda: None).judge(ASKED, tell, lambda: False)
     assert task.ended
+
+
+def test_a_machine_that_is_somebody_else_s_is_not_asked_for() -> None:
+    taken = True
+    document = accepted_result().model_dump_json().encode()
+    place = NodePlace(lambda order: Task([Ended(document, 0, "")]), "", lambda: None, lambda: taken)
+    assert place.hold() is None
+    taken = False
+    holding = place.hold()
+    assert holding is not None
+    with holding as held:
+        held.judge(ASKED, lambda said: None, lambda: False)
+    taken = True  # Ray's word for our own task, a moment after
+    assert place.hold() is not None
