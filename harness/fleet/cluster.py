@@ -4,6 +4,7 @@ No other module imports it. What is private of it is for asking the head from a 
 """
 
 import os
+import socket
 from contextlib import suppress
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ CAUSES: Final[dict[type[RayError], str]] = {
 DRAIN: Final = "DRAIN_NODE_REASON_PREEMPTION"
 #: Why a node is gone: it was drained so.
 DRAINED: Final = 3
+REACH_SECONDS: Final = 5.0
 #: A cancelled task has that long to end its judge; then its process is killed.
 CANCEL_SECONDS: Final = 75.0
 #: To remove its folder, and to end a process.
@@ -52,9 +54,12 @@ class Directory:
 
     Args:
         address: of the head, HOST:PORT.
+
+    Raises InputError(BAD_ARGUMENT): nothing answers there.
     """
 
     def __init__(self, address: str) -> None:
+        _check_reachable(address)
         self._address = address
         self._state = GlobalState()
         options = GcsClientOptions.create(
@@ -99,6 +104,7 @@ class Cluster(Directory):
     """
 
     def __init__(self, address: str) -> None:
+        super().__init__(address)
         try:
             ray.init(
                 address=address, log_to_driver=False, logging_level="error", configure_logging=False
@@ -108,7 +114,6 @@ class Cluster(Directory):
                 Code.BAD_ARGUMENT,
                 f"no fleet at {address}, or this machine is not part of it: {one_line(str(error))}",
             ) from None
-        super().__init__(address)
         # max_retries: trying again is the store's decision, and has a cause there.
         self._work = ray.remote(max_retries=0, num_cpus=0, num_returns="streaming")(work_here)
 
@@ -166,6 +171,18 @@ class Task:
         while not self._over and self.next(seconds) is not None:
             pass
         return self._over
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes, and end this process then."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"no fleet at {address}: {error}; HOST:PORT of its head is wanted, such as 10.0.0.1:6379",
+        ) from None
 
 
 def _node(

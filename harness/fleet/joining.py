@@ -111,6 +111,7 @@ def join(seat: Seat, address: str, stop: Stop, say: OnProgress) -> None:
         InputError: there is no fleet at that address.
         JudgeError: it is part of the fleet no more, though nobody wanted that.
     """
+    directory = Directory(address)
     for name in clean_up().removed:
         say(f"left behind by a judge that was killed, removed: {name}")
     with tempfile.TemporaryDirectory(prefix="trainjudge-node-") as folder:
@@ -132,7 +133,7 @@ def join(seat: Seat, address: str, stop: Stop, say: OnProgress) -> None:
                 preexec_fn=end_with_parent(os.getpid()),
             )
         try:
-            _Membership(child, Directory(address), seat.offer, stop, say).last(log)
+            _Membership(child, directory, seat.offer, stop, say).last(log)
         finally:
             end_child(child, END_SECONDS)
 

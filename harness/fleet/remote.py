@@ -53,7 +53,7 @@ class NodePlace:
     def hold(self) -> AbstractContextManager[Held] | None:
         """Whoever is judged there has the machine from Ray, and its lock, from begin to end of its task.
 
-        So nothing is held here; it is only not asked for while another dispatcher, or a measurement, has it.
+        So nothing is held here. It is only not asked for while somebody else has it.
         """
         if self._taken() and time.monotonic() - self._ended > OWN_SECONDS:
             return None

@@ -173,7 +173,7 @@ class Spread:
         while not self._ending and self._failure is None:
             match task.next(LOOK_SECONDS):
                 case Said(text=text):
-                    last = (text.strip().splitlines() or [""])[-1]
+                    last = (text.strip().splitlines() or [""])[-1].removeprefix("· ")
                     if last != shown:
                         self.say(f"{node.name}: {last}")
                         shown = last
