@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
@@ -24,6 +24,9 @@ from tests.board.examples import (
     rejected_result,
 )
 from tests.board.processes import wait_until
+
+if TYPE_CHECKING:
+    from harness.fleet.cluster import Directory
 
 REQUIRED = "TRAINJUDGE_REQUIRE_RAY"
 VERSION = version("trainjudge")
@@ -91,14 +94,18 @@ class Nodes:
         """As kill -9 of the raylet does it, or as a machine without power."""
         self.cluster.remove_node(self.started.pop(name), allow_graceful=False)
 
-    def remove_all(self) -> None:
+    def directory(self) -> "Directory":
+        """Imported late: without Ray these tests are skipped."""
         from harness.fleet.cluster import Directory
 
+        return Directory(self.address)
+
+    def remove_all(self) -> None:
         for name in list(
             self.started
         ):  # asked to end, it says so, and is not missed for 15 s first
             self.cluster.remove_node(self.started.pop(name), allow_graceful=True)
-        directory = Directory(self.address)
+        directory = self.directory()
         wait_until(lambda: not directory.nodes())
 
     def marks(self, name: str) -> list[tuple[str, int]]:

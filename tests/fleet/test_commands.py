@@ -11,10 +11,9 @@ from harness.board.store import Store
 from harness.cli import app
 from harness.errors import Code, InputError
 from harness.fleet.canaries import Canary, record
-from harness.fleet.cluster import Directory
 from tests.board.examples import accepted_result, board_with, hand_in, rejected_result
 from tests.board.processes import wait_until
-from tests.fleet.nodes import Nodes
+from tests.fleet.nodes import Nodes, require_ray
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
@@ -52,7 +51,7 @@ def test_nodes_are_shown_with_what_is_known_of_them_and_drained_by_name(
         Code.UNKNOWN_ID, "mid has to name one node, and names none"
     )  # fmt: skip
     assert run("fleet", "drain", nodes.address, "left").exit_code == 0
-    directory = Directory(nodes.address)
+    directory = nodes.directory()
     wait_until(lambda: [node.offer.host for node in directory.nodes()] == ["right"])
 
 
@@ -65,6 +64,7 @@ def test_a_host_is_admitted_with_a_reason(store: Store, url: str, loaded: Loaded
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "127.0.0.1:high"])
 def test_where_no_fleet_is_that_is_said_at_once(address: str, url: str) -> None:
+    require_ray()
     for words in (
         ("fleet", "status", address),
         ("fleet", "drain", address, "left"),

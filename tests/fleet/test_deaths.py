@@ -18,7 +18,6 @@ from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, submit
-from harness.fleet.cluster import Directory
 from tests.board.conftest import Raw
 from tests.board.examples import train_file
 from tests.board.processes import wait_until
@@ -83,7 +82,7 @@ def test_a_machine_joins_judges_for_real_and_leaves_in_good_order(
     for name in ("train_ep.py", "train_ddp.py"):
         source = (ROOT / "submissions" / name).read_bytes()
         submit(store, Handed("ada", name, source))
-    directory, log = Directory(nodes.address), tmp_path / "log"
+    directory, log = nodes.directory(), tmp_path / "log"
     with command("fleet", "join", nodes.address, "--sandbox", "none", log=log) as node:
         wait_until(lambda: directory.nodes() or node.poll() is not None)
         assert node.poll() is None, log.read_text()

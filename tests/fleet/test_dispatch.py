@@ -160,8 +160,6 @@ def test_a_node_that_is_killed_gives_back_what_it_had_as_our_failure(
 def test_a_node_that_is_drained_finishes_what_it_has_and_takes_nothing_more(
     competition: Competition,
 ) -> None:
-    from harness.fleet.cluster import Directory
-
     nodes = competition.nodes
     nodes.add("left")
     for _ in range(2):
@@ -169,7 +167,7 @@ def test_a_node_that_is_drained_finishes_what_it_has_and_takes_nothing_more(
     stop = Stop(600)
     beside = Beside(competition, stop, once=False)
     wait_until(competition.runs_on)
-    directory = Directory(nodes.address)
+    directory = nodes.directory()
     (node,) = directory.nodes()
     directory.drain(node)
     wait_until(lambda: ("judged", "accepted") in competition.states())
