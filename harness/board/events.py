@@ -104,6 +104,9 @@ class EvaluationGivenBack(EventBody):
     evaluation: int
     worker: str
     cause: str
+    tried: bool = Field(
+        default=True, description="false: it was never begun, or ended by us; that is no try"
+    )
 
 
 class Outcome(EventBody):

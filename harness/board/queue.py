@@ -24,6 +24,7 @@ from harness.board.tables import (
     Author,
     Claim,
     Evaluation,
+    EventRow,
     Source,
     Submission,
     Worker,
@@ -183,7 +184,7 @@ def gone(store: Store, worker: WorkerId) -> None:
 def give_back(store: Store, taken: Taken, cause: str) -> None:
     """Not finished, through no fault of its own: it waits again, for anybody. Raises LeaseLostError."""
     with store.write() as writer:
-        _give_back(writer, mine(writer, taken), cause)
+        _give_back(writer, mine(writer, taken), cause, tried=False)
 
 
 def fail(store: Store, taken: Taken, cause: str) -> None:
@@ -235,8 +236,8 @@ def _reap(writer: Writer, worker: WorkerId) -> None:
 
 
 def _give_back_or_abandon(writer: Writer, evaluation: Evaluation, cause: str) -> None:
-    if evaluation.starts < MAX_STARTS:
-        _give_back(writer, evaluation, cause)
+    if evaluation.starts - _no_tries(writer.session, evaluation) < MAX_STARTS:
+        _give_back(writer, evaluation, cause, tried=True)
         return
     writer.append(
         ev.EvaluationAbandoned(
@@ -247,10 +248,21 @@ def _give_back_or_abandon(writer: Writer, evaluation: Evaluation, cause: str) ->
     )
 
 
-def _give_back(writer: Writer, evaluation: Evaluation, cause: str) -> None:
+def _no_tries(session: Session, evaluation: Evaluation) -> int:
+    """Starts that say nothing of the file: it was never begun, or its worker had to end."""
+    given_back = select(EventRow.body).where(
+        EventRow.submission == evaluation.submission_id,
+        EventRow.evaluation == evaluation.id,
+        EventRow.kind == "evaluation_given_back",
+    )
+    bodies = [ev.Stamped.body.validate_json(body) for body in session.scalars(given_back)]
+    return sum(isinstance(each, ev.EvaluationGivenBack) and not each.tried for each in bodies)
+
+
+def _give_back(writer: Writer, evaluation: Evaluation, cause: str, tried: bool) -> None:
     writer.append(
         ev.EvaluationGivenBack(
-            evaluation=evaluation.id, worker=evaluation.worker or "", cause=cause
+            evaluation=evaluation.id, worker=evaluation.worker or "", cause=cause, tried=tried
         ),
         submission=evaluation.submission_id,
     )

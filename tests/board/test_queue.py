@@ -398,3 +398,18 @@ def test_workers_are_seen_until_they_go(store: Store, raw: Raw) -> None:
     gone(store, ELSEWHERE)
     gone(store, ELSEWHERE)
     assert raw("SELECT * FROM workers") == []
+
+
+def test_starts_that_say_nothing_of_the_file_are_no_tries(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    for ended in [give_back] * 6 + [fail] * 4:
+        taken = take(store, ELSEWHERE, HPARAMS_SHA256)
+        assert taken is not None
+        ended(store, taken, "so it went")
+    assert raw("SELECT state FROM submissions") == [("queued",)]
+    taken = take(store, ELSEWHERE, HPARAMS_SHA256)
+    assert taken is not None
+    fail(store, taken, "the fifth")
+    assert raw("SELECT state FROM submissions") == [("failed",)]
+    assert check(store).problems == ()

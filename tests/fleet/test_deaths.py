@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,8 @@ from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, submit
+from harness.board.worker import JUDGE
+from harness.fleet.node import HeldBenchmark
 from tests.board.conftest import Raw
 from tests.board.examples import train_file
 from tests.board.processes import wait_until
@@ -152,3 +155,34 @@ def test_whoever_is_killed_every_submission_ends_with_its_verdict_and_none_twice
 
 def waiting(raw: Raw) -> bool:
     return bool(raw("SELECT 1 FROM submissions WHERE state IN ('queued', 'running')"))
+
+
+@pytest.mark.slow
+def test_a_node_that_is_killed_in_a_real_evaluation_costs_it_nothing(
+    store: Store, url: str, raw: Raw, nodes: Nodes, loaded: LoadedHparams, snapshot: Snapshot,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    season(store, loaded, "", ("none",))
+    held = HeldBenchmark(hparams=loaded.path, snapshot=snapshot.directory)
+    real: dict[str, Any] = {
+        "benchmarks": {loaded.sha256: held}, "judge": JUDGE, "level": "none", "gpus": 0, "gpu": "",
+        "options": ("--sandbox", "none", "--runs", "1"),
+    }  # fmt: skip
+    nodes.add("left", loaded.sha256, **real)
+    source = (ROOT / "submissions" / "train_ep.py").read_bytes()
+    submit(store, Handed("ada", "train_ep.py", source))
+    log = tmp_path / "log"
+    with command(
+        "dispatch", "--fleet", nodes.address, "--store", url, "--once", log=log
+    ) as started:
+        wait_until(lambda: raw("SELECT 1 FROM evaluations WHERE progress LIKE '%timed%'"), 120)
+        nodes.add("right", loaded.sha256, **real)
+        nodes.kill("left")
+        assert started.wait(200) == 0, log.read_text()
+    assert raw("SELECT state, verdict FROM submissions") == [("judged", "accepted")], (
+        log.read_text()
+    )
+    assert raw("SELECT starts FROM evaluations") == [(2,)]
+    ((worker,),) = raw("SELECT worker FROM evaluations")
+    assert worker.startswith("right node right-")
+    assert check(store).problems == ()
