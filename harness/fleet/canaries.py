@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
@@ -91,6 +91,14 @@ def known(session: Session, hparams_sha256: str) -> Known:
                 for of_class in readings.values():
                     of_class.pop(event.host, None)
     return Known(excluded, last, readings)
+
+
+def newest_event(session: Session) -> int:
+    """The number of the newest event about nodes: while it stays the same, so does what is known."""
+    newest = select(func.max(EventRow.id)).where(
+        EventRow.submission.is_(None), EventRow.kind.in_(KINDS)
+    )
+    return session.scalar(newest) or 0
 
 
 def record(

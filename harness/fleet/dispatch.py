@@ -14,13 +14,14 @@ from typing import Final, Protocol
 
 from sqlalchemy import select
 
+from harness.board.patience import Patience
 from harness.board.queue import WorkerId, this_worker, waits
 from harness.board.stopping import Ending, rest
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.board.worker import Job, Working
 from harness.errors import TrainjudgeError
-from harness.fleet.canaries import Canary, known
+from harness.fleet.canaries import Canary, known, newest_event
 from harness.fleet.duty import CanaryDuty
 from harness.fleet.offer import Needs, Node, Offer
 from harness.fleet.remote import NodePlace, Task
@@ -61,11 +62,12 @@ class Leaving:
 
     def __init__(self, everybody: Ending) -> None:
         self._everybody = everybody
-        self.node_leaves = False
+        self.node_leaves = self._at_once = False
 
-    def leave(self) -> None:
-        """Its node takes nothing more."""
+    def leave(self, at_once: bool = False) -> None:
+        """Its node takes nothing more; what it has is given back where its result would not count."""
         self.node_leaves = True
+        self._at_once = self._at_once or at_once
 
     @property
     def requested(self) -> bool:
@@ -73,7 +75,7 @@ class Leaving:
 
     @property
     def due(self) -> bool:
-        return self._everybody.due
+        return self._everybody.due or self._at_once
 
 
 def dispatch(
@@ -111,14 +113,17 @@ class Dispatcher:
         self._workers: dict[str, NodeWorker] = {}
         self._not_before: dict[str, float] = {}
         self._taken: frozenset[str] = frozenset()
+        self._known: tuple[int, dict[str, str]] = (-1, {})
         self._finished = 0
+        self._patience = Patience(
+            progress, lambda: rest(LOOK_SECONDS, lambda: stop.requested), lambda: stop.due
+        )
 
     def run(self) -> int:
         """See `dispatch`."""
         try:
             while not self._stop.requested:
-                self._look()
-                if self._job.once and not self._workers and not self._anything_to_do():
+                if self._patience.insist(self._over):
                     break
                 rest(LOOK_SECONDS, lambda: self._stop.requested)
         finally:
@@ -129,14 +134,21 @@ class Dispatcher:
                 self._ended(worker)
         return self._finished
 
+    def _over(self) -> bool:
+        """Look around; whether nothing is left to be done."""
+        self._look()
+        return self._job.once and not self._workers and not self._anything_to_do()
+
     def _look(self) -> None:
         """A worker for each node that lives; that of another one ends when it has given all back."""
         excluded = self._excluded()
-        living = {node.id: node for node in self._fleet.nodes() if node.offer.host not in excluded}
+        living = {node.id: node for node in self._fleet.nodes()}
         self._taken = frozenset(node.id for node in living.values() if node.taken)
         for worker in list(self._workers.values()):
             if worker.node.id not in living or living[worker.node.id].draining:
                 worker.leaving.leave()
+            if worker.node.offer.host in excluded:
+                worker.leaving.leave(at_once=True)
             if not worker.is_alive():
                 self._ended(worker)
         for node in living.values():
@@ -145,19 +157,19 @@ class Dispatcher:
 
     def _is_free(self, node: Node) -> bool:
         not_now = time.monotonic() < self._not_before.get(node.id, 0.0)
-        return not (node.draining or not_now or node.id in self._workers)
+        excluded = node.offer.host in self._known[1]
+        return not (excluded or node.draining or not_now or node.id in self._workers)
 
     def _anything_to_do(self) -> bool:
-        excluded = self._excluded()
-        return any(
-            self._waits_for(node)
-            for node in self._fleet.nodes()
-            if self._is_free(node) and node.offer.host not in excluded
-        )
+        return any(self._waits_for(node) for node in self._fleet.nodes() if self._is_free(node))
 
     def _excluded(self) -> dict[str, str]:
+        """Hosts whose canaries took them out; read again only where something new is known of nodes."""
         with self._store.read() as session:
-            return known(session, self._benchmark.sha256).excluded
+            newest = newest_event(session)
+            if newest != self._known[0]:
+                self._known = newest, known(session, self._benchmark.sha256).excluded
+        return self._known[1]
 
     def _waits_for(self, node: Node) -> bool:
         seasons = self._seasons(node.offer)

@@ -14,9 +14,10 @@ from harness.board.stopping import Stop
 from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
 from harness.board.worker import Job
+from harness.fleet.canaries import Canary, record
 from harness.fleet.dispatch import Benchmark, dispatch
 from tests.board.conftest import Raw
-from tests.board.examples import HPARAMS_SHA256, board_with, train_file
+from tests.board.examples import HPARAMS_SHA256, board_with, rejected_result, train_file
 from tests.board.processes import wait_until
 from tests.fleet.nodes import VERSION, Nodes
 
@@ -220,3 +221,21 @@ def test_a_node_that_cannot_judge_is_left_alone_and_costs_nobody_a_try(
     assert competition.states() == [("queued", None)]
     assert competition.causes() == ["its worker cannot run a judge: No such file or directory"]
     assert any("nothing for 10 min" in line for line in competition.said)
+
+
+@sqlite_alone
+def test_a_node_that_is_excluded_gives_back_what_it_has_and_gets_nothing_more(
+    competition: Competition,
+) -> None:
+    competition.nodes.add("left")
+    competition.hand_in("hang", 600)
+    stop = Stop(600)
+    beside = Beside(competition, stop)
+    wait_until(competition.runs_on)
+    canary = Canary("train.py", b"pass", 2)
+    record(competition.store, canary, HPARAMS_SHA256, "left", rejected_result())
+    assert beside.end() == 0
+    assert competition.states() == [("queued", None)]
+    assert competition.causes() == ["the worker was asked to end"]
+    assert competition.dispatch() == 0
+    assert len(competition.nodes.marks("left")) == 2
