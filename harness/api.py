@@ -1,7 +1,8 @@
 """What `validator` and `local_test/` share: find the benchmark, its snapshot and a sandbox, then judge."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.bank.store import Bank
 from harness.benchmark.hparams import LoadedHparams, load_hparams
@@ -16,6 +17,15 @@ from harness.report import ProgressDisplay, profile_table
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox, choose
 from harness.timed.workspace import check_free
+
+if TYPE_CHECKING:
+    from harness.calibrate.evidence import Evidence
+    from harness.power.measured import Power
+
+    MeasureElsewhere = Callable[[LoadedHparams, Power, Callable[[Power], None]], Power]
+    CalibrateElsewhere = Callable[
+        [LoadedHparams, Evidence | None, Callable[[Evidence], None]], Evidence
+    ]
 
 
 def ready_snapshot(
@@ -198,6 +208,7 @@ def measure_power(
     families: Sequence[str],
     runs: int,
     output: Path | None,
+    elsewhere: "MeasureElsewhere | None" = None,
 ) -> None:
     """`validator power` as a function; prints the table.
 
@@ -205,6 +216,7 @@ def measure_power(
         families: of cheats, as `power.families.wanted` reads them; none: all.
         runs: of each cheat; 0: none, judge what the file holds.
         output: JSON file that gets what was measured, after every case; what it holds already counts too.
+        elsewhere: measures, given what is known and who keeps it; None: this machine does.
 
     Raises InputError, JudgeError.
     """
@@ -223,7 +235,9 @@ def measure_power(
         if output is not None:
             write_down(output, known)
 
-    if runs:
+    if runs and elsewhere is not None:
+        found = elsewhere(loaded, found, keep)
+    elif runs:
         with ProgressDisplay() as progress:
             chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
             opened = ready_snapshot(loaded, snapshot, progress)
@@ -280,6 +294,7 @@ def calibrate_benchmark(
     add: bool = False,
     again: bool = False,
     output: Path | None = None,
+    elsewhere: "CalibrateElsewhere | None" = None,
 ) -> None:
     """`validator calibrate` as a function; prints the evidence.
 
@@ -289,6 +304,7 @@ def calibrate_benchmark(
         add: to what the tolerances of the benchmark rest on.
         again: measure nothing, and conclude from what is there.
         output: file that gets what was measured, after every variant; what it holds already counts too.
+        elsewhere: measures, given what is known and who keeps it; None: this machine does.
 
     Raises InputError, JudgeError.
     """
@@ -317,7 +333,9 @@ def calibrate_benchmark(
         if output is not None:
             write_down(output, evidence)
 
-    if not again:
+    if not again and elsewhere is not None:
+        known = elsewhere(loaded, known, keep)
+    elif not again:
         before = known or nothing_yet(loaded, pick_device(world.device, world.size))
         with ProgressDisplay() as progress:
             chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)

@@ -190,6 +190,11 @@ class Code(StrEnum):
         "a stage took too long, and other programs had much of the machine meanwhile",
     )
     DISK_FULL = "disk_full", Side.JUDGE, "others filled the disk that a state was to be written to"
+    NODE_UNLIKE = (
+        "node_unlike",
+        Side.JUDGE,
+        "the node that judged was found to be unlike its class since; it is judged once more elsewhere",
+    )
     WORKER_FAILED = "worker_failed", Side.JUDGE, "a rank failed before the submission was loaded"
     REFERENCE_FAILED = "reference_failed", Side.JUDGE, "the trusted reference failed"
     DOWNLOAD_FAILED = "download_failed", Side.JUDGE, "the hub could not be reached"

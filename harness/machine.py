@@ -106,12 +106,16 @@ def cpu_name() -> str:
 
 def device_names() -> frozenset[str]:
     """Of all devices here, as `describe` names them; where there is a GPU it costs the import of torch."""
-    found = {cpu_name()}
-    if gpu_files():
-        import torch
+    return frozenset({cpu_name(), *gpu_names()})
 
-        found |= {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
-    return frozenset(found)
+
+def gpu_names() -> tuple[str, ...]:
+    """Of every GPU that this process may use, as `describe` names them."""
+    if not gpu_files():
+        return ()
+    import torch
+
+    return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
 
 
 def gpu_driver() -> str:

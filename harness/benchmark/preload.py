@@ -6,7 +6,7 @@ preload leaves nothing that looks like a snapshot.
 
 import fcntl
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def preload(
     directory: Path | None = None,
     token: str | None = None,
     progress: OnProgress = silent,
+    make: Callable[[Path], None] | None = None,
 ) -> Snapshot:
     """Make the benchmark's snapshot, or find that it is there and whole.
 
@@ -36,6 +37,7 @@ def preload(
         directory: the snapshot's folder; None: `harness.benchmark.snapshot.default_directory`.
         token: for gated repositories of the hub; None: the one that `hf auth login` or HF_TOKEN gave.
         progress: told what is going on, a line at a time.
+        make: fills a new folder with it, such as from a copy; None: from the model and the data.
 
     Raises:
         InputError: the benchmark names something that is not there or not usable, the hub wants a
@@ -53,7 +55,10 @@ def preload(
             building = directory.with_name(f".{directory.name}.partial")
             shutil.rmtree(building, ignore_errors=True)  # of a preload that was killed
             try:
-                build(loaded, building, token, progress)
+                if make is None:
+                    build(loaded, building, token, progress)
+                else:
+                    make(building)
                 _put_in_place(building, directory)
             finally:
                 shutil.rmtree(building, ignore_errors=True)

@@ -4,6 +4,7 @@ The ranking says which comparisons are owed (`Ranking.pending`). A worker claims
 does an evaluation, so that two workers never make the same one and nothing else is timed on its machine.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -50,7 +51,11 @@ class Claimed:
 
 
 def claim(
-    store: Store, leaderboard: Leaderboard, worker: WorkerId, hparams_sha256: str
+    store: Store,
+    leaderboard: Leaderboard,
+    worker: WorkerId,
+    hparams_sha256: str,
+    seasons: Collection[int] | None = None,
 ) -> Claimed | None:
     """The first comparison that is owed in a season of this benchmark, or None.
 
@@ -58,6 +63,8 @@ def claim(
     keep the others waiting.
     """
     for season in _seasons(store, hparams_sha256):
+        if seasons is not None and season not in seasons:
+            continue
         for contender, leader in _failed_last(store, leaderboard.ranking(season, fresh=True)):
             claimed = _claim(store, worker, season, contender, leader)
             if claimed is not None:

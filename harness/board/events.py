@@ -104,6 +104,9 @@ class EvaluationGivenBack(EventBody):
     evaluation: int
     worker: str
     cause: str
+    tried: bool = Field(
+        default=True, description="false: it was never begun, or ended by us; that is no try"
+    )
 
 
 class Outcome(EventBody):
@@ -133,6 +136,14 @@ class EvaluationRejudged(Outcome):
     """From its kept files, without training: the outcome is this one from now on."""
 
     kind: Literal["evaluation_rejudged"] = "evaluation_rejudged"
+    why: str
+
+
+class EvaluationSetAside(EventBody):
+    """Judged on a node that was found to be unlike its class since: no outcome; it is judged once more."""
+
+    kind: Literal["evaluation_set_aside"] = "evaluation_set_aside"
+    evaluation: int
     why: str
 
 
@@ -198,6 +209,38 @@ class ComparisonFailed(EventBody):
     ours: bool = Field(description="the judge's fault; else the leader's run was rejected")
 
 
+class CanaryJudged(EventBody):
+    """A node of a fleet judged the exemplary file: how fast, for a comparison with others of its class."""
+
+    kind: Literal["canary_judged"] = "canary_judged"
+    host: str
+    hardware: str
+    hparams_sha256: Sha256
+    canary: Sha256 = Field(description="of the file")
+    verdict: Verdict
+    code: Code
+    message: str
+    speeds: tuple[float, ...] = Field(description="tokens per second of every run, if accepted")
+
+
+class NodeExcluded(EventBody):
+    """Its results are not like those of its class: nothing more of a benchmark is judged there."""
+
+    kind: Literal["node_excluded"] = "node_excluded"
+    host: str
+    hparams_sha256: Sha256
+    why: str
+
+
+class NodeAdmitted(EventBody):
+    """The organiser's decision: it is repaired, and its canaries count from now on."""
+
+    kind: Literal["node_admitted"] = "node_admitted"
+    host: str
+    hparams_sha256: Sha256
+    why: str
+
+
 class AlarmRaised(EventBody):
     """Something that an organiser has to look at."""
 
@@ -221,6 +264,7 @@ Event = Annotated[
     | EvaluationGivenBack
     | EvaluationFinished
     | EvaluationRejudged
+    | EvaluationSetAside
     | EvaluationAbandoned
     | SubmissionCancelled
     | SubmissionInvalidated
@@ -228,6 +272,9 @@ Event = Annotated[
     | SubmissionReleased
     | Compared
     | ComparisonFailed
+    | CanaryJudged
+    | NodeExcluded
+    | NodeAdmitted
     | AlarmRaised,
     Field(discriminator="kind"),
 ]

@@ -4,7 +4,6 @@ The child works under the right to time that the worker holds, as a judge does, 
 that is timed. It is ended as soon as something waits; what it had half made is lost.
 """
 
-import os
 import socket
 import subprocess
 import sys
@@ -18,20 +17,18 @@ from typing import Final
 from sqlalchemy import select
 
 from harness.bank.store import Bank
-from harness.board.judge_process import end_child, end_with_parent
+from harness.board.child import Child
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.errors import TrainjudgeError
-from harness.host.timing import HELD
 from harness.phases import OnProgress
-from harness.protocol.text import one_line, printable
+from harness.protocol.text import one_line
 
 FILL: Final = (sys.executable, "-m", "harness.cli", "bank", "fill", "--idle")
 END_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 1.0
 #: After a child that added nothing, or failed: what is wrong with this machine is seldom mended sooner.
 AGAIN_SECONDS: Final = 600.0
-LAST_BYTES: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -103,28 +100,16 @@ class Filler:
         before = wanted.unused(world_size)
         arguments = ("--count", str(wanted.count), "--world", str(world_size), *wanted.options)
         with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
-            log = Path(folder, "log")
-            with log.open("wb") as written:
-                child = subprocess.Popen(
-                    [*wanted.command, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=written,
-                    env={**os.environ, "COLUMNS": "200", HELD: "1"},
-                    pass_fds=[held.fileno()],
-                    # A signal from the terminal is for the worker, which then decides.
-                    start_new_session=True,
-                    preexec_fn=end_with_parent(os.getpid()),
-                )
+            child = Child([*wanted.command, *arguments], Path(folder, "log"), [held])
             try:
-                while child.poll() is None and not needed():
+                while child.status is None and not needed():
                     time.sleep(LOOK_SECONDS)
-                ended = child.poll() is None
+                ended = child.status is None
             finally:
-                end_child(child, END_SECONDS)
+                child.end(END_SECONDS)
             added = wanted.unused(world_size) > before
             if not ended and not added:
-                said = printable(log.read_bytes()[-LAST_BYTES:]).strip().splitlines()
+                said = child.said().strip().splitlines()
                 self._failed(one_line(said[-1]) if said else "it said nothing")
         return added
 

@@ -1,9 +1,11 @@
 """What makes times comparable: the class of hardware, and one peak for all of a season."""
 
+from collections.abc import Sequence
+
 from harness import machine
 from harness.benchmark.hparams import Hparams
 from harness.errors import Verdict
-from harness.machine import Machine
+from harness.machine import Device, Machine
 from harness.result import EvaluationResult
 
 
@@ -47,8 +49,11 @@ def _this_machine(hparams: Hparams, world_size: int) -> Machine:
     return machine.describe(machine.pick_device(hparams.world.device, world_size), world_size)
 
 
+def in_words(device: Device, cores: int, devices: Sequence[str]) -> str:
+    """The class of a machine whose ranks use these devices."""
+    different = ", ".join(sorted(set(devices)))
+    return f"{cores} CPU cores, {different}" if device == "cpu" else f"{len(devices)} x {different}"
+
+
 def _in_words(found: Machine) -> str:
-    different = ", ".join(sorted(set(found.devices)))
-    if found.device == "cpu":
-        return f"{found.cores} CPU cores, {different}"
-    return f"{len(found.devices)} x {different}"
+    return in_words(found.device, found.cores, found.devices)

@@ -11,8 +11,11 @@ from harness.errors import Verdict
 from harness.protocol.text import one_line, printable
 from harness.records import Record
 
-#: Nothing of these is for everybody: they name keys.
-PRIVATE: Final = ("key_issued", "key_revoked")
+#: Nothing of these is for everybody: they name keys, and machines.
+PRIVATE: Final = (
+    *("key_issued", "key_revoked"),
+    *("canary_judged", "node_excluded", "node_admitted"),
+)
 
 
 class HistoryLine(Record):
@@ -80,6 +83,8 @@ def told(event: ev.Event) -> str:
             return _told_of_people(event)
         case ev.KeyIssued() | ev.KeyRevoked():
             return "a key changed"
+        case ev.CanaryJudged() | ev.NodeExcluded() | ev.NodeAdmitted():
+            return _told_of_node(event)
         case ev.Compared():
             result = "faster" if event.faster else "not shown to be faster"
             return (
@@ -97,6 +102,7 @@ def told(event: ev.Event) -> str:
             | ev.EvaluationGivenBack()
             | ev.EvaluationFinished()
             | ev.EvaluationRejudged()
+            | ev.EvaluationSetAside()
             | ev.EvaluationAbandoned()
         ):
             return _told_of_evaluation(event)
@@ -114,12 +120,23 @@ def _told_of_people(event: ev.SeasonOpened | ev.SeasonClosed | ev.AuthorAdded) -
             return f"author {one_line(event.name)} joined"
 
 
+def _told_of_node(event: ev.CanaryJudged | ev.NodeExcluded | ev.NodeAdmitted) -> str:
+    match event:
+        case ev.CanaryJudged():
+            return f"node {one_line(event.host)} judged the canary: {event.verdict}"
+        case ev.NodeExcluded():
+            return f"node {one_line(event.host)} excluded: {one_line(event.why)}"
+        case ev.NodeAdmitted():
+            return f"node {one_line(event.host)} admitted: {one_line(event.why)}"
+
+
 def _told_of_evaluation(
     event: ev.EvaluationQueued
     | ev.EvaluationStarted
     | ev.EvaluationGivenBack
     | ev.EvaluationFinished
     | ev.EvaluationRejudged
+    | ev.EvaluationSetAside
     | ev.EvaluationAbandoned,
 ) -> str:
     number = f"evaluation {event.evaluation}"
@@ -131,6 +148,8 @@ def _told_of_evaluation(
             return f"{number} started on {one_line(event.worker.partition(' ')[0])}"
         case ev.EvaluationGivenBack():
             return f"{number} given back, it waits again: {one_line(event.cause)}"
+        case ev.EvaluationSetAside():
+            return f"{number} set aside, it counts no more: {one_line(event.why)}"
         case ev.EvaluationAbandoned():
             return f"{number} given up: {one_line(event.cause)}"
         case ev.EvaluationRejudged():

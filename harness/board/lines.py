@@ -5,7 +5,7 @@ What is asked at every upload is put together once: that takes longer than to co
 
 from typing import Final
 
-from sqlalchemy import Subquery, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Subquery, and_, bindparam, func, select
 
 from harness.board.states import EvaluationState
 from harness.board.tables import Evaluation, Season
@@ -19,7 +19,8 @@ WAITS: Final = and_(
 )
 
 
-def _lines() -> Subquery:
+def lines_of(*which: ColumnElement[bool]) -> Subquery:
+    """Of each author of whom something waits that is `which`, as `LINES`."""
     # By season first, as the index is: so nothing is sorted.
     of_seasons = (
         select(
@@ -27,7 +28,7 @@ def _lines() -> Subquery:
             func.count().label("length"),
             func.min(Evaluation.id).label("oldest"),
         )
-        .where(WAITS)
+        .where(WAITS, *which)
         .group_by(Evaluation.season_id, Evaluation.author_id)
         .subquery()
     )
@@ -44,4 +45,4 @@ def _lines() -> Subquery:
 
 #: Of each author of whom something waits: `author_id`, `length`, and the number of the `oldest`. With
 #: :hparams_sha256.
-LINES: Final = _lines()
+LINES: Final = lines_of()

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from harness.board import events as ev
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.tables import Author, Comparison, Evaluation, Key, Season, Submission
-from harness.errors import Verdict
+from harness.errors import Code, Verdict
 
 
 def apply(session: Session, stamped: ev.Stamped) -> None:
@@ -136,6 +136,14 @@ def _rejudged(session: Session, event: ev.EvaluationRejudged, at: float, _: int)
     _outcome(session, session.get_one(Evaluation, event.evaluation), event)
 
 
+def _set_aside(session: Session, event: ev.EvaluationSetAside, at: float, _: int) -> None:
+    evaluation = session.get_one(Evaluation, event.evaluation)
+    evaluation.verdict, evaluation.code = Verdict.ERROR, Code.NODE_UNLIKE
+    evaluation.message = event.why
+    evaluation.run_mfus, evaluation.failed_runs = b"", 0
+    evaluation.tokens_per_second = None
+
+
 def _outcome(session: Session, evaluation: Evaluation, event: ev.Outcome) -> Submission:
     evaluation.verdict = event.verdict
     evaluation.code = event.code
@@ -199,7 +207,7 @@ def _compared(session: Session, event: ev.Compared, at: float, number: int) -> N
 
 
 def _only_told(session: Session, event: ev.EventBody, at: float, _: int) -> None:
-    """Alarms, and comparisons that failed, are read from the events."""
+    """Alarms, comparisons that failed, and what is known of nodes are read from the events."""
 
 
 def _set(session: Session, submission: int, state: SubmissionState, why: str = "") -> Submission:
@@ -221,6 +229,7 @@ _APPLY: dict[type[ev.EventBody], Callable[[Session, Any, float, int], None]] = {
     ev.EvaluationGivenBack: _given_back,
     ev.EvaluationFinished: _finished,
     ev.EvaluationRejudged: _rejudged,
+    ev.EvaluationSetAside: _set_aside,
     ev.EvaluationAbandoned: _abandoned,
     ev.SubmissionCancelled: _cancelled,
     ev.SubmissionInvalidated: _invalidated,
@@ -228,5 +237,8 @@ _APPLY: dict[type[ev.EventBody], Callable[[Session, Any, float, int], None]] = {
     ev.SubmissionReleased: _released,
     ev.Compared: _compared,
     ev.ComparisonFailed: _only_told,
+    ev.CanaryJudged: _only_told,
+    ev.NodeExcluded: _only_told,
+    ev.NodeAdmitted: _only_told,
     ev.AlarmRaised: _only_told,
 }

@@ -8,21 +8,23 @@ and what it found is not kept.
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import Select, Subquery, bindparam, select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
-from harness.board.lines import LINES
+from harness.board.lines import LINES, lines_of
 from harness.board.states import EvaluationState
 from harness.board.store import Store
 from harness.board.tables import (
     Author,
     Claim,
     Evaluation,
+    EventRow,
     Source,
     Submission,
     Worker,
@@ -32,13 +34,24 @@ from harness.sandbox.judge_process import judge_lives, this_process
 
 LEASE_SECONDS: Final = 60.0
 HEARTBEAT_SECONDS: Final = 10.0
-#: Of the author who has waited longest the oldest evaluation. With :hparams_sha256.
-_NEXT: Final = (
-    select(Evaluation)
-    .join(LINES, LINES.c.oldest == Evaluation.id)
-    .join(Author, Author.id == LINES.c.author_id)
-    .order_by(Author.last_started_at, Evaluation.id)
-    .limit(1)
+
+
+def _first_of(lines: Subquery) -> Select[Evaluation]:
+    """Of the author who has waited longest the oldest evaluation."""
+    return (
+        select(Evaluation)
+        .join(lines, lines.c.oldest == Evaluation.id)
+        .join(Author, Author.id == lines.c.author_id)
+        .order_by(Author.last_started_at, Evaluation.id)
+        .limit(1)
+    )
+
+
+#: With :hparams_sha256.
+_NEXT: Final = _first_of(LINES)
+#: With :hparams_sha256 and :seasons, for a machine that not all seasons are for.
+_NEXT_OF_SEASONS: Final = _first_of(
+    lines_of(Evaluation.season_id.in_(bindparam("seasons", expanding=True)))
 )
 #: Starts of one evaluation that nobody brought to an end; then it is the organiser's.
 MAX_STARTS: Final = 5
@@ -87,17 +100,28 @@ def this_worker() -> WorkerId:
     return WorkerId(f"{os.uname().nodename} {this_process()}", boot)
 
 
-def take(store: Store, worker: WorkerId, hparams_sha256: str) -> Taken | None:
+def take(
+    store: Store,
+    worker: WorkerId,
+    hparams_sha256: str,
+    seasons: Collection[int] | None = None,
+) -> Taken | None:
     """The next evaluation of this benchmark, or None where nothing waits or this machine is in use.
 
     Next is whose author has waited longest since one of theirs was started; of that author the oldest.
+
+    Args:
+        store: where it waits.
+        worker: who takes it, and on which machine it will be judged.
+        hparams_sha256: the benchmark.
+        seasons: only of these; None: of all.
     """
-    if not waits(store, worker, hparams_sha256):
+    if not waits(store, worker, hparams_sha256, seasons):
         return None
     with store.write() as writer:
         session = writer.session
         _reap(writer, worker)
-        evaluation = _next(session, hparams_sha256)
+        evaluation = _next(session, hparams_sha256, seasons)
         if evaluation is None or machine_is_timing(session, worker.machine, writer.now):
             return None
         writer.append(
@@ -120,11 +144,18 @@ def take(store: Store, worker: WorkerId, hparams_sha256: str) -> Taken | None:
         )
 
 
-def waits(store: Store, worker: WorkerId, hparams_sha256: str) -> bool:
+def waits(
+    store: Store,
+    worker: WorkerId,
+    hparams_sha256: str,
+    seasons: Collection[int] | None = None,
+) -> bool:
     """Whether an evaluation of this benchmark waits, or will as soon as a dead worker's is given back."""
     now = store.now()
     with store.read() as session:
-        return _next(session, hparams_sha256) is not None or bool(_overdue(session, worker, now))
+        if _next(session, hparams_sha256, seasons) is not None:
+            return True
+        return bool(_overdue(session, worker, now))
 
 
 def renew(store: Store, taken: Taken, progress: str) -> None:
@@ -153,7 +184,7 @@ def gone(store: Store, worker: WorkerId) -> None:
 def give_back(store: Store, taken: Taken, cause: str) -> None:
     """Not finished, through no fault of its own: it waits again, for anybody. Raises LeaseLostError."""
     with store.write() as writer:
-        _give_back(writer, mine(writer, taken), cause)
+        _give_back(writer, mine(writer, taken), cause, tried=False)
 
 
 def fail(store: Store, taken: Taken, cause: str) -> None:
@@ -165,8 +196,13 @@ def fail(store: Store, taken: Taken, cause: str) -> None:
         _give_back_or_abandon(writer, mine(writer, taken), cause)
 
 
-def _next(session: Session, hparams_sha256: str) -> Evaluation | None:
-    return session.scalar(_NEXT, {"hparams_sha256": hparams_sha256})
+def _next(
+    session: Session, hparams_sha256: str, seasons: Collection[int] | None
+) -> Evaluation | None:
+    if seasons is None:
+        return session.scalar(_NEXT, {"hparams_sha256": hparams_sha256})
+    which = {"hparams_sha256": hparams_sha256, "seasons": sorted(seasons)}
+    return session.scalar(_NEXT_OF_SEASONS, which)
 
 
 def machine_is_timing(session: Session, machine: str, now: float) -> bool:
@@ -200,8 +236,8 @@ def _reap(writer: Writer, worker: WorkerId) -> None:
 
 
 def _give_back_or_abandon(writer: Writer, evaluation: Evaluation, cause: str) -> None:
-    if evaluation.starts < MAX_STARTS:
-        _give_back(writer, evaluation, cause)
+    if evaluation.starts - _no_tries(writer.session, evaluation) < MAX_STARTS:
+        _give_back(writer, evaluation, cause, tried=True)
         return
     writer.append(
         ev.EvaluationAbandoned(
@@ -212,10 +248,21 @@ def _give_back_or_abandon(writer: Writer, evaluation: Evaluation, cause: str) ->
     )
 
 
-def _give_back(writer: Writer, evaluation: Evaluation, cause: str) -> None:
+def _no_tries(session: Session, evaluation: Evaluation) -> int:
+    """Starts that say nothing of the file: it was never begun, or its worker had to end."""
+    given_back = select(EventRow.body).where(
+        EventRow.submission == evaluation.submission_id,
+        EventRow.evaluation == evaluation.id,
+        EventRow.kind == "evaluation_given_back",
+    )
+    bodies = [ev.Stamped.body.validate_json(body) for body in session.scalars(given_back)]
+    return sum(isinstance(each, ev.EvaluationGivenBack) and not each.tried for each in bodies)
+
+
+def _give_back(writer: Writer, evaluation: Evaluation, cause: str, tried: bool) -> None:
     writer.append(
         ev.EvaluationGivenBack(
-            evaluation=evaluation.id, worker=evaluation.worker or "", cause=cause
+            evaluation=evaluation.id, worker=evaluation.worker or "", cause=cause, tried=tried
         ),
         submission=evaluation.submission_id,
     )

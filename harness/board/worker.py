@@ -1,10 +1,9 @@
 """The worker: takes an evaluation, has it judged, writes down the result; again and again.
 
-It holds two things while it judges: a lease in the store, which it renews, and the right to time on this
-machine, which the judge inherits.
+It holds two things while it judges: a lease in the store, which it renews, and the right to time on a
+machine. That is this one (`here`), or a node of a fleet.
 """
 
-import socket
 import sys
 import tempfile
 import time
@@ -20,15 +19,16 @@ from harness.board import comparing
 from harness.board.artefacts import Artefacts
 from harness.board.contending import contend
 from harness.board.filling import Filler, Wanted, open_worlds
-from harness.board.judge_process import Judged, JudgeProcess, Order
+from harness.board.here import ThisMachine
+from harness.board.judge_process import Judged
+from harness.board.judging import Asked, Held, Place
 from harness.board.leaderboard import Leaderboard
-from harness.board.outcome import finish
 from harness.board.patience import Found, Patience
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
     LeaseLostError,
     Taken,
-    fail,
+    WorkerId,
     give_back,
     gone,
     renew,
@@ -37,15 +37,14 @@ from harness.board.queue import (
     this_worker,
     waits,
 )
+from harness.board.settling import settle
+from harness.board.stopping import Ending, rest
 from harness.board.store import Store
-from harness.errors import Code, InputError, JudgeError
-from harness.host.timing import MACHINE_LOCK, hold_machine
+from harness.errors import Code, JudgeError
+from harness.host.timing import MACHINE_LOCK
 from harness.phases import OnProgress
-from harness.protocol.text import one_line
-from harness.result import EvaluationResult
 
 IDLE_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 0.25
 #: After a comparison that failed by our fault; it stays owed.
 COMPARE_AGAIN_SECONDS: Final = 600.0
 JUDGE: Final = (sys.executable, "-m", "harness.cli", "run")
@@ -65,6 +64,8 @@ class Job:
         lock: what whoever times on this machine holds.
         together: of the benchmark.
         bank: challenges that are trained on ahead while nothing waits; None: none are.
+        seasons: numbers of those that are worked for; None: all of the benchmark.
+        first: done before anything else with the right to time; says whether it did something.
     """
 
     hparams: Path
@@ -76,107 +77,117 @@ class Job:
     lock: str = MACHINE_LOCK
     together: Together = field(default_factory=Together)
     bank: Wanted | None = None
+    seasons: Callable[[], frozenset[int]] | None = None
+    first: Callable[[Held], bool] | None = None
+
+    def wanted(self) -> frozenset[int] | None:
+        """The seasons, as `queue.take` wants them."""
+        return None if self.seasons is None else self.seasons()
 
 
-class Stop:
-    """Asked to end: first in good time, then at once.
-
-    Args:
-        grace_seconds: how long the evaluation at hand may go on after the first request.
-    """
-
-    def __init__(self, grace_seconds: float) -> None:
-        self._grace = grace_seconds
-        self._deadline: float | None = None
-
-    @property
-    def requested(self) -> bool:
-        return self._deadline is not None
-
-    @property
-    def due(self) -> bool:
-        """Whether the evaluation at hand has to be given back now."""
-        return self._deadline is not None and time.monotonic() >= self._deadline
-
-    def request(self) -> None:
-        """The second request is due at once."""
-        now = time.monotonic()
-        self._deadline = now + self._grace if self._deadline is None else now
-
-
-def work(store: Store, job: Job, stop: Stop, progress: OnProgress) -> int:
-    """Judge what waits until `stop` says so; gives the number of evaluations that were finished.
+def work(store: Store, job: Job, stop: Ending, progress: OnProgress) -> int:
+    """Judge here what waits until `stop` says so; gives the number of evaluations that were finished.
 
     Raises, after what it had was given back:
         InputError: this machine cannot judge this benchmark.
         JudgeError: it cannot run a judge at all, as where its disk is full, or the store failed for long.
     """
-    worker = Working(store, job, stop, progress)
-    reported = 0.0
-    try:
-        while not stop.requested:
-            if worker.patience.insist(lambda: stop.requested or worker.did_something()):
-                continue
-            if job.once and not waits(store, worker.id, job.hparams_sha256):
-                break
-            if time.monotonic() - reported > HEARTBEAT_SECONDS:
-                worker.patience.insist(lambda: seen(store, worker.id, "waiting"))
-                reported = time.monotonic()
-            _sleep(IDLE_SECONDS, lambda: stop.requested)
-    finally:
-        gone(store, worker.id)
-    return worker.finished
+    filler = Filler(job.bank, progress)
+    here = ThisMachine(job.judge, job.hparams, job.options, job.lock, filler)
+    return Working(store, job, stop, progress, here, this_worker()).work()
 
 
 class Working:
     """A worker at work.
 
+    Args:
+        store, job: what it works for.
+        stop: tells it to end.
+        progress: told how it goes.
+        place: where it has files judged.
+        worker: how others know it.
+
     Attributes:
-        id: how others know it.
         finished: evaluations that it brought to an end.
         patience: with the store.
     """
 
-    def __init__(self, store: Store, job: Job, stop: Stop, progress: OnProgress) -> None:
+    def __init__(
+        self,
+        store: Store,
+        job: Job,
+        stop: Ending,
+        progress: OnProgress,
+        place: Place,
+        worker: WorkerId,
+    ) -> None:
         self._store, self._job, self._stop, self._progress = store, job, stop, progress
+        self._place, self.id = place, worker
         self._leaderboard = Leaderboard(store)
-        self._filler = Filler(job.bank, progress)
         self._compares_from = 0.0
         self._seen = 0.0
-        self.id = this_worker()
         self.finished = 0
         self.patience = Patience(
-            progress, lambda: _sleep(IDLE_SECONDS, lambda: stop.requested), lambda: stop.due
+            progress, lambda: rest(IDLE_SECONDS, lambda: stop.requested), lambda: stop.due
         )
+
+    def work(self) -> int:
+        """Until it has to end, or once nothing waits; see the function `work`."""
+        reported = 0.0
+        try:
+            while not self._stop.requested:
+                if self.patience.insist(lambda: self._stop.requested or self.did_something()):
+                    continue
+                if self._job.once and not self._waits():
+                    break
+                if time.monotonic() - reported > HEARTBEAT_SECONDS:
+                    self.patience.insist(lambda: seen(self._store, self.id, "waiting"))
+                    reported = time.monotonic()
+                rest(IDLE_SECONDS, lambda: self._stop.requested)
+        finally:
+            gone(self._store, self.id)
+        return self.finished
 
     def did_something(self) -> bool:
         """A comparison that is owed, else the next evaluation, else what a bank lacks; False: nothing.
 
         Raises InputError, JudgeError: this machine cannot judge this benchmark, or nothing at all.
         """
-        held = hold_machine(self._job.lock)
-        if held is None:
+        holding = self._place.hold()
+        if holding is None:
             return False
-        with held:
+        with holding as held:
+            if self._did_first(held):
+                return True
+            seasons = self._job.wanted()
             if time.monotonic() >= self._compares_from:
                 claimed = comparing.claim(
-                    self._store, self._leaderboard, self.id, self._job.hparams_sha256
+                    self._store, self._leaderboard, self.id, self._job.hparams_sha256, seasons
                 )
                 if claimed is not None:
                     self._compare(claimed, held)
                     return True
-            taken = take(self._store, self.id, self._job.hparams_sha256)
+            taken = take(self._store, self.id, self._job.hparams_sha256, seasons)
             if taken is not None:
                 self._evaluate(taken, held)
                 return True
-            return not self._job.once and self._filler.fill(self._worlds, held, self._needed)
+            return not self._job.once and held.use_idle_time(self._worlds, self._needed)
+
+    def _did_first(self, held: Held) -> bool:
+        try:
+            return self._job.first is not None and self._job.first(held)
+        except OSError as error:
+            raise _cannot_run(error) from error
+
+    def _waits(self) -> bool:
+        return waits(self._store, self.id, self._job.hparams_sha256, self._job.wanted())
 
     def _worlds(self) -> list[int]:
         return open_worlds(self._store, self._job.hparams_sha256)
 
     def _needed(self) -> bool:
         """Whether this machine has something better to do than to fill a bank."""
-        if self._stop.requested or waits(self._store, self.id, self._job.hparams_sha256):
+        if self._stop.requested or self._waits():
             return True
         if time.monotonic() - self._seen > HEARTBEAT_SECONDS:
             seen(self._store, self.id, "waiting; filling the bank")
@@ -184,7 +195,7 @@ class Working:
         owed = comparing.owed(self._store, self._leaderboard, self._job.hparams_sha256)
         return owed and time.monotonic() >= self._compares_from
 
-    def _evaluate(self, taken: Taken, held: socket.socket) -> None:
+    def _evaluate(self, taken: Taken, held: Held) -> None:
         """One evaluation, to its end or given back."""
         self._progress(f"evaluation {taken.evaluation}: {taken.file_name} of {taken.author}")
         keep = self._keeping(lambda kept: kept.place(taken.evaluation))
@@ -198,14 +209,8 @@ class Working:
                 lambda said: renew(self._store, taken, said),
                 held,
             )
-            if judged.result is not None:
-                self._finish(taken, judged.result, time.monotonic() - started)
-                ended = f"{judged.result.verdict} ({judged.result.code})"
-            else:
-                # Only a judge that broke down counts as a try: neither our end nor a wrong machine does.
-                no_try = judged.stopped or judged.status == InputError.exit_status
-                (give_back if no_try else fail)(self._store, taken, judged.cause)
-                ended = f"given back: {judged.cause}"
+            seconds = time.monotonic() - started
+            ended = self.patience.insist(lambda: settle(self._store, taken, judged, seconds))
         except LeaseLostError as lost:
             # Another outcome stands; `rejudge` would take this one for it, by the evaluation's number.
             self._keeping(lambda kept: kept.remove(taken.evaluation))
@@ -216,6 +221,7 @@ class Working:
             with suppress(LeaseLostError):
                 self.patience.insist(lambda: give_back(self._store, taken, cause))
             raise _cannot_run(error) from error
+        self.finished += judged.result is not None
         self._progress(f"evaluation {taken.evaluation}: {ended}")
         self._keeping(Artefacts.prune)
         judged.check_machine()
@@ -230,12 +236,7 @@ class Working:
             self._progress(f"evaluations cannot be kept: {error}")
             return None
 
-    def _finish(self, taken: Taken, result: EvaluationResult, seconds: float) -> None:
-        """It took minutes of a machine: write it down even if the store fails meanwhile."""
-        self.patience.insist(lambda: finish(self._store, taken, result, seconds))
-        self.finished += 1
-
-    def _compare(self, claimed: comparing.Claimed, held: socket.socket) -> None:
+    def _compare(self, claimed: comparing.Claimed, held: Held) -> None:
         """A paired test; our own failure puts further ones off for a while."""
         judge = partial(self._judge, held=held)
         try:
@@ -251,26 +252,18 @@ class Working:
         world_size: int,
         options: tuple[str, ...],
         renew_lease: Callable[[str], None],
-        held: socket.socket,
+        held: Held,
     ) -> Judged:
-        """Run a judge to its end, or until we have to stop.
+        """Have a file judged to its end, or until we have to stop.
 
-        Raises LeaseLostError, after it has ended; OSError where none can be run here.
+        Raises LeaseLostError, after the judge has ended; OSError where none can be run.
         """
-        common = ("--hparams", str(self._job.hparams), "--world", str(world_size))
-        order = Order(self._job.judge, *file, (*common, *self._job.options, *options))
-        with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
-            with JudgeProcess(order, Path(folder), [held]) as judge:
-                renewed, shown = 0.0, ""
-                while judge.status is None and not self._stop.due:
-                    said = judge.said()
-                    if said != shown or time.monotonic() - renewed > HEARTBEAT_SECONDS:
-                        self.patience.insist(partial(renew_lease, said))
-                        renewed, shown = time.monotonic(), said
-                    _sleep(LOOK_SECONDS, lambda: self._stop.due or judge.status is not None)
-                judge.end()
-            last = (judge.said().strip().splitlines() or ["it said nothing"])[-1]
-            return Judged(judge.result(), judge.status, one_line(last), self._stop.due)
+        asked = Asked(*file, world_size, options)
+        return held.judge(
+            asked,
+            lambda said: self.patience.insist(lambda: renew_lease(said)),
+            lambda: self._stop.due,
+        )
 
 
 def _cannot_run(error: OSError) -> JudgeError:
@@ -280,10 +273,3 @@ def _cannot_run(error: OSError) -> JudgeError:
         f"this machine cannot run a judge: {error}. Is the disk of {tempfile.gettempdir()} full, is there "
         "memory for another process? Nothing was judged, and nothing is held against anybody",
     )
-
-
-def _sleep(seconds: float, until: Callable[[], bool]) -> None:
-    """A handler of signals only asks, and the loop has to see it soon."""
-    end = time.monotonic() + seconds
-    while not until() and (left := end - time.monotonic()) > 0:
-        time.sleep(min(left, LOOK_SECONDS))

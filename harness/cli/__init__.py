@@ -12,6 +12,7 @@ from harness.cli import (
     bank,
     benchmark,
     compare,
+    fleet,
     host,
     judging,
     organising,
@@ -66,6 +67,7 @@ for group in (
     remote,
     seasons,
     organising,
+    fleet,
     serve,
     publish,
 ):

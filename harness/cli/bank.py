@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import HparamsOption, ImageOption, SnapshotOption, WorldOption
+from harness.cli.fleet import on_fleet
+from harness.cli.options import (
+    FleetOption,
+    HardwareOption,
+    HparamsOption,
+    ImageOption,
+    SnapshotOption,
+    WorldOption,
+)
 from harness.errors import Code, InputError
 
 banks = typer.Typer(
@@ -32,6 +40,8 @@ def fill(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
     snapshot: SnapshotOption = None,
+    fleet: FleetOption = None,
+    hardware: HardwareOption = "",
 ) -> None:
     """Draw challenges and train the reference on them, until so many are unused.
 
@@ -39,6 +49,13 @@ def fill(
 
     [dim]validator bank fill --count 100 --world 4 --idle[/dim]
     """
+    if fleet is not None:
+        from harness.benchmark.hparams import load_hparams
+
+        with on_fleet(fleet, hardware) as there:
+            filled = there.fill_banks(load_hparams(hparams), world, count, round(limit * 2**30))
+        typer.echo(f"{count} unused on each of {filled} nodes")
+        return
     from harness.api import fill_bank
 
     added, unused = fill_bank(

@@ -1,11 +1,19 @@
 """Commands about benchmarks: `benchmarks`, `benchmark new`, `preload`, `calibrate`, `power` and `flops`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.options import HparamsOption, ImageOption, SnapshotOption
+from harness.cli.fleet import on_fleet
+from harness.cli.options import (
+    FleetOption,
+    HardwareOption,
+    HparamsOption,
+    ImageOption,
+    SnapshotOption,
+)
 
 #: Tokens in a row where nothing says how many.
 DEFAULT_ROW = 1024
@@ -161,6 +169,8 @@ def calibrate(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print, and change nothing.")] = False,
     snapshot: SnapshotOption = None,
+    fleet: FleetOption = None,
+    hardware: HardwareOption = "",
 ) -> None:
     """Measure the noise of honest runs and write the tolerances, with their evidence, into hparams.
 
@@ -176,7 +186,8 @@ def calibrate(
         raise typer.BadParameter("--again measures nothing: leave --add and --only out")
     if only and not (add or json):
         raise typer.BadParameter("--only needs --add or --json: tolerances rest on all variants")
-    calibrate_benchmark(
+    measure = partial(
+        calibrate_benchmark,
         hparams,
         snapshot,
         sandbox,
@@ -189,6 +200,11 @@ def calibrate(
         again=again,
         output=json,
     )
+    if fleet is None or again:
+        measure()
+        return
+    with on_fleet(fleet, hardware) as there:
+        measure(elsewhere=partial(there.calibrate, runs=runs, only=only))
 
 
 def power(
@@ -213,6 +229,8 @@ def power(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     image: ImageOption = None,
     snapshot: SnapshotOption = None,
+    fleet: FleetOption = None,
+    hardware: HardwareOption = "",
 ) -> None:
     """Measure what can be left out unseen: graded cheats, and how often each is found.
 
@@ -222,7 +240,13 @@ def power(
     """
     from harness.api import measure_power
 
-    measure_power(hparams, snapshot, sandbox, image, family or [], runs, json)
+    asked = family or []
+    measure = partial(measure_power, hparams, snapshot, sandbox, image, asked, runs, json)
+    if fleet is None or not runs:
+        measure()
+        return
+    with on_fleet(fleet, hardware) as there:
+        measure(elsewhere=partial(there.power, runs=runs, families=tuple(asked)))
 
 
 def flops(

@@ -34,6 +34,17 @@ LEVELS_HELP = "auto, docker, bubblewrap, user or none: how the train file is iso
 WorldOption = Annotated[
     int | None, typer.Option("--world", min=1, help="Ranks. Default: the benchmark's.")
 ]
+FleetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fleet",
+        metavar="ADDRESS",
+        help="Measure on all nodes of a fleet (HOST:PORT of its head).",
+    ),
+]
+HardwareOption = Annotated[
+    str, typer.Option(help="With --fleet: the nodes' hardware class, where there are several.")
+]
 NameArgument = Annotated[str, typer.Argument(help="Letters, digits, dot, hyphen, underscore.")]
 FileArgument = Annotated[Path, typer.Argument(help="The train file.")]
 

@@ -181,7 +181,8 @@ def worker(
     from harness.api import ready_snapshot
     from harness.benchmark.hparams import load_hparams
     from harness.board.artefacts import Artefacts, kept_folder
-    from harness.board.worker import Job, Stop, work
+    from harness.board.stopping import Stop
+    from harness.board.worker import Job, work
     from harness.report import ProgressDisplay
     from harness.sandbox import choose
 

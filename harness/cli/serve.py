@@ -113,7 +113,7 @@ def _worker(options: list[str] | None) -> Iterator[None]:
     if options is None:
         yield
         return
-    from harness.board.judge_process import end_child, end_with_parent
+    from harness.board.child import end_child, end_with_parent
 
     child = subprocess.Popen(
         [sys.executable, "-m", "harness.cli", "worker", *options],

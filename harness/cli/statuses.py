@@ -20,6 +20,8 @@ BOARD_LIBRARIES = frozenset(
         *("python_multipart", "sqlalchemy", "starlette", "uvicorn"),
     }
 )
+#: What the extra `fleet` brings along.
+FLEET_LIBRARIES = frozenset({"fsspec", "ray"})
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,6 +46,11 @@ def on_ending_signals(handler: Callable[[int, FrameType | None], None]) -> None:
             signal.signal(number, handler)
 
 
+def interrupt_on_ending_signals() -> None:
+    """Have each of them raise `Interrupted`, which `exit_statuses` tells."""
+    on_ending_signals(_interrupt)
+
+
 @contextmanager
 def exit_statuses() -> Iterator[None]:
     """Turns our exceptions into one clear message on stderr and the guilty side's exit status.
@@ -51,7 +58,7 @@ def exit_statuses() -> Iterator[None]:
     A signal that asks us to end becomes an exception too, so that sandboxes and folders are cleaned up:
     `timeout` sends SIGTERM, a closed terminal SIGHUP.
     """
-    on_ending_signals(_interrupt)
+    interrupt_on_ending_signals()
     try:
         yield
     except TrainjudgeError as error:
@@ -65,11 +72,13 @@ def exit_statuses() -> Iterator[None]:
         sys.exit(128 + signalled.number)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in BOARD_LIBRARIES:
+        if missing not in BOARD_LIBRARIES | FLEET_LIBRARIES:
             _tell_defect()
+        what, extra = (
+            ("the fleet", "fleet") if missing in FLEET_LIBRARIES else ("the leaderboard", "board")
+        )
         typer.echo(
-            f"validator: {Code.BAD_ARGUMENT}: the leaderboard needs {missing}: "
-            "pip install 'trainjudge[board]'",
+            f"validator: {Code.BAD_ARGUMENT}: {what} needs {missing}: pip install 'trainjudge[{extra}]'",
             err=True,
         )
         sys.exit(InputError.exit_status)

@@ -11,6 +11,7 @@ from harness.board.rows import BoardRow
 from harness.board.rule import ScoringRule
 from harness.board.views import SeasonView, season_view, seasons_view
 from harness.board.waiting import queue_length, queue_view
+from harness.fleet.seen import host_of, node_lines
 from harness.web import charts
 from harness.web.boards import Query, Show, Sort
 from harness.web.live import last_line
@@ -146,6 +147,7 @@ def queue(request: Request) -> Response:
     with here.store.read() as session:
         entries = queue_view(session, QUEUE_SHOWN, (page - 1) * QUEUE_SHOWN)
         length = queue_length(session)
+        workers = [each for each in workers_view(session, now) if each.alive]
         return render(
             request,
             "queue.html",
@@ -154,9 +156,19 @@ def queue(request: Request) -> Response:
             length=length,
             page=page,
             pages=max(1, -(-length // QUEUE_SHOWN)),
-            workers=[each for each in workers_view(session, now) if each.alive],
+            workers=workers,
+            fleet=any(host_of(each.name) for each in workers),
             now=now,
         )
+
+
+def fleet(request: Request) -> Response:
+    """The nodes of a fleet, as far as the store knows them."""
+    here = site(request)
+    now = here.store.now()
+    with here.store.read() as session:
+        nodes, length = node_lines(session, now), queue_length(session)
+    return render(request, "fleet.html", nodes=nodes, length=length)
 
 
 def api_page(request: Request) -> Response:
@@ -187,6 +199,7 @@ ROUTES: Final = [
     Route("/seasons/{name}/rules", rules),
     Route("/authors/{name}", author),
     Route("/queue", queue),
+    Route("/fleet", fleet),
     Route("/api", api_page),
     Route("/favicon.ico", icon),
 ]

@@ -16,12 +16,13 @@ from typing import Final
 
 from sqlalchemy import func, select
 
+from harness.board.stopping import Stop
 from harness.board.store import Store, open_store
 from harness.board.tables import (
     Base,
     Worker,
 )
-from harness.board.worker import Job, Stop, work
+from harness.board.worker import Job, work
 from measurements.board import ROOT
 from measurements.board.example import HPARAMS_SHA256
 from measurements.board.tables import cpu_seconds

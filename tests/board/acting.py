@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-from harness.board import migrate, queue, worker  # noqa: F401 - imported once, for all processes
+from harness.board import migrate, queue, stopping, worker  # noqa: F401 - imported once, for all processes
 from harness.board.outcome import finish
 from harness.board.queue import WorkerId, take, this_worker
+from harness.board.stopping import Stop
 from harness.board.store import open_store
 from harness.board.submit import Examined, Handed, submit
-from harness.board.worker import Job, Stop, work
+from harness.board.worker import Job, work
 from harness.host.timing import hold_machine
 from tests.board.examples import HPARAMS_SHA256, accepted_result
 from tests.board.processes import together
@@ -37,7 +38,7 @@ def works(url: str, lock: str, options: tuple[str, ...], temporary: Path, once: 
 
 def hurries(url: str, lock: str, options: tuple[str, ...], temporary: Path, once: bool) -> None:
     """Be a worker that looks more often, and bears more deaths, than one of a real board."""
-    worker.LOOK_SECONDS, worker.IDLE_SECONDS = 0.02, 0.1  # type: ignore[misc]
+    stopping.LOOK_SECONDS, worker.IDLE_SECONDS = 0.02, 0.1  # type: ignore[misc]
     queue.MAX_STARTS = 1_000_000  # type: ignore[misc]
     works(url, lock, options, temporary, once)
 

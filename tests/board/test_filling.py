@@ -16,9 +16,10 @@ from harness.bank.store import Bank
 from harness.board import filling, worker
 from harness.board.filling import Filler, Wanted, open_worlds
 from harness.board.organise import close_season
+from harness.board.stopping import Stop
 from harness.board.store import Store
 from harness.board.submit import Handed, submit
-from harness.board.worker import Stop, work
+from harness.board.worker import work
 from harness.host.timing import hold_machine
 from tests.bank.made_up import put
 from tests.board.acting import job

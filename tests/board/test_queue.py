@@ -91,6 +91,23 @@ def test_who_comes_late_does_not_wait_for_a_hundred_of_another(store: Store) -> 
     assert judge_next(store, accepted_result()) == late + 1
 
 
+def test_a_worker_can_be_for_some_seasons_only(store: Store) -> None:
+    board_with(store, "ada", "bob", season="autumn")
+    board_with(store, season="winter")
+    for author, season in (("ada", "autumn"), ("ada", "winter"), ("bob", "autumn")):
+        hand_in(store, author, len(author) + len(season), season=season)
+    assert not waits(store, ELSEWHERE, HPARAMS_SHA256, frozenset())
+    assert take(store, ELSEWHERE, HPARAMS_SHA256, frozenset()) is None
+    taken = take(store, ELSEWHERE, HPARAMS_SHA256, frozenset({2}))
+    assert taken is not None
+    assert taken.submission == 2
+    give_back(store, taken, "not now")
+    assert waits(store, ELSEWHERE, HPARAMS_SHA256, frozenset({2}))
+    taken = take(store, ELSEWHERE, HPARAMS_SHA256, frozenset({1, 2}))
+    assert taken is not None
+    assert taken.submission == 3  # bob has waited longer
+
+
 def test_a_worker_gets_evaluations_of_its_own_benchmark_only(store: Store) -> None:
     board_with(store, "ada")
     open_season(store, SeasonPlan("winter", "d" * 64, "b", 2, HARDWARE, ScoringRule()))
@@ -381,3 +398,18 @@ def test_workers_are_seen_until_they_go(store: Store, raw: Raw) -> None:
     gone(store, ELSEWHERE)
     gone(store, ELSEWHERE)
     assert raw("SELECT * FROM workers") == []
+
+
+def test_starts_that_say_nothing_of_the_file_are_no_tries(store: Store, raw: Raw) -> None:
+    board_with(store, "ada")
+    hand_in(store, "ada")
+    for ended in [give_back] * 6 + [fail] * 4:
+        taken = take(store, ELSEWHERE, HPARAMS_SHA256)
+        assert taken is not None
+        ended(store, taken, "so it went")
+    assert raw("SELECT state FROM submissions") == [("queued",)]
+    taken = take(store, ELSEWHERE, HPARAMS_SHA256)
+    assert taken is not None
+    fail(store, taken, "the fifth")
+    assert raw("SELECT state FROM submissions") == [("failed",)]
+    assert check(store).problems == ()

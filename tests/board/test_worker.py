@@ -16,15 +16,16 @@ import pytest
 
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
-from harness.board import judge_process, patience, worker
+from harness.board import judge_process, judging, patience, worker
 from harness.board.artefacts import Artefacts
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.queue import take, this_worker
 from harness.board.rule import ScoringRule
+from harness.board.stopping import Stop
 from harness.board.store import Store, open_store
 from harness.board.submit import Handed, cancel, submit
-from harness.board.worker import Job, Stop, work
+from harness.board.worker import Job, work
 from harness.errors import Code, InputError, JudgeError
 from harness.host.timing import hold_machine
 from harness.sandbox.removal import remove_tree
@@ -229,7 +230,7 @@ def test_what_is_cancelled_is_stopped_and_the_next_one_judged(
 ) -> None:
     first = place.hand_in("hang", 600)
     place.hand_in("accepted")
-    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
+    monkeypatch.setattr(judging, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
     beside = Beside(place, Stop(600))
     wait_until(lambda: raw("SELECT progress FROM evaluations WHERE id = 1") != [("",)])
     cancel(place.store, first)
@@ -368,7 +369,7 @@ def test_nothing_is_kept_of_an_evaluation_whose_lease_was_lost(
 ) -> None:
     place.artefacts = Artefacts(tmp_path / "kept", 10**9)
     number = place.hand_in("hang", 600)
-    monkeypatch.setattr(worker, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
+    monkeypatch.setattr(judging, "HEARTBEAT_SECONDS", 0.5)  # it is heard of at the next renewal
     beside = Beside(place, Stop(600))
     wait_until(lambda: raw("SELECT progress FROM evaluations") != [("",)])
     assert (tmp_path / "kept" / "1").is_dir()

@@ -1,4 +1,4 @@
-"""Whoever installed the judge alone can judge, and is told what the leaderboard needs."""
+"""Whoever installed the judge alone can judge, and is told what the leaderboard, or a fleet, needs."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.project import ROOT
 WITHOUT = (
     "import sys\n"
     "for name in ('alembic', 'fastapi', 'jinja2', 'pandas', 'prometheus_client', 'psycopg',\n"
-    "             'pyarrow', 'sqlalchemy', 'starlette', 'uvicorn'):\n"
+    "             'pyarrow', 'ray', 'sqlalchemy', 'starlette', 'uvicorn'):\n"
     "    sys.modules[name] = None\n"
     "from harness.cli import main\n"
     "main()\n"
@@ -28,7 +28,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", ["--help", "run --help", "submit --help", "serve --help"])
+@pytest.mark.parametrize(
+    "command", ["--help", "run --help", "submit --help", "serve --help", "fleet --help"]
+)
 def test_help_needs_no_leaderboard(command: str) -> None:
     assert run(*command.split()).returncode == 0
 
@@ -56,4 +58,11 @@ def test_a_command_of_the_leaderboard_says_what_to_install(command: str) -> None
     done = run(*command.split())
     assert done.returncode == 2, done.stderr
     assert "pip install 'trainjudge[board]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_of_a_fleet_says_what_to_install() -> None:
+    done = run("fleet", "drain", "127.0.0.1:1", "gpu7")
+    assert done.returncode == 2, done.stderr
+    assert "the fleet needs ray: pip install 'trainjudge[fleet]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ from tests.web.conftest import Server, serving
 PAGES = [
     "/", "/seasons/autumn?show=unranked", "/seasons/autumn?show=every&sort=score", "/seasons",
     "/seasons/autumn/rules", "/submissions/1", "/submissions/2", "/submissions/5",
-    "/submissions/4/changes", "/authors/alice", "/queue", "/submit", "/api", "/nothing",
+    "/submissions/4/changes", "/authors/alice", "/queue", "/fleet", "/submit", "/api", "/nothing",
 ]  # fmt: skip
 LONG = "w" * 200
 

@@ -10,11 +10,12 @@ from starlette.testclient import TestClient
 
 from harness.board import events as ev
 from harness.board.organise import SeasonPlan, add_author, invalidate, new_key, open_season
-from harness.board.queue import renew, take
+from harness.board.queue import WorkerId, renew, seen, take
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
 from harness.errors import Code
+from harness.fleet.canaries import Canary, record
 from harness.web.app import make_app
 from harness.web.looking import prepare
 from tests.board.examples import (
@@ -304,6 +305,26 @@ def test_the_queue_shows_turns_and_progress(store: Store, client: TestClient) ->
     assert "Being judged 1 #1 train.py" in text
     assert "timed run: run 1 of 2" in text
     assert text.index("#3 train.py") < text.index("#2 train.py")  # alice has just had a turn
+
+
+def test_the_nodes_of_a_fleet_are_shown_as_the_store_knows_them(
+    store: Store, client: TestClient
+) -> None:
+    assert "No node of a fleet was heard from" in words(client.get("/fleet").text)
+    for host in ("left", "right"):
+        worker = WorkerId(f"{host} node {host}-12ab of somewhere else 1 2", host)
+        seen(store, worker, "waiting")
+    seen(store, ELSEWHERE, "waiting")
+    hand_in(store, "alice", 1)
+    canary = Canary("train.py", b"pass", 2)
+    record(store, canary, HPARAMS_SHA256, "left", rejected_result(message="<b>wrong</b>"))
+    page = client.get("/fleet").text
+    text = words(page)
+    assert "1 evaluation waits" in text
+    assert "left excluded from qwen3-30b-a3b: it rejects the canary, which is right" in text
+    assert "right waiting none yet" in text
+    assert "elsewhere" not in text
+    assert "<b>wrong" not in page
 
 
 def test_an_author_page_counts_rejections(store: Store, client: TestClient) -> None:

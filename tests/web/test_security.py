@@ -10,7 +10,7 @@ from harness.web.app import make_app
 from tests.board.examples import accepted_result, hand_in, judge_next
 
 ADDRESSES = [
-    "/", "/seasons", "/seasons/autumn/rules", "/queue", "/submit", "/api", "/authors/alice",
+    "/", "/seasons", "/seasons/autumn/rules", "/queue", "/fleet", "/submit", "/api", "/authors/alice",
     "/submissions/1", "/nothing", "/openapi.json", "/api/v1/board", "/metrics",
     "/seasons/autumn/feed.atom", "/static/board.css", "/healthz",
 ]  # fmt: skip

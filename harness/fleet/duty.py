@@ -1,0 +1,75 @@
+"""A node's canary, when it is due: before anything else is judged there."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from harness.board.judging import Asked, Held
+from harness.board.queue import WorkerId, seen
+from harness.board.store import Store
+from harness.fleet.canaries import Canary, known, record
+from harness.phases import OnProgress
+
+#: After one that could not be judged: that is seldom mended sooner.
+AGAIN_SECONDS: Final = 600.0
+
+
+class CanaryDuty:
+    """Of one node.
+
+    Args:
+        store, hparams_sha256: what is judged for.
+        canary: the file.
+        host: the node's.
+        worker: as the store knows it.
+        due: whether everything has to end.
+        say: told what came of it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hparams_sha256: str,
+        canary: Canary,
+        host: str,
+        worker: WorkerId,
+        due: Callable[[], bool],
+        say: OnProgress,
+    ) -> None:
+        self._store, self._benchmark, self._canary = store, hparams_sha256, canary
+        self._host, self._worker = host, worker
+        self._due, self._say = due, say
+        self._not_before = 0.0
+
+    def __call__(self, held: Held) -> bool:
+        """Whether there was one to be judged. Raises OSError where none can be run there."""
+        if time.monotonic() < self._not_before or not self._is_time():
+            return False
+        self._not_before = time.monotonic() + AGAIN_SECONDS
+        canary = self._canary
+        self._say("canary")
+        judged = held.judge(
+            Asked(canary.file_name, canary.source, canary.world_size, ("--runs", str(canary.runs))),
+            lambda said: seen(self._store, self._worker, "canary"),
+            self._due,
+        )
+        if judged.result is None:
+            self._say(f"canary: {judged.cause}")
+            return True
+        excluded = record(self._store, canary, self._benchmark, self._host, judged.result)
+        self._not_before = 0.0
+        self._say(f"canary: {judged.result.verdict} ({judged.result.code})")
+        for host, why in excluded.items():
+            self._say(f"canary: {host} is excluded: {why}")
+        return True
+
+    def _is_time(self) -> bool:
+        with self._store.read() as session:
+            at, _ = known(session, self._benchmark).last.get(self._host, (0.0, ""))
+        now = self._store.now()
+        left = at + self._canary.every_seconds - now
+        if (
+            left > 0
+        ):  # nobody else judges this host's canaries: until then the store need not be asked
+            self._not_before = time.monotonic() + left
+        return left <= 0

@@ -1,0 +1,31 @@
+"""A cluster of real raylets for a file of tests, and a store for each test."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.board.conftest import (  # noqa: F401 - fixtures
+    database,
+    migrated,
+    raw,
+    server,
+    shared,
+    store,
+    url,
+)
+from tests.fleet.nodes import Nodes, cluster
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with cluster(tmp_path_factory.mktemp("fleet")) as started:
+        yield started
+
+
+@pytest.fixture
+def nodes(head: Nodes) -> Iterator[Nodes]:
+    """The cluster, without nodes before and after."""
+    yield head
+    head.remove_all()
+    for marks in head.folder.glob("marks-*"):
+        marks.unlink()
