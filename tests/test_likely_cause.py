@@ -200,7 +200,7 @@ def test_no_more_is_tried_than_the_disk_has_room_for(
 def test_a_mistake_fits_if_it_is_half_as_far_away_and_within_the_tolerance(
     sought: Sought, monkeypatch: pytest.MonkeyPatch, away: float, check: str
 ) -> None:
-    """The tolerance of an update is 0.017 here."""
+    """What the benchmark allows of an update is more than 0.01."""
     monkeypatch.setattr("harness.likely_cause.update_error", lambda truth, states: 0.01)
     found = sought(away)
     assert found is not None and found.check == check
