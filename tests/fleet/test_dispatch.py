@@ -21,6 +21,7 @@ from tests.board.examples import HPARAMS_SHA256, board_with, rejected_result, tr
 from tests.board.processes import wait_until
 from tests.fleet.nodes import VERSION, Nodes
 
+#: What differs between databases is tested without Ray; once with it on both.
 sqlite_alone = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
