@@ -158,6 +158,7 @@ def test_a_node_that_is_killed_gives_back_what_it_had_as_our_failure(
     assert competition.raw("SELECT starts FROM evaluations") == [(2,)]
 
 
+@pytest.mark.slow
 @sqlite_alone
 def test_a_node_that_is_drained_finishes_what_it_has_and_takes_nothing_more(
     competition: Competition,
@@ -181,6 +182,7 @@ def test_a_node_that_is_drained_finishes_what_it_has_and_takes_nothing_more(
     assert beside.end() == 2
 
 
+@pytest.mark.slow
 @sqlite_alone
 def test_asked_twice_a_dispatcher_gives_everything_back_at_once(competition: Competition) -> None:
     competition.nodes.add("left")
@@ -196,6 +198,7 @@ def test_asked_twice_a_dispatcher_gives_everything_back_at_once(competition: Com
     assert [event for event, _ in competition.nodes.marks("left")] == ["starts", "ends"]
 
 
+@pytest.mark.slow
 @sqlite_alone
 def test_what_is_cancelled_is_ended_on_its_node(
     competition: Competition, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +215,7 @@ def test_what_is_cancelled_is_ended_on_its_node(
     assert [event for event, _ in competition.nodes.marks("left")] == ["starts", "ends"] * 2
 
 
+@pytest.mark.slow
 @sqlite_alone
 def test_a_node_that_cannot_judge_is_left_alone_and_costs_nobody_a_try(
     competition: Competition,
@@ -224,6 +228,7 @@ def test_a_node_that_cannot_judge_is_left_alone_and_costs_nobody_a_try(
     assert any("nothing for 10 min" in line for line in competition.said)
 
 
+@pytest.mark.slow
 @sqlite_alone
 def test_a_node_that_is_excluded_gives_back_what_it_has_and_gets_nothing_more(
     competition: Competition,
