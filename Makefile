@@ -49,6 +49,7 @@ mutants: install-test
 bench: install-test
 	mkdir -p bench
 	$(BIN)/python -m measurements.overhead --json bench/overhead.json
+	$(BIN)/python -m measurements.checks --hparams profiles/embedded-bf16.json --steps 80 --json bench/checks.json
 	$(BIN)/python -m measurements.train_files --json bench/train_files.json
 	$(BIN)/python -m measurements.memory --large --json bench/memory.json
 	$(BIN)/python measurements/compare_states.py --json bench/compare_states.json
