@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from harness.host.timing import HELD
-from harness.protocol.text import printable
+from harness.protocol.text import one_line, printable
+from harness.sandbox.judge_process import this_process
+from harness.timed.workspace import JUDGE
 
 #: Of what it prints while it works; what is shown to whoever waits.
 PROGRESS_BYTES: Final = 16 * 1024
@@ -61,6 +63,18 @@ class Child:
     def end(self, seconds: float) -> None:
         """Ask it to end and wait so long; kill it if it does not."""
         end_child(self._process, seconds)
+
+
+def mark_folder(folder: Path) -> None:
+    """Write into the folder of a child whose it is: `validator clean` sees whether that process lives."""
+    private = folder / "private"
+    private.mkdir()
+    (private / JUDGE).write_text(this_process())
+
+
+def last_line(said: str) -> str:
+    """What a child said last, fit to be shown on one line."""
+    return one_line((said.strip().splitlines() or ["it said nothing"])[-1])
 
 
 def end_child(child: "subprocess.Popen[bytes]", seconds: float) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from sqlalchemy import select
 
 from harness.bank.store import Bank
-from harness.board.child import Child
+from harness.board.child import Child, last_line
 from harness.board.store import Store
 from harness.board.tables import Season
 from harness.errors import TrainjudgeError
@@ -109,8 +109,7 @@ class Filler:
                 child.end(END_SECONDS)
             added = wanted.unused(world_size) > before
             if not ended and not added:
-                said = child.said().strip().splitlines()
-                self._failed(one_line(said[-1]) if said else "it said nothing")
+                self._failed(last_line(child.said()))
         return added
 
     def _failed(self, why: str) -> None:

@@ -14,11 +14,9 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
-from harness.board.child import Child
+from harness.board.child import Child, mark_folder
 from harness.errors import Code, InputError
 from harness.result import EvaluationResult
-from harness.sandbox.judge_process import this_process
-from harness.timed.workspace import JUDGE
 
 #: A judge that was asked to end has this long to end its sandbox and remove its folder.
 END_SECONDS: Final = 60.0
@@ -52,9 +50,7 @@ class JudgeProcess:
     """
 
     def __init__(self, order: Order, folder: Path, inherited: Sequence[socket.socket]) -> None:
-        private = folder / "private"
-        private.mkdir()
-        (private / JUDGE).write_text(this_process())  # `validator clean` sees whose the folder is
+        mark_folder(folder)
         named = order.file_name if SAFE_NAME.fullmatch(order.file_name) else "submission.py"
         file = folder / "source" / named
         file.parent.mkdir()

@@ -13,10 +13,10 @@ from socket import socket
 from typing import Protocol
 
 from harness.board import stopping
+from harness.board.child import last_line
 from harness.board.judge_process import Judged, JudgeProcess, Order
 from harness.board.queue import HEARTBEAT_SECONDS
 from harness.board.stopping import rest
-from harness.protocol.text import one_line
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,4 @@ def words_of(judge: Talks, due: Callable[[], bool]) -> Iterator[str]:
 
 def outcome_of(judge: JudgeProcess, stopped: bool) -> Judged:
     """What came of a judge that has ended."""
-    last = (judge.said().strip().splitlines() or ["it said nothing"])[-1]
-    return Judged(judge.result(), judge.status, one_line(last), stopped)
+    return Judged(judge.result(), judge.status, last_line(judge.said()), stopped)

@@ -68,8 +68,7 @@ class CanaryDuty:
             at, _ = known(session, self._benchmark).last.get(self._host, (0.0, ""))
         now = self._store.now()
         left = at + self._canary.every_seconds - now
-        if (
-            left > 0
-        ):  # nobody else judges this host's canaries: until then the store need not be asked
+        if left > 0:
+            # Nobody else judges this host's canaries: until then the store need not be asked.
             self._not_before = time.monotonic() + left
         return left <= 0

@@ -15,7 +15,7 @@ from typing import Final
 
 from pydantic import Field
 
-from harness.board.child import Child
+from harness.board.child import Child, last_line, mark_folder
 from harness.board.judge_process import Judged
 from harness.board.judge_process import Order as JudgeOrder
 from harness.board.judging import judge_started, outcome_of, words_of
@@ -26,10 +26,7 @@ from harness.fleet.offer import Offer
 from harness.fleet.reports import Ended, Measure, Order, Report, Said, Unable
 from harness.host.leftovers import clean_up
 from harness.host.timing import MACHINE_LOCK, hold_machine
-from harness.protocol.text import one_line
 from harness.records import Record
-from harness.sandbox.judge_process import this_process
-from harness.timed.workspace import JUDGE
 
 #: Names the file that says what this node is, for all processes below `fleet join`.
 SEAT: Final = "TRAINJUDGE_FLEET_NODE"
@@ -106,9 +103,8 @@ def _judge(seat: Seat, order: Order, held: socket) -> Iterator[Report]:
 def _measure(seat: Seat, order: Measure, held: socket) -> Iterator[Report]:
     place = seat.benchmarks[order.benchmark]
     with tempfile.TemporaryDirectory(prefix="trainjudge-worker-") as folder:
-        private, output = Path(folder, "private"), Path(folder, "measured.json")
-        private.mkdir()
-        (private / JUDGE).write_text(this_process())  # `validator clean` sees whose the folder is
+        output = Path(folder, "measured.json")
+        mark_folder(Path(folder))
         task = Measurement(
             portion=order.portion,
             hparams=place.hparams,
@@ -123,9 +119,8 @@ def _measure(seat: Seat, order: Measure, held: socket) -> Iterator[Report]:
                 yield Said(said)
         finally:
             child.end(END_SECONDS)
-        last = (child.said().strip().splitlines() or ["it said nothing"])[-1]
         document = output.read_bytes() if output.exists() else None
-        yield Ended(document, child.status, one_line(last))
+        yield Ended(document, child.status, last_line(child.said()))
 
 
 def _order(seat: Seat, order: Order) -> JudgeOrder:

@@ -7,6 +7,7 @@ and nothing else is done with them. With the reference's own losses go how sure 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -65,8 +66,9 @@ def measure(
             found = {}
             for version, weights in states.items():
                 load(model, weights)
-                found[version], margins = token_losses(model, tokens, device)
-                if version == REFERENCE and margins is not None:
+                own_state = version == REFERENCE
+                found[version], margins = token_losses(model, tokens, device, own_state)
+                if margins is not None:
                     found[MARGINS] = margins
             if dist.get_rank() == 0 and found:
                 save_file(found, output / name)
@@ -110,21 +112,23 @@ def _read(piece: WeightPiece) -> torch.Tensor:
 
 @torch.no_grad()
 def token_losses(
-    model: nn.Module, rows: torch.Tensor, device: torch.device
+    model: nn.Module, rows: torch.Tensor, device: torch.device, with_margins: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cross-entropy of every token after the first of its row, nats; ranks share the rows.
 
     Args:
         rows: int64 [R, T + 1], the same on every rank.
+        with_margins: listen to the routers too.
 
     Returns:
-        Losses and the routers' margins (None without routers), float32 [R, T] on the CPU, on every rank.
+        Losses and the routers' margins, float32 [R, T] on the CPU, on every rank; None for margins where
+        nobody listened, or there are no routers.
     """
     rank, world = dist.get_rank(), dist.get_world_size()
     # Every rank makes as many forward passes, since each gathers the weights of all.
     share = rows[torch.arange(rank, rank + -(-len(rows) // world) * world, world) % len(rows)]
     losses, margins = [], []
-    with Margins.listening(model) as routers:
+    with Margins.listening(model) if with_margins else nullcontext(Margins()) as routers:
         for some in share.to(device).split(ROWS_AT_ONCE):
             logits = model(input_ids=some[:, :-1], use_cache=False).logits.float()
             loss = F.cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")

@@ -101,9 +101,8 @@ class Nodes:
         return Directory(self.address)
 
     def remove_all(self) -> None:
-        for name in list(
-            self.started
-        ):  # asked to end, it says so, and is not missed for 15 s first
+        for name in list(self.started):
+            # Asked to end, it says so, and is not missed for 15 s first.
             self.cluster.remove_node(self.started.pop(name), allow_graceful=True)
         directory = self.directory()
         wait_until(lambda: not directory.nodes())
