@@ -17,6 +17,7 @@ from torch import nn
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from env import places
 from env.data import Rows, random_tokens
 from env.result import ModelNames, read_result
 from env.worker import Rank, build, commit, import_file, join, pick_device, set_up, train, warm_up
@@ -73,7 +74,7 @@ def main() -> None:
         model = build(me)
     model = set_up(me, submission, model)
     recorded = record(me, submission, model, names, int(os.environ["TRAINJUDGE_STEPS"]))
-    outbox = Path(task.outbox)
+    outbox = places.outbox()
     recorded.export_chrome_trace(str(outbox / TRACE_FILE.format(rank=me.rank)))
     figures = msgspec.json.encode(summary(recorded))
     (outbox / PROFILE_FILE.format(rank=me.rank)).write_bytes(figures)

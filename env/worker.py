@@ -25,6 +25,7 @@ import torch.distributed as dist
 import transformers
 from torch import nn
 
+from env import places
 from env.data import Rows, challenge_tokens, random_tokens
 from env.model import load_model
 from env.result import LocalResult, ModelNames, ResultError, read_result
@@ -104,7 +105,7 @@ def main() -> None:
     faulthandler.enable(all_threads=False)  # a rank that dies in native code says where
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))
-    link = RankSocket(f"{os.environ['TRAINJUDGE_SOCKETS']}/rank{rank}.sock")
+    link = RankSocket(places.socket_of(rank))
     link.send(
         Hello(
             protocol=PROTOCOL_VERSION,
@@ -158,7 +159,7 @@ def serve(me: Rank) -> None:
         me.link.send(Loaded())
         order = me.expect(Import)
     with stage(Stage.IMPORT):
-        submission = import_file(Path(me.task.inbox) / order.file)
+        submission = import_file(places.inbox() / order.file)
     if me.task.warmup_steps:
         model = set_up(me, submission, model)
         me.link.send(Progress(stage=Stage.WARMUP))
@@ -189,7 +190,7 @@ def build(me: Rank) -> nn.Module:
         torch.cuda.empty_cache()
     torch.manual_seed(0)
     dtype = getattr(torch, me.task.param_dtype)
-    return load_model(Path(me.task.model_dir), me.device, me.task.placement, dtype)
+    return load_model(places.model_dir(), me.device, me.task.placement, dtype)
 
 
 def import_file(path: Path) -> ModuleType:
@@ -241,7 +242,7 @@ def evaluate(me: Rank, submission: ModuleType, model: nn.Module, names: ModelNam
     """One run, from GO to OPENED."""
     go = me.expect(Go)
     with stage(Stage.TRAINING):
-        tokens = challenge_tokens(Path(me.task.inbox) / go.challenge)
+        tokens = challenge_tokens(places.inbox() / go.challenge)
         returned = train(me, submission, model, tokens)
     with stage(Stage.RESULT):
         result = read_result(returned, names)
@@ -258,7 +259,7 @@ def evaluate(me: Rank, submission: ModuleType, model: nn.Module, names: ModelNam
     with stage(Stage.OPENING):
         boxes = [result.boxes[index] for index in wanted.pieces]
         write_opened(
-            Path(me.task.outbox) / f"run{go.run}-rank{me.rank}",
+            places.outbox() / f"run{go.run}-rank{me.rank}",
             boxes,
             shard=me.rank + 1,
         )

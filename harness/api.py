@@ -1,6 +1,7 @@
 """What `validator` and `local_test/` share: find the benchmark, its snapshot and a sandbox, then judge."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from harness.timed.workspace import check_free
 
 if TYPE_CHECKING:
     from harness.calibrate.evidence import Evidence
+    from harness.nodes.nodes import Nodes
     from harness.power.measured import Power
 
     MeasureElsewhere = Callable[[LoadedHparams, Power, Callable[[Power], None]], Power]
@@ -57,27 +59,62 @@ def judge_file(
     keep: Path | None = None,
     snapshot: Path | None = None,
     bank: bool = True,
+    agents: Sequence[str] = (),
+    agents_key: Path | None = None,
     quiet: bool = False,
 ) -> EvaluationResult:
     """`validator run` as a function; arguments as its options.
 
     Raises:
         InputError: a bad option, hparams file or snapshot.
+        JudgeError: an agent does not answer, or works for another judge.
     """
     loaded = load_hparams(hparams)
-    pick_device(loaded.hparams.world.device, world_size or loaded.hparams.world.size)
+    ranks = world_size or loaded.hparams.world.size
+    if not agents:
+        _check_one_machine(loaded)
+        pick_device(loaded.hparams.world.device, ranks)
     if keep is not None:
         check_free(keep)
-    with ProgressDisplay(quiet) as progress:
-        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
-        progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}")
+    with ProgressDisplay(quiet) as progress, ExitStack() as stack:
         opened = ready_snapshot(loaded, snapshot, progress)
+        site = None
+        if agents:
+            site = stack.enter_context(_nodes(agents, agents_key, loaded, opened, ranks))
+            sandbox = site.level if sandbox == "auto" else sandbox
+        chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
+        where = f" on {len(agents)} machines" if agents else ""
+        progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}{where}")
         found = _bank_for(chosen) if bank else None
-        options = Options(world_size, runs, keep, found)
+        options = Options(world_size, runs, keep, found, site)
         result = evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))
     if keep is not None and keep.is_dir():
         write_result(keep, result)
     return result
+
+
+def _check_one_machine(loaded: LoadedHparams) -> None:
+    nodes = loaded.hparams.world.nodes
+    if nodes > 1:
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            f"the ranks of {loaded.hparams.name} are on {nodes} machines: name their agents with --agents "
+            "(docs/multi-node.md)",
+        )
+
+
+def _nodes(
+    agents: Sequence[str],
+    key: Path | None,
+    loaded: LoadedHparams,
+    snapshot: Snapshot,
+    world_size: int,
+) -> "Nodes":
+    from harness.nodes.nodes import Nodes
+
+    if key is None:
+        raise InputError(Code.BAD_ARGUMENT, "--agents needs --agents-key, the file that they share")
+    return Nodes(agents, key, loaded, snapshot, world_size)
 
 
 def _bank_for(sandbox: Sandbox) -> Bank | None:

@@ -6,14 +6,18 @@ from harness.sandbox.judge_container import exposure
 
 
 def caveats(
-    hparams: Hparams, level: Level, world_size: int | None = None, runs: int | None = None
+    hparams: Hparams,
+    level: Level,
+    world_size: int | None = None,
+    runs: int | None = None,
+    nodes: int | None = None,
 ) -> list[str]:
     """A sentence for each.
 
     Args:
         hparams: of the benchmark.
         level: of isolation.
-        world_size, runs: that the caller asked for in place of the benchmark's.
+        world_size, runs, nodes: that the caller asked for in place of the benchmark's.
     """
     found = []
     if hparams.verify.calibration is None:
@@ -30,6 +34,8 @@ def caveats(
         found += exposure()
     if world_size not in (None, hparams.world.size):
         found.append(f"--world {world_size} is not the benchmark's {hparams.world.size}")
+    if nodes not in (None, hparams.world.nodes):
+        found.append(f"on {nodes} machines where the benchmark asks for {hparams.world.nodes}")
     if runs is not None and runs < hparams.evaluation_runs:
         found.append(f"--runs {runs} is fewer than the benchmark's")
     if hparams.numerics.param_dtype == "bfloat16":

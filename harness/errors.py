@@ -190,6 +190,11 @@ class Code(StrEnum):
         "a stage took too long, and other programs had much of the machine meanwhile",
     )
     DISK_FULL = "disk_full", Side.JUDGE, "others filled the disk that a state was to be written to"
+    NODE_LOST = (
+        "node_lost",
+        Side.JUDGE,
+        "one of an evaluation's machines was lost, or its agent does not answer",
+    )
     NODE_UNLIKE = (
         "node_unlike",
         Side.JUDGE,

@@ -19,7 +19,7 @@ from harness.benchmark.snapshot import Snapshot
 from harness.caveats import caveats
 from harness.conclusion import conclude
 from harness.errors import Code, InputError, JudgeError, SubmissionError, Verdict
-from harness.host.timing import machine_held
+from harness.host.site import Site, ThisMachine
 from harness.kept import banked_place, write_kept
 from harness.opening.files import check_files
 from harness.partial_result import PartialResult
@@ -47,12 +47,14 @@ class Options:
         runs: timed runs.
         keep: folder that gets everything the evaluation made; it must not exist.
         bank: challenges that may be taken; None: all are drawn afresh.
+        site: where the ranks run; None: on this machine.
     """
 
     world_size: int | None = None
     runs: int | None = None
     keep: Path | None = None
     bank: Bank | None = None
+    site: Site | None = None
 
 
 def evaluate(
@@ -72,18 +74,20 @@ def evaluate(
         InputError: the caller asked for something that this benchmark or machine cannot do.
     """
     hparams = loaded.hparams
+    site = options.site or ThisMachine(sandbox)
     partial = PartialResult(
         loaded=loaded,
         snapshot=snapshot,
         name=printable(os.fsencode(file.name)),
         sandbox=sandbox,
+        isolation=site.level,
         world_size=options.world_size or hparams.world.size,
         phases=phases,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        warnings=caveats(hparams, sandbox.level, options.world_size, options.runs),
+        warnings=caveats(hparams, site.level, options.world_size, options.runs, site.nodes),
     )
     try:
-        _walk(file, partial, sandbox, options)
+        _walk(file, partial, sandbox, site, options)
     except SubmissionError as error:
         return partial.failed(Verdict.REJECTED, error)
     except JudgeError as error:
@@ -108,7 +112,9 @@ def evaluate(
     return partial.result(*conclude(partial.runs))
 
 
-def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options) -> None:
+def _walk(
+    file: Path, partial: PartialResult, sandbox: Sandbox, site: Site, options: Options
+) -> None:
     """All rooms in order; fills the partial result."""
     hparams, phases, world_size = partial.loaded.hparams, partial.phases, partial.world_size
     phases.enter(PhaseName.PREPARE, "the train file")
@@ -117,10 +123,10 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
     partial.submission = submission = understood(file, source, world_size)
     submission.strategy.check_batch(hparams.global_batch)
     check_rows(hparams, default_variant(hparams, world_size))
-    device = machine.pick_device(hparams.world.device, world_size)
-    partial.machine = machine.describe(device, world_size)
-    there = machine.gpu_files()
-    if device == "cuda" and there > world_size and not sandbox.holds_back_gpus(world_size):
+    device = site.device(hparams, world_size)
+    partial.machine = site.machine(device, world_size)
+    there = machine.gpu_files() if site.nodes == 1 and device == "cuda" else 0
+    if there > world_size and not sandbox.holds_back_gpus(world_size):
         partial.warnings.append(
             f"MFU counts {world_size} of this machine's {there} GPUs, and at level {sandbox.level} "
             "the train file could use all of them; docker gives it those that count"
@@ -133,26 +139,26 @@ def _walk(file: Path, partial: PartialResult, sandbox: Sandbox, options: Options
         world_size=world_size,
         device=device,
         runs=options.runs or hparams.evaluation_runs,
+        place=site,
     )
     shapes = {name: spec.shape for name, spec in partial.snapshot.layout.items()}
     check_files(shapes, partial.snapshot.state_bytes, world_size, setup.runs)
-    check_room(hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
-    # The reference keeps all cores busy too, so the machine is held to the end.
-    with machine_held(lambda: phases.enter(PhaseName.WAIT)):
-        _run_and_verify(setup, partial, options)
+    check_room(site.nodes * hparams.limits.outbox_bytes + setup.runs * partial.snapshot.state_bytes)
+    with site.timing(lambda: phases.enter(PhaseName.WAIT)):
+        _run_and_verify(setup, partial, options, site)
 
 
-def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options) -> None:
+def _run_and_verify(
+    setup: TimedSetup, partial: PartialResult, options: Options, site: Site
+) -> None:
     """All that needs the machine for itself."""
     from harness.host.known_parameters import parameters_of
-    from harness.host.known_peak import settled
-    from harness.host.peak import peak_of
 
     hparams, phases, world_size = setup.hparams, partial.phases, setup.world_size
     # A CPU's peak is measured, so before anything else keeps the machine busy.
     phases.enter(PhaseName.PREPARE, "the peak of this machine")
     assert partial.machine is not None
-    peak = peak_of(partial.machine, hparams, world_size)
+    peak = site.peak(partial.machine, hparams, world_size)
     with (
         Workspace(options.keep) as workspace,
         _spending(setup, options) as spending,
@@ -166,7 +172,7 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
                 "with them the MFU, are worse than they could be"
             )
         if peak.source == "measured":
-            peak, doubts = settled(peak, peak_of(partial.machine, hparams, world_size))
+            peak, doubts = site.settled(peak, site.peak(partial.machine, hparams, world_size))
             partial.warnings += [MEASURED, *doubts]
         if options.keep is not None:
             write_kept(workspace.private, timed_runs, peak)
@@ -174,7 +180,8 @@ def _run_and_verify(setup: TimedSetup, partial: PartialResult, options: Options)
         place = (
             (lambda run: banked_place(workspace.root, run)) if options.keep is not None else None
         )
-        partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead(place))
+        with site.verifying(lambda: phases.enter(PhaseName.WAIT)):
+            partial.runs = verify(setup, timed_runs, workspace, phases, spending.ahead(place))
     if conclude(partial.runs)[0] is Verdict.ACCEPTED:
         phases.enter(PhaseName.SCORE)
         parameters = parameters_of(partial.snapshot.model_dir)

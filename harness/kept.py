@@ -25,6 +25,7 @@ from harness.reference.outcome import RunFolders
 from harness.result import EvaluationResult
 from harness.score.peaks import Peak
 from harness.score.peaks import Source as PeakSource
+from harness.timed.delay import NodeDelay
 from harness.timed.run import TRAIN_FILE, TimedRun
 
 M = TypeVar("M", bound=Message)
@@ -50,6 +51,7 @@ class KeptRun(Record):
     orders: tuple[tuple[int, ...], ...]
     versions: tuple[dict[str, tuple[tuple[int, int], ...]], ...]
     peak_memory: tuple[int, ...]
+    delays: tuple[NodeDelay, ...] = ()
 
 
 class KeptRuns(Record):
@@ -118,6 +120,7 @@ class KeptFolder:
                     ),
                 ),
                 peak_memory=run.peak_memory,
+                delays=run.delays,
             )
             for run in self._runs.runs
         ]
@@ -151,6 +154,7 @@ def write_kept(private: Path, timed_runs: Sequence[TimedRun], peak: Peak) -> Non
                     for version in run.plan.versions
                 ),
                 peak_memory=run.peak_memory,
+                delays=run.delays,
             )
             for run in timed_runs
         ),

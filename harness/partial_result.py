@@ -16,7 +16,7 @@ from harness.result import (
     Score,
     SubmissionRecord,
 )
-from harness.sandbox import Sandbox
+from harness.sandbox import Level, Sandbox
 from harness.submission.read import Submission
 from harness.submission.strategy import AXES, Strategy
 from harness.timed.observed import Observed
@@ -30,6 +30,7 @@ class PartialResult:
     snapshot: Snapshot
     name: str
     sandbox: Sandbox
+    isolation: Level
     world_size: int
     phases: Phases
     started_at: str
@@ -65,7 +66,7 @@ class PartialResult:
                 sha256=self.sha256,
                 strategy=_axes(submission.strategy) if submission else {},
             ),
-            isolation=self.sandbox.level.value,
+            isolation=self.isolation.value,
             world_size=self.world_size,
             machine=self.machine,
             runs=tuple(self.runs),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from harness.errors import Code, Verdict
 from harness.machine import Machine
 from harness.records import Record
+from harness.timed.delay import NodeDelay
 from harness.verify.findings import Finding, TensorFinding
 
 
@@ -58,6 +59,9 @@ class RunResult(Record):
     seconds: float = Field(description="release of the data to the last rank's commitment")
     commitment_seconds: float = Field(
         default=0.0, description="of these, from all ranks being done to the last one's commitment"
+    )
+    delays: tuple[NodeDelay, ...] = Field(
+        default=(), description="of each machine, where there are several"
     )
     banked: bool = Field(
         default=False, description="whether challenge and reference were made before the evaluation"
@@ -162,8 +166,8 @@ def document() -> str:
         "",
     ]
     models: tuple[type[BaseModel], ...] = (
-        EvaluationResult, Score, Benchmark, SubmissionRecord, Machine, RunResult, Metric, Finding,
-        TensorFinding, Phase,
+        EvaluationResult, Score, Benchmark, SubmissionRecord, Machine, RunResult, NodeDelay, Metric,
+        Finding, TensorFinding, Phase,
     )  # fmt: skip
     for model in models:
         summary = (model.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
@@ -188,7 +192,7 @@ def _type_name(annotation: object) -> str:
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     generic = str(annotation) if "[" in str(annotation) else name
     for prefix in ("typing.", "harness.verify.findings.", "harness.machine.", "harness.errors.",
-                   "harness.result.", "__main__."):  # fmt: skip
+                   "harness.result.", "harness.timed.delay.", "__main__."):  # fmt: skip
         generic = generic.replace(prefix, "")
     return generic
 

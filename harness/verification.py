@@ -302,6 +302,7 @@ def judge(
         seconds=timed.seconds,
         banked=truth.reference.ahead,
         commitment_seconds=timed.commitment_seconds,
+        delays=timed.delays,
         tokens_per_second=tokens / timed.seconds,
         reported_losses=tuple(claim.loss for claim in timed.claims),
         reported_memory_bytes=timed.peak_memory,

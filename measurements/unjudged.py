@@ -11,7 +11,7 @@ from typing import Any, Final
 from harness.benchmark.hparams import Hparams, LoadedHparams, load
 from harness.machine import threads_per_rank
 from harness.sandbox import torchrun_argv
-from harness.timed.run import BENCHMARK_FIELDS
+from harness.timed.job import BENCHMARK_FIELDS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 

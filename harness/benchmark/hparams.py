@@ -89,10 +89,11 @@ class Hparams(Section):
 
     @model_validator(mode="after")
     def _ranks_have_room(self) -> Self:
-        needed = self.world.size * RANK_BYTES
+        ranks = self.world.ranks_per_node
+        needed = ranks * RANK_BYTES
         if self.limits.memory_bytes < needed:
             raise ValueError(
-                f"limits.memory_bytes is {self.limits.memory_bytes:,}, and {self.world.size} rank(s) of "
+                f"limits.memory_bytes is {self.limits.memory_bytes:,}, and {ranks} rank(s) of "
                 f"torch need {needed:,} before there is a model"
             )
         return self

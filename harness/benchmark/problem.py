@@ -110,9 +110,28 @@ class World(Section):
     """How many ranks a submission gets, and of what kind."""
 
     size: int = Field(ge=1, le=1024, description="ranks, one device each")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="machines that they are on, equally many on each; above 1 it takes agents "
+        "([multi-node.md](multi-node.md))",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto: cuda where torch sees a GPU, else cpu"
     )
+
+    @model_validator(mode="after")
+    def _machines_have_as_many(self) -> Self:
+        if self.size % self.nodes:
+            raise ValueError(
+                f"{self.size} ranks cannot be on {self.nodes} machines, as many on each"
+            )
+        return self
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.size // self.nodes
 
 
 class _Optimizer(Section):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import (
+    agents,
     bank,
     benchmark,
     compare,
@@ -68,6 +69,7 @@ for group in (
     seasons,
     organising,
     fleet,
+    agents,
     serve,
     publish,
 ):

@@ -7,6 +7,8 @@ import typer
 
 from harness.cli.options import (
     LEVELS_HELP,
+    AgentsKeyOption,
+    AgentsOption,
     FileArgument,
     HparamsOption,
     ImageOption,
@@ -14,6 +16,7 @@ from harness.cli.options import (
     SnapshotOption,
     WorldOption,
 )
+from harness.errors import Code, InputError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,6 +79,8 @@ def run(
         bool, typer.Option(help="Take challenges that were trained on ahead (`validator bank`).")
     ] = True,
     profile: ProfileOption = None,
+    agents: AgentsOption = None,
+    agents_key: AgentsKeyOption = None,
 ) -> None:
     """Judge a train file: run it in a sandbox, compare it with the reference, compute its MFU.
 
@@ -84,12 +89,18 @@ def run(
     [dim]validator run my_train.py --world 1 --runs 1 --json -[/dim]
 
     [dim]validator run my_train.py --profile trace.json[/dim]
+
+    [dim]validator run my_train.py --agents 10.0.0.2:7700,10.0.0.3:7700 --agents-key key.pem[/dim]
     """
     from harness.api import check_trace, judge_file, show_profile
     from harness.report import print_result
     from harness.results import result_place, store_result
 
     check_trace(profile)
+    if profile is not None and agents:
+        raise InputError(
+            Code.BAD_ARGUMENT, "a profile is of ranks on one machine: leave one of both"
+        )
     printed = json == "-"
     path = None if printed else result_place(file.name, Path(json) if json else None)
     result = judge_file(
@@ -102,6 +113,8 @@ def run(
         keep=keep,
         snapshot=snapshot,
         bank=bank,
+        agents=tuple(agents.split(",")) if agents else (),
+        agents_key=agents_key,
         quiet=printed,
     )
     if printed:

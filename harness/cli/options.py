@@ -45,6 +45,23 @@ FleetOption = Annotated[
 HardwareOption = Annotated[
     str, typer.Option(help="With --fleet: the nodes' hardware class, where there are several.")
 ]
+AgentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--agents",
+        metavar="HOST:PORT,...",
+        envvar="TRAINJUDGE_AGENTS",
+        help="Agents of the machines on which the ranks run, in the order of the ranks.",
+    ),
+]
+AgentsKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--agents-key",
+        envvar="TRAINJUDGE_AGENTS_KEY",
+        help="The file that this judge and the agents share.",
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(help="Letters, digits, dot, hyphen, underscore.")]
 FileArgument = Annotated[Path, typer.Argument(help="The train file.")]
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MAX_PIECES = 65_536
 MAX_DIMS = 8
@@ -171,12 +171,10 @@ FromRank = Hello | Loaded | Progress | Ready | Done | Commitment | Opened | Fail
 
 
 class Assignment(Message, frozen=True):
-    """What a rank needs to know before the submission is read. Paths are as the sandbox sees them.
+    """What a rank needs to know before the submission is read. Where things lie is in its environment
+    (`env.places`), since machines differ in that.
 
     Attributes:
-        model_dir: the snapshot: config.json and the initial weights.
-        inbox: where the judge puts the train file and the challenges.
-        outbox: where this rank opens its state, a folder of its own.
         param_dtype: dtype of the parameters handed to the submission.
         placement: "device": the model is handed over on the rank's device; "cpu": memory-mapped.
         dp_size: data-parallel ranks; rows are dealt by `rank // (world_size // dp_size)`.
@@ -186,9 +184,6 @@ class Assignment(Message, frozen=True):
         warmup_steps: steps of the warm-up call; 0 skips it.
     """
 
-    model_dir: Text
-    inbox: Text
-    outbox: Text
     param_dtype: Literal["float32", "bfloat16"]
     placement: Literal["device", "cpu"]
     dp_size: int

@@ -8,7 +8,7 @@ package, so it stays within the standard library.
 """
 
 from harness.sandbox.code import code_folder, torchrun_argv
-from harness.sandbox.job import Availability, Ending, EndReason, Job, Level
+from harness.sandbox.job import Availability, Ending, EndReason, Fabric, Job, Level, Meeting
 from harness.sandbox.probe import choose, probe
 from harness.sandbox.running import NotEndedError, Running, Sandbox
 
@@ -16,8 +16,10 @@ __all__ = [
     "Availability",
     "EndReason",
     "Ending",
+    "Fabric",
     "Job",
     "Level",
+    "Meeting",
     "NotEndedError",
     "Running",
     "Sandbox",

@@ -64,7 +64,7 @@ def command(job: Job, user: int | None) -> Command:
     inside = SANDBOX_USER if user is None else user
     descriptors: list[int] = []
     arguments = [
-        *_namespaces(user),
+        *_namespaces(user, shares_network=job.fabric is not None),
         *_system(job, inside, descriptors),
         *_python(),
         *_without_the_judge(),
@@ -80,11 +80,14 @@ def command(job: Job, user: int | None) -> Command:
     return Command((bwrap, "--args", str(descriptors[-1]), "--", *enter), tuple(descriptors))
 
 
-def _namespaces(user: int | None) -> list[str]:
+def _namespaces(user: int | None, *, shares_network: bool) -> list[str]:
+    """With `shares_network` the supervisor has made the network's, and is in it itself."""
     arguments = [
-        "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+        "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
         "--die-with-parent", "--new-session", "--hostname", "localhost", "--cap-drop", "ALL",
     ]  # fmt: skip
+    if not shares_network:
+        arguments.append("--unshare-net")
     if user is None:
         arguments += ["--unshare-user", "--uid", str(SANDBOX_USER), "--gid", str(SANDBOX_USER)]
         if "--disable-userns" in _help():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.files import make_readable
 from harness.paths import PROJECT
+from harness.sandbox.job import Meeting
 
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
@@ -42,22 +43,34 @@ def code_folder(destination: Path, *, judge: bool = False) -> Path:
     return destination
 
 
-def torchrun_argv(world: int, module: str) -> tuple[str, ...]:
-    """The command that starts `world` ranks of `module` on this machine, for `Job.argv`.
+def torchrun_argv(ranks: int, module: str, meeting: Meeting | None = None) -> tuple[str, ...]:
+    """The command that starts so many ranks of `module` on this machine, for `Job.argv`.
 
     The rendezvous store listens on a port of the kernel's choice on the loopback interface, so two
     evaluations at level `none` or `user`, which share the host's network, cannot collide, and no
     name has to be resolved. `--local-addr` keeps torchrun from asking for the host's name.
+
+    Of several machines each is given its part of the ranks in the order of their addresses.
+
+    Args:
+        meeting: where those of several machines find each other; None: there is this one.
     """
+    where: tuple[str, ...] = ("--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1")
+    if meeting is not None:
+        is_host = "true" if meeting.index == 0 else "false"
+        where = (
+            f"--rdzv-endpoint={meeting.store}",
+            f"--rdzv-conf=is_host={is_host}",
+            f"--local-addr={meeting.fabric.address}",
+        )
     return (
         sys.executable,
         "-m",
         "torch.distributed.run",
-        "--nnodes=1",
-        f"--nproc-per-node={world}",
+        f"--nnodes={1 if meeting is None else meeting.nodes}",
+        f"--nproc-per-node={ranks}",
         "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-        "--local-addr=127.0.0.1",
+        *where,
         "--max-restarts=0",
         "-m",
         module,

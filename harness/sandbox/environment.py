@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.paths import ENTER_PROGRAM
+from harness.sandbox.fabric import INTERFACE
 from harness.sandbox.gpus import gpu_ids
 from harness.sandbox.job import Job
 
@@ -40,6 +41,7 @@ def clean_environment(job: Job, temporary: str) -> dict[str, str]:
         job: its `environment` is added last and wins.
         temporary: the private folder for temporary files; also HOME.
     """
+    interface = "lo" if job.fabric is None else INTERFACE
     outside = [path for path in package_folders() if not _inside(path, python_folders())]
     environment = {
         "PATH": os.pathsep.join(dict.fromkeys((str(Path(sys.prefix) / "bin"), *PATH.split(":")))),
@@ -58,8 +60,8 @@ def clean_environment(job: Job, temporary: str) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # Gloo and NCCL look the host's name up unless they are told where to listen.
-        "GLOO_SOCKET_IFNAME": "lo",
-        "NCCL_SOCKET_IFNAME": "lo",
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
     }
     if job.gpus:
         for name in GPU_VARIABLES:

@@ -23,6 +23,41 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
+class Fabric:
+    """A network of a sandbox's own, to the other sandboxes of its evaluation and nowhere else: a VXLAN
+    (RFC 7348) between their machines, whose end on each exists inside the sandbox alone.
+
+    Attributes:
+        number: of the network, 1 to 2^24 - 1; no two evaluations at a time have the same.
+        here: this machine's IPv4 address, from which packets go wrapped.
+        peers: those of the other machines.
+        address: of this sandbox in it.
+    """
+
+    number: int
+    here: str
+    peers: tuple[str, ...]
+    address: str
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """How torchrun finds that of the other machines.
+
+    Attributes:
+        nodes: how many there are.
+        index: of this one; 0 is the one whose store all others ask.
+        store: HOST:PORT of the store.
+        fabric: the network over which they meet.
+    """
+
+    nodes: int
+    index: int
+    store: str
+    fabric: Fabric
+
+
+@dataclass(frozen=True)
 class Job:
     """One command and all that it may see. Paths are absolute, and the same inside and outside.
 
@@ -37,6 +72,7 @@ class Job:
         outbox: one of `writable`, whose bytes are limited; None: nothing is watched.
         gpus: how many NVIDIA devices it needs; 0: it may open none. Levels `docker` and `bubblewrap` give
             exactly so many, the others all that there are.
+        fabric: a network to other sandboxes; None: it has none at levels `docker` and `bubblewrap`.
     """
 
     argv: tuple[str, ...]
@@ -48,6 +84,7 @@ class Job:
     outbox: Path | None = None
     private: tuple[Path, ...] = ()
     gpus: int = 0
+    fabric: Fabric | None = None
 
     @property
     def handed_over(self) -> tuple[Path, ...]:

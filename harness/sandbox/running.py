@@ -153,6 +153,11 @@ class Sandbox:
         Raises InputError where level `docker` has been given no image and there is none.
         """
         _check_paths(job)
+        if job.fabric is not None and self.level is not Level.BUBBLEWRAP:
+            raise JudgeError(
+                Code.SANDBOX_UNAVAILABLE,
+                f"ranks on several machines need level {Level.BUBBLEWRAP}, and this one is {self.level}",
+            )
         if self.level is Level.DOCKER and self.image is None:
             self.image = docker_engine.find_image(docker_engine.connect())
         taken = None
@@ -240,6 +245,7 @@ def _launch(
         shared_folders=not bubbled,
         log=log.file,
         log_bytes=limits.log_bytes,
+        fabric=None if job.fabric is None else asdict(job.fabric),
     )
     supervised = _supervise("supervisor", (), plan, (*command.descriptors, *lock, log.file))
     for descriptor in command.descriptors:

@@ -12,10 +12,12 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from harness.sandbox import fabric
 from harness.sandbox.environment import kernel_tasks
 from harness.sandbox.for_all import folders_for_all
-from harness.sandbox.job import EndReason
+from harness.sandbox.job import EndReason, Fabric
 from harness.sandbox.own_group import OwnGroup
 from harness.sandbox.process_tree import (
     become_subreaper,
@@ -65,6 +67,7 @@ class Plan:
         shared_folders: the command saw the host's /tmp and others that everybody may write to: remove what
             the user left there.
         log: descriptor of the log's memory file.
+        fabric: a network to other sandboxes: the fields of a `Fabric`.
     """
 
     argv: list[str]
@@ -83,6 +86,7 @@ class Plan:
     shared_folders: bool
     log: int
     log_bytes: int
+    fabric: dict[str, Any] | None = None
 
 
 def supervise() -> None:
@@ -113,6 +117,8 @@ class _Supervision:
         self._plan = plan
         self._look = Look(plan.outbox)
         self._log = Log(plan.log, plan.log_bytes)
+        if plan.fabric is not None:
+            fabric.enter(Fabric(**plan.fabric))
         self.group = OwnGroup.make(plan.group_bytes, plan.own_tasks + kernel_tasks(plan.processes))
         self._command = subprocess.Popen(
             plan.argv,

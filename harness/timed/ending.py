@@ -5,15 +5,15 @@ from contextlib import contextmanager, suppress
 
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.phases import PhaseName, Phases
-from harness.sandbox import Ending, NotEndedError, Running
+from harness.sandbox import Ending, NotEndedError
+from harness.timed.launch import Launch
 from harness.timed.observed import Observed
-from harness.timed.others import Reading, others_share
 from harness.timed.session import LIMIT_CODES, Session
 
 
 @contextmanager
 def ended_after(
-    running: Running, session: Session, phases: Phases, observed: Observed
+    launch: Launch, session: Session, phases: Phases, observed: Observed
 ) -> Iterator[None]:
     """End the sandbox, whatever happened inside.
 
@@ -21,17 +21,16 @@ def ended_after(
     submission has done before comes first, however slowly it ends.
     """
     failed: SubmissionError | None = None
-    before = Reading.now()
     try:
         yield
     except SubmissionError as error:
         failed = error
     except BaseException:
         with suppress(JudgeError):
-            _end(running, before, phases, observed)
+            _end(launch, phases, observed)
         raise
     try:
-        ending = _end(running, before, phases, observed)
+        ending = _end(launch, phases, observed)
     except JudgeError as stuck:
         failed = failed or _not_ended(stuck, session)
     else:
@@ -40,20 +39,20 @@ def ended_after(
         raise failed
 
 
-def _end(running: Running, before: Reading, phases: Phases, observed: Observed) -> Ending:
+def _end(launch: Launch, phases: Phases, observed: Observed) -> Ending:
     """End it, and note what was seen of it. Raises JudgeError: it cannot be ended, and the log says so."""
     phases.enter(PhaseName.STOP)
     said = []
     try:
-        ending = running.stop()
-        observed.others = others_share(before, Reading.now())
+        ending = launch.running.stop()
+        observed.others, observed.room = launch.others(), launch.room()
         return ending
     except JudgeError as stuck:
         observed.not_ended = isinstance(stuck, NotEndedError)
         said = [f"the judge: {stuck.message}"]
         raise
     finally:
-        observed.log.extend((running.log(), *said))
+        observed.log.extend((launch.running.log(), *said))
 
 
 def _not_ended(stuck: JudgeError, session: Session) -> SubmissionError:

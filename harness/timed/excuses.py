@@ -4,11 +4,7 @@ Asked at the levels that keep a sandbox from the machine's services and from its
 submission could do the same itself, to get an evaluation for free.
 """
 
-import shutil
-from pathlib import Path
-
 from harness.errors import Code, JudgeError, SubmissionError
-from harness.sandbox.watch import TooManyEntriesError, folder_bytes
 from harness.timed.others import EXCUSED_SHARE
 
 
@@ -27,26 +23,20 @@ def busy(error: SubmissionError, others: float | None) -> JudgeError | None:
     )
 
 
-def disk_full(error: SubmissionError, outbox: Path, allowed: int) -> JudgeError | None:
+def disk_full(error: SubmissionError, room: int | None, allowed: int) -> JudgeError | None:
     """What could not be written where the promised room was gone is ours; None for all else.
 
     The room was there before the sandbox started, and the outbox is all that it can write to that disk.
 
     Args:
-        outbox: of a sandbox that has ended.
+        room: bytes that the disk has for the outbox of a sandbox that has ended; None: not known.
         allowed: bytes that it may hold.
     """
-    if error.code is not Code.OPENING_FAILED:
-        return None
-    try:
-        room = shutil.disk_usage(outbox).free + folder_bytes(str(outbox))
-    except TooManyEntriesError:
-        return None
-    if room >= allowed:
+    if error.code is not Code.OPENING_FAILED or room is None or room >= allowed:
         return None
     return JudgeError(
         Code.DISK_FULL,
-        f"{error.message}; but the disk of {outbox.parent} has {room / 2**20:.0f} MiB of the "
+        f"{error.message}; but the disk of the work folder has {room / 2**20:.0f} MiB of the "
         f"{allowed / 2**20:.0f} that the state may need: others have filled it. Make room, and try again",
         error.detail,
     )

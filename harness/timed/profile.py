@@ -15,7 +15,8 @@ from harness.files import write_readable
 from harness.paths import PROFILER
 from harness.protocol.profile import MAX_PROFILE_BYTES, PROFILE_FILE, TRACE_FILE, RankProfile
 from harness.sandbox import torchrun_argv
-from harness.timed.run import TRAIN_FILE, TimedSetup, assignment, submission_job
+from harness.timed.job import submission_job
+from harness.timed.run import TRAIN_FILE, TimedSetup, assignment
 from harness.timed.workspace import Workspace
 
 TASK_FILE: Final = "assignment.json"
@@ -45,8 +46,8 @@ def profile_ranks(setup: TimedSetup, trace: Path) -> tuple[RankProfile, ...]:
 
 def _record(setup: TimedSetup, workspace: Workspace) -> None:
     write_readable(workspace.inbox / TRAIN_FILE, setup.submission.source)
-    write_readable(workspace.inbox / TASK_FILE, msgspec.json.encode(assignment(setup, workspace)))
-    job = submission_job(setup, workspace)
+    write_readable(workspace.inbox / TASK_FILE, msgspec.json.encode(assignment(setup)))
+    job = submission_job(setup.hparams, setup.snapshot, setup.device, setup.world_size, workspace)
     job = replace(
         job,
         argv=torchrun_argv(setup.world_size, PROFILER),

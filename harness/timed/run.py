@@ -4,24 +4,21 @@ Nothing is verified here, and nothing that a rank says is believed: what comes o
 clock readings, claims to be checked later, and commitments that bind the files in the outbox.
 """
 
-import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.benchmark import challenge as challenges
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, JudgeError, SubmissionError
-from harness.files import write_readable
-from harness.machine import Device, threads_per_rank
+from harness.machine import Device
 from harness.opening.plan import OpeningPlan, plan_opening
-from harness.paths import WORKER
 from harness.phases import PhaseName, Phases
 from harness.protocol.digest import KEY_BYTES
 from harness.protocol.messages import (
@@ -42,23 +39,17 @@ from harness.protocol.messages import (
     Stage,
     commitment_bytes,
 )
-from harness.sandbox import Job, Level, Sandbox, code_folder, torchrun_argv
+from harness.sandbox import Level, Sandbox
 from harness.submission.read import Submission
+from harness.timed.delay import NodeDelay
 from harness.timed.ending import ended_after
 from harness.timed.excuses import busy, disk_full
+from harness.timed.launch import Here, Launch, Place
 from harness.timed.observed import Observed
 from harness.timed.session import Session
 from harness.timed.workspace import Workspace
 
 TRAIN_FILE: Final = "train.py"
-BENCHMARK_FILE: Final = "benchmark.json"
-# What a train file may read of hparams (`env.benchmark`).
-BENCHMARK_FIELDS: Final[dict[str, Any]] = {
-    "sequence_length": True,
-    "global_batch": True,
-    "optimizer": True,
-    "numerics": {"param_dtype", "compute_dtype", "reduce_dtype", "state_dtype"},
-}
 
 
 @dataclass(frozen=True)
@@ -73,6 +64,7 @@ class TimedRun:
         commitments: each rank's, in rank order.
         key: drawn after the last DONE.
         plan: which rank had to open which piece.
+        delays: of every other machine on which ranks were.
         peak_memory: bytes, what each rank says, in rank order; known once it has opened.
     """
 
@@ -83,6 +75,7 @@ class TimedRun:
     commitments: tuple[Commitment, ...]
     key: bytes
     plan: OpeningPlan
+    delays: tuple[NodeDelay, ...] = ()
     peak_memory: tuple[int, ...] = ()
 
 
@@ -97,6 +90,7 @@ class TimedSetup:
 
     Attributes:
         draw: gives the challenge of a run, by its number; None: each is drawn afresh.
+        place: where the ranks run; None: in that sandbox, on this machine.
     """
 
     submission: Submission
@@ -107,6 +101,7 @@ class TimedSetup:
     device: Device
     runs: int
     draw: Callable[[int], Challenge] | None = None
+    place: Place | None = None
 
 
 def run_submission(
@@ -130,7 +125,7 @@ def run_submission(
             raise
         room = setup.hparams.limits.outbox_bytes
         raise (
-            busy(error, observed.others) or disk_full(error, workspace.outbox, room) or error
+            busy(error, observed.others) or disk_full(error, observed.room, room) or error
         ) from None
 
 
@@ -138,6 +133,7 @@ def _run(
     setup: TimedSetup, workspace: Workspace, phases: Phases, observed: Observed
 ) -> list[TimedRun]:
     hparams, world_size = setup.hparams, setup.world_size
+    place = setup.place or Here(setup.sandbox)
     phases.enter(PhaseName.LAUNCH)
 
     def show(stage: Stage) -> None:
@@ -152,19 +148,20 @@ def _run(
 
     with (
         Session(workspace.sockets, world_size, show) as session,
-        setup.sandbox.start(submission_job(setup, workspace)) as running,
-        ended_after(running, session, phases, observed),
+        place.launch(hparams, setup.snapshot, setup.device, world_size, workspace) as launch,
     ):
-        session.watch(running)
-        hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
-        _check_ranks(hellos.messages)
-        phases.enter(PhaseName.LOAD)
-        session.broadcast(assignment(setup, workspace))
-        session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
-        timed_runs = _runs(session, setup, workspace, phases)
-        # All is committed to and opened: a rank that dies now has failed nothing.
-        with suppress(SubmissionError):
-            session.broadcast(Bye())
+        with ended_after(launch, session, phases, observed):
+            session.watch(launch.running)
+            hellos = session.gather(Hello, Stage.LOADING, hparams.limits.startup_seconds)
+            _check_ranks(hellos.messages)
+            phases.enter(PhaseName.LOAD)
+            session.broadcast(assignment(setup))
+            session.gather(Loaded, Stage.LOADING, hparams.limits.startup_seconds)
+            timed_runs = _runs(session, setup, launch, phases)
+            # All is committed to and opened: a rank that dies now has failed nothing.
+            with suppress(SubmissionError):
+                session.broadcast(Bye())
+        launch.collect()
     return timed_runs
 
 
@@ -180,36 +177,10 @@ def _check_ranks(hellos: Sequence[Hello]) -> None:
             )
 
 
-def submission_job(setup: TimedSetup, workspace: Workspace) -> Job:
-    """The ranks of the submission, and all that they may see."""
-    shown = setup.hparams.model_dump_json(include=BENCHMARK_FIELDS)
-    write_readable(workspace.inbox / BENCHMARK_FILE, shown.encode())
-    return Job(
-        argv=torchrun_argv(setup.world_size, WORKER),
-        code=code_folder(workspace.code),
-        read_only=(setup.snapshot.model_dir, workspace.inbox, workspace.sockets),
-        writable=(workspace.outbox,),
-        environment={
-            "OMP_NUM_THREADS": str(threads_per_rank(setup.world_size)),
-            "TRAINJUDGE_SOCKETS": str(workspace.sockets),
-            "TRAINJUDGE_OUTBOX": str(workspace.outbox),
-            "TRAINJUDGE_DEVICE": setup.device,
-            "TRAINJUDGE_BENCHMARK": str(workspace.inbox / BENCHMARK_FILE),
-        },
-        limits=setup.hparams.limits,
-        outbox=workspace.outbox,
-        private=(workspace.inbox, workspace.sockets),
-        gpus=setup.world_size if setup.device == "cuda" else 0,
-    )
-
-
-def assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
+def assignment(setup: TimedSetup) -> Assignment:
     """What every rank is told before it builds the model."""
     hparams = setup.hparams
     return Assignment(
-        model_dir=str(setup.snapshot.model_dir),
-        inbox=str(workspace.inbox),
-        outbox=str(workspace.outbox),
         param_dtype=hparams.numerics.param_dtype,
         placement=hparams.numerics.placement,
         dp_size=setup.submission.strategy.dp_size,
@@ -220,11 +191,9 @@ def assignment(setup: TimedSetup, workspace: Workspace) -> Assignment:
     )
 
 
-def _runs(
-    session: Session, setup: TimedSetup, workspace: Workspace, phases: Phases
-) -> list[TimedRun]:
+def _runs(session: Session, setup: TimedSetup, launch: Launch, phases: Phases) -> list[TimedRun]:
     """From the hand-over of the train file to the last OPENED."""
-    write_readable(workspace.inbox / TRAIN_FILE, setup.submission.source)
+    launch.put(TRAIN_FILE, setup.submission.source)
     phases.enter(PhaseName.SETUP, "the train file")
     session.handed_over = True
     session.broadcast(Import(file=TRAIN_FILE))
@@ -238,7 +207,7 @@ def _runs(
         session.gather(Ready, Stage.SETUP, limits.setup_seconds, run)
         drawn = setup.draw(run) if setup.draw else challenges.draw(corpus, setup.hparams)
         phases.enter(PhaseName.TIMED, f"run {run + 1} of {setup.runs}, {drawn.steps} steps")
-        timed = _timed(session, setup, workspace, run, drawn)
+        timed = _timed(session, setup, launch, run, drawn)
         phases.enter(PhaseName.OPEN, f"run {run + 1} of {setup.runs}")
         session.send([Open(run=run, pieces=order) for order in timed.plan.orders])
         opened = session.gather(Opened, Stage.OPENING, limits.open_seconds, run)
@@ -248,19 +217,19 @@ def _runs(
 
 
 def _timed(
-    session: Session, setup: TimedSetup, workspace: Workspace, run: int, drawn: Challenge
+    session: Session, setup: TimedSetup, launch: Launch, run: int, drawn: Challenge
 ) -> TimedRun:
     """From the release of the data to the last commitment: the judge's clock."""
     name = f"challenge{run}.safetensors"
-    # Written where no sandbox can look, so that releasing it is one rename.
-    drawn.write(workspace.private / name)
+    # Where no sandbox can look, so that releasing it is one rename.
+    launch.hold(name, drawn)
     go = Go(run=run, steps=drawn.steps, challenge=name)
     allowed = setup.hparams.limits.run_seconds
     layout = setup.snapshot.layout
     most = commitment_bytes({name: spec.shape for name, spec in layout.items()})
 
     started = time.perf_counter()
-    os.rename(workspace.private / name, workspace.inbox / name)  # noqa: PTH104
+    launch.release(name)
     session.broadcast(go)
     done = session.gather(Done, Stage.TRAINING, allowed, run)
     key = secrets.token_bytes(KEY_BYTES)
@@ -276,4 +245,5 @@ def _timed(
         commitments=commitments.messages,
         key=key,
         plan=plan_opening(commitments.messages, layout),
+        delays=launch.delays(started, commitments.at),
     )

@@ -32,7 +32,8 @@ from harness.protocol.messages import (
 )
 from harness.protocol.text import collapsed, excerpt, printable
 from harness.protocol.wire import FrameBuffer, frame
-from harness.sandbox import Ending, EndReason, Running
+from harness.sandbox import Ending, EndReason
+from harness.timed.launch import Started
 
 M = TypeVar("M", bound=Message)
 RECEIVE_BYTES = 1 << 18
@@ -108,7 +109,7 @@ class Session:
         ]
         for link in self._links:
             self._selector.register(link.listener, selectors.EVENT_READ, link)
-        self._running: Running | None = None
+        self._running: Started | None = None
         #: set by the caller just before it hands over the train file
         self.handed_over = False
 
@@ -127,7 +128,7 @@ class Session:
             if link.connection is not None:
                 link.connection.close()
 
-    def watch(self, running: Running) -> None:
+    def watch(self, running: Started) -> None:
         """Notice when the sandbox ends by itself or at a limit."""
         self._running = running
         self._selector.register(running.fileno(), selectors.EVENT_READ, None)

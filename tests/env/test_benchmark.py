@@ -12,7 +12,7 @@ import pytest
 
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.problem import AdamW, Sgd
-from harness.timed.run import BENCHMARK_FIELDS
+from harness.timed.job import BENCHMARK_FIELDS
 
 
 @pytest.fixture

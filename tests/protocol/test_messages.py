@@ -62,9 +62,6 @@ FROM_RANK: dict[str, Fields] = {
 }
 FROM_JUDGE: dict[str, Fields] = {
     "assignment": {
-        "model_dir": "/model",
-        "inbox": "/inbox",
-        "outbox": "/outbox",
         "param_dtype": "float32",
         "placement": "device",
         "dp_size": 2,
@@ -149,9 +146,6 @@ LENGTHS = [
     ("hello", "device", 0, 128),
     ("failed", "message", 0, 2_000),
     ("failed", "detail", 0, 8_000),
-    ("assignment", "model_dir", 0, 2_000),
-    ("assignment", "inbox", 0, 2_000),
-    ("assignment", "outbox", 0, 2_000),
     ("import", "file", 1, 256),
     ("go", "challenge", 1, 256),
 ]
@@ -480,9 +474,9 @@ def test_a_commitment_may_be_as_long_as_a_state_of_its_model_needs(
     assert commitment_bytes(shapes) == limit
 
 
-def test_images_of_today_speak_version_2() -> None:
+def test_images_of_today_speak_version_3() -> None:
     """Worker and judge compare the number: one that changes without need makes all images useless."""
-    assert messages.PROTOCOL_VERSION == 2
+    assert messages.PROTOCOL_VERSION == 3
 
 
 def test_what_nests_deeper_than_python_recurses_is_malformed() -> None:

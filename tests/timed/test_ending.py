@@ -11,10 +11,10 @@ import pytest
 
 from harness.errors import Code, JudgeError, SubmissionError
 from harness.phases import Phases
-from harness.sandbox import Ending, EndReason, NotEndedError, Running
-from harness.timed import ending as ending_module
+from harness.sandbox import Ending, EndReason, NotEndedError
 from harness.timed.ending import ended_after
 from harness.timed.excuses import busy, disk_full
+from harness.timed.launch import Launch, room_of
 from harness.timed.observed import Observed
 from harness.timed.session import Session
 
@@ -39,6 +39,19 @@ class FakeRunning:
         return "what it printed"
 
 
+class FakeLaunch:
+    """Its sandbox is a fake; what others had of the machine, and the disk, is told as it is set."""
+
+    def __init__(self, running: FakeRunning) -> None:
+        self.running = running
+
+    def others(self) -> float:
+        return 0.9
+
+    def room(self) -> int:
+        return 60 * MIB
+
+
 class FakeSession:
     def __init__(self, handed_over: bool) -> None:
         self.handed_over = handed_over
@@ -54,7 +67,7 @@ def ending(
     running, observed = FakeRunning(failure, reason), Observed()
     phases = Phases(lambda name, detail: None)
     session = cast(Session, FakeSession(handed_over))
-    with ended_after(cast(Running, running), session, phases, observed):
+    with ended_after(cast(Launch, FakeLaunch(running)), session, phases, observed):
         yield running, observed
 
 
@@ -176,7 +189,7 @@ def test_what_could_not_be_written_because_others_filled_the_disk_is_ours(
     with (tmp_path / "state").open("wb") as file:
         file.truncate(written)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    found = disk_full(error, tmp_path, 100 * MIB)
+    found = disk_full(error, room_of(tmp_path), 100 * MIB)
     assert (found is not None) == ours
     if found is not None:
         assert found.code is Code.DISK_FULL
@@ -189,14 +202,13 @@ def test_an_outbox_that_cannot_be_measured_excuses_nobody(
     deep = tmp_path.joinpath(*["d"] * 20)
     deep.mkdir(parents=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
-    assert disk_full(UNWRITTEN, tmp_path, 100 * MIB) is None
+    assert disk_full(UNWRITTEN, room_of(tmp_path), 100 * MIB) is None
 
 
-def test_what_others_had_is_told_whatever_happened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending_module, "others_share", lambda before, after: 0.9)
+def test_what_others_had_is_told_whatever_happened() -> None:
     with pytest.raises(SubmissionError), ending() as (_, observed):
         raise MINE
-    assert observed.others == 0.9
+    assert observed.others == 0.9 and observed.room == 60 * MIB
 
 
 def test_our_own_failure_stays_ours_and_the_sandbox_is_ended_all_the_same() -> None:

@@ -1,0 +1,301 @@
+"""One evaluation at an agent: a work folder, a sandbox, and what its ranks and the judge say."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Coroutine
+from contextlib import ExitStack, suppress
+from typing import Final
+
+from harness import machine
+from harness.benchmark.hparams import LoadedHparams
+from harness.benchmark.snapshot import Snapshot
+from harness.errors import Code, InputError, JudgeError
+from harness.files import write_readable
+from harness.host.known_peak import settled
+from harness.host.peak import peak_of
+from harness.host.timing import HELD, hold_machine
+from harness.machine import Device
+from harness.nodes.channel import Channel, LostError, write_or_close
+from harness.nodes.outbox import sent
+from harness.nodes.words import (
+    VERSION,
+    Begun,
+    Collect,
+    Collected,
+    Ended,
+    FromJudge,
+    FromRank,
+    Joined,
+    Kept,
+    Left,
+    Measure,
+    Measured,
+    Odd,
+    Ping,
+    Pong,
+    Prepare,
+    Prepared,
+    Put,
+    Refused,
+    Release,
+    Released,
+    Start,
+    Stop,
+    ToRank,
+)
+from harness.opening.files import MAX_FILES
+from harness.sandbox import Fabric, Meeting, NotEndedError, Running, Sandbox
+from harness.timed.job import submission_job
+from harness.timed.launch import room_of
+from harness.timed.others import Reading, others_share
+from harness.timed.session import peer_user
+from harness.timed.workspace import Workspace, check_room
+
+#: Inside the network of the sandboxes: nobody else can be there.
+STORE_PORT: Final = 29_400
+RECEIVE_BYTES: Final = 1 << 18
+LOG_CHARACTERS: Final = 200_000
+
+
+class Serving:
+    """Hears the judge's words in order, one at a time.
+
+    Args:
+        held: the benchmarks whose snapshot is here.
+        fabric: this machine's address on the network between the machines.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        held: tuple[tuple[LoadedHparams, Snapshot], ...],
+        sandbox: Sandbox,
+        fabric: str,
+    ) -> None:
+        self._channel = channel
+        self._held = held
+        self._sandbox = sandbox
+        self._fabric = fabric
+        self._own = ExitStack()
+        self._task: Prepare | None = None
+        self._doors: dict[int, socket.socket] = {}
+        self._ranks: dict[int, asyncio.StreamWriter] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: Running | None = None
+        self._ended = False
+
+    async def hear(self, word: FromJudge) -> None:
+        """Do what it asks. Raises InputError or JudgeError: it cannot be done, and LostError."""
+        match word:
+            case Ping(number):
+                await self._channel.send(Pong(number, time.perf_counter_ns()))
+            case ToRank(rank, data):
+                if (writer := self._ranks.get(rank)) is not None:
+                    write_or_close(writer, data)
+            case Release(name):
+                await self._release(name)
+            case Put():
+                await self._put(word)
+            case Prepare():
+                await self._prepare(word)
+            case Measure():
+                self._meanwhile(self._measure())
+            case Start():
+                await self._start(word)
+            case Stop():
+                self._meanwhile(self._stop())
+            case Collect():
+                self._meanwhile(self._collect())
+
+    async def close(self) -> None:
+        """End what runs, and remove what was written."""
+        for task in self._tasks:
+            task.cancel()
+        if self._running is not None:
+            asyncio.get_running_loop().remove_reader(self._running.fileno())
+        for door in self._doors.values():
+            door.close()
+        await asyncio.to_thread(self._own.close)
+
+    # --- before the launch ----------------------------------------------------------------------
+
+    async def _prepare(self, task: Prepare) -> None:
+        if task.version != VERSION:
+            raise InputError(
+                Code.BAD_ARGUMENT,
+                f"this agent speaks version {VERSION} of the agents' words, and the judge {task.version}: "
+                "install the same trainjudge on all machines",
+            )
+        self._loaded, self._snapshot = self._benchmark(task)
+        if not os.environ.get(HELD):
+            held = hold_machine()
+            if held is None:
+                raise JudgeError(Code.MACHINE_BUSY, "something else is timed on that machine")
+            self._own.enter_context(held)
+        hparams = self._loaded.hparams
+        self._device: Device = machine.pick_device(hparams.world.device, task.ranks)
+        check_room(hparams.limits.outbox_bytes)
+        self._task = task
+        here = await asyncio.to_thread(machine.describe, self._device, task.ranks)
+        await self._channel.send(
+            Prepared(here.model_dump_json(), self._device, self._sandbox.level, self._fabric)
+        )
+
+    def _benchmark(self, task: Prepare) -> tuple[LoadedHparams, Snapshot]:
+        for loaded, snapshot in self._held:
+            manifest = snapshot.manifest
+            here = loaded.sha256, manifest.model_sha256, manifest.data_sha256
+            if here == (task.hparams_sha256, task.model_sha256, task.data_sha256):
+                return loaded, snapshot
+        raise InputError(
+            Code.BAD_ARGUMENT,
+            "it does not hold this benchmark with this snapshot: give both machines the same files",
+        )
+
+    async def _measure(self) -> None:
+        assert self._task is not None
+        here = machine.describe(self._device, self._task.ranks)
+        peak = await asyncio.to_thread(peak_of, here, self._loaded.hparams, self._task.ranks)
+        peak, doubts = settled(peak, peak) if peak.source == "measured" else (peak, [])
+        await self._channel.send(Measured(peak.tflops, peak.source, peak.device, tuple(doubts)))
+
+    # --- the launch -----------------------------------------------------------------------------
+
+    async def _start(self, asked: Start) -> None:
+        assert self._task is not None
+        self._workspace = self._own.enter_context(Workspace())
+        for rank in range(self._task.world_size):
+            self._doors[rank] = _door(str(self._workspace.sockets / f"rank{rank}.sock"))
+        job = submission_job(
+            self._loaded.hparams,
+            self._snapshot,
+            self._device,
+            self._task.ranks,
+            self._workspace,
+            self._meeting(asked),
+        )
+        self._before = Reading.now()
+        self._running = self._own.enter_context(self._sandbox.start(job))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._running.fileno(), self._by_itself)
+        for rank, door in self._doors.items():
+            self._meanwhile(self._pump(rank, door))
+        await self._channel.send(Begun())
+
+    def _meeting(self, asked: Start) -> Meeting:
+        peers = tuple(each for n, each in enumerate(asked.machines) if n != asked.index)
+        fabric = Fabric(
+            number=asked.number,
+            here=self._fabric,
+            peers=peers,
+            address=asked.addresses[asked.index],
+        )
+        store = f"{asked.addresses[0]}:{STORE_PORT}"
+        return Meeting(len(asked.machines), asked.index, store, fabric)
+
+    def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
+        """What takes long: pings are answered beside it."""
+        task = asyncio.ensure_future(self._told(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _told(self, work: Coroutine[None, None, None]) -> None:
+        with suppress(LostError):  # whoever listens notices it too
+            try:
+                await work
+            except (InputError, JudgeError) as error:
+                await self._channel.send(Refused(error.code, error.message[:4_000]))
+            except OSError as error:
+                await self._channel.send(Refused(Code.INTERNAL, f"that machine failed: {error}"))
+
+    async def _pump(self, rank: int, door: socket.socket) -> None:
+        """One rank: its one connection, and what it says, until it hangs up."""
+        loop = asyncio.get_running_loop()
+        assert self._running is not None
+        while True:
+            connection, _ = await loop.sock_accept(door)
+            if peer_user(connection) == self._running.user:
+                break
+            connection.close()
+        door.close()
+        reader, writer = await asyncio.open_unix_connection(sock=connection)
+        self._ranks[rank] = writer
+        await self._channel.send(Joined(rank))
+        with suppress(OSError):
+            while data := await reader.read(RECEIVE_BYTES):
+                await self._channel.send(FromRank(rank, data, time.perf_counter_ns()))
+        await self._channel.send(Left(rank))
+        writer.close()
+
+    async def _put(self, put: Put) -> None:
+        folder = self._workspace.private if put.held else self._workspace.inbox
+        part = self._workspace.private / f"{put.name}.part"
+        with part.open("ab") as file:
+            file.write(put.data)
+        if put.last:
+            path = folder / put.name
+            if put.held:
+                part.rename(path)
+                path.chmod(0o644)
+            else:
+                write_readable(path, part.read_bytes())
+                part.unlink()
+            await self._channel.send(Kept(put.name))
+
+    async def _release(self, name: str) -> None:
+        os.rename(self._workspace.private / name, self._workspace.inbox / name)  # noqa: PTH104
+        await self._channel.send(Released(name, time.perf_counter_ns()))
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _by_itself(self) -> None:
+        self._meanwhile(self._stop())
+
+    async def _stop(self) -> None:
+        """Nothing of the sandbox is left when this has been said; said once."""
+        if self._ended or self._running is None:
+            return
+        self._ended = True
+        running = self._running
+        asyncio.get_running_loop().remove_reader(running.fileno())
+        log = running.log
+        try:
+            ending = await asyncio.to_thread(running.stop)
+        except JudgeError as stuck:
+            left = isinstance(stuck, NotEndedError)
+            await self._channel.send(_failed(stuck.message, left, log()[:LOG_CHARACTERS]))
+            return
+        await self._channel.send(
+            Ended(
+                reason=ending.reason,
+                exit_status=ending.exit_status,
+                detail=ending.detail,
+                left=False,
+                others=others_share(self._before, Reading.now()),
+                room=room_of(self._workspace.outbox),
+                log=log()[:LOG_CHARACTERS],
+            )
+        )
+
+    async def _collect(self) -> None:
+        assert self._task is not None and self._ended
+        for word in sent(self._workspace.outbox, MAX_FILES):
+            await self._channel.send(word)
+            if isinstance(word, Odd):
+                return
+        await self._channel.send(Collected())
+
+
+def _failed(message: str, left: bool, log: str) -> Ended:
+    return Ended("", None, message, left=left, others=0.0, room=None, log=log)
+
+
+def _door(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    os.chmod(path, 0o666)  # noqa: PTH101 - the rank is another user; the folder is its sandbox's alone
+    listener.listen(1)
+    listener.setblocking(False)
+    return listener
