@@ -55,6 +55,7 @@ def serve(
 
     [dim]validator agent serve --listen 10.0.0.2:7700 --key agents.pem[/dim]
     """
+    from harness import machine
     from harness.api import ready_snapshot
     from harness.benchmark.hparams import load_hparams
     from harness.nodes.agent import Agent
@@ -69,6 +70,14 @@ def serve(
     with ProgressDisplay() as progress:
         benchmarks = [load_hparams(each) for each in hparams] if hparams else [load_hparams(None)]
         held = tuple((loaded, ready_snapshot(loaded, snapshot, progress)) for loaded in benchmarks)
+    for (
+        loaded,
+        _,
+    ) in held:  # what has to be imported for it takes seconds, in which a judge would not be heard
+        world = loaded.hparams.world
+        machine.describe(
+            machine.pick_device(world.device, world.ranks_per_node), world.ranks_per_node
+        )
     agent = Agent(held, sandbox, fabric or host, key, typer.echo)
     names = ", ".join(loaded.hparams.name for loaded, _ in held)
     agent.serve(host, port, lambda found: typer.echo(f"agent of {names} on {host}:{found}"))

@@ -40,7 +40,7 @@ T = TypeVar("T")
 CONNECT_SECONDS: Final = 10.0
 BEAT_SECONDS: Final = 2.0
 #: An agent answers at once, whatever it does besides.
-SILENCE_SECONDS: Final = 15.0
+SILENCE_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 120.0
 RECEIVE_BYTES: Final = 1 << 18
 PINGS: Final = 9

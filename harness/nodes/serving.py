@@ -135,7 +135,9 @@ class Serving:
                 raise JudgeError(Code.MACHINE_BUSY, "something else is timed on that machine")
             self._own.enter_context(held)
         hparams = self._loaded.hparams
-        self._device: Device = machine.pick_device(hparams.world.device, task.ranks)
+        self._device: Device = await asyncio.to_thread(
+            machine.pick_device, hparams.world.device, task.ranks
+        )
         check_room(hparams.limits.outbox_bytes)
         self._task = task
         here = await asyncio.to_thread(machine.describe, self._device, task.ranks)

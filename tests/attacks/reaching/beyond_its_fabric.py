@@ -1,8 +1,8 @@
 """expects: accepted ok world=1 — looks for whatever else is on the network between the machines of an evaluation.
 
 Tries: connects to addresses of its own networks, to those that machines, agents and a cloud's metadata
-    service have, on many ports; asks a name server; opens packet and raw sockets and a tunnel; adds an
-    address, and an end of another evaluation's network. Ranks of its own evaluation do not count.
+    service have, on many ports; asks a name server; opens packet and raw sockets and a tunnel; sets
+    addresses, and adds an end of another evaluation's network. Ranks of its own evaluation do not count.
 Would save: the agents' key, or another evaluation's challenge.
 Needs: a sandbox
 Gap at user: the network is the machine's.
@@ -63,11 +63,12 @@ def allowed(call):
     return True
 
 
-def adds_address():
+def sets_addresses():
+    """To what they are: where that is allowed, the machine goes on as before."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        for name, _ in interfaces():
-            address = struct.pack("16sH2x4s8x", name.encode(), socket.AF_INET, socket.inet_aton("10.97.0.77"))
-            fcntl.ioctl(asked, 0x8916, address)
+        for name, address in interfaces():
+            request = struct.pack("16sH2x4s8x", name.encode(), socket.AF_INET, socket.inet_aton(address))
+            fcntl.ioctl(asked, 0x8916, request)
 
 
 def adds_link():
@@ -104,7 +105,7 @@ for what, call in {
     "a packet socket": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x300),
     "a raw socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP),
     "a tunnel": lambda: os.open("/dev/net/tun", os.O_RDWR),
-    "an address more": adds_address,
+    "another address": sets_addresses,
     "an interface more": adds_link,
 }.items():
     if allowed(call):
@@ -114,7 +115,7 @@ if found:
 
 
 def get_strategy():
-    return {"dp_size": int(os.environ.get("WORLD_SIZE", "1"))}
+    return "ddp"  # on any number of ranks
 
 
 def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
