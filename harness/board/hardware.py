@@ -28,7 +28,8 @@ def fixed_peak(hparams: Hparams, world_size: int) -> float:
     from harness.host.known_peak import settled
     from harness.host.peak import peak_of
 
-    peak = peak_of(_this_machine(hparams, world_size), hparams, world_size)
+    ranks_here = world_size // hparams.world.nodes
+    peak = peak_of(_this_machine(hparams, world_size), hparams, ranks_here)
     return settled(peak, peak)[0].tflops if peak.source == "measured" else peak.tflops
 
 
@@ -46,13 +47,21 @@ def headline_mfus(result: EvaluationResult, peak_tflops: float | None) -> tuple[
 
 
 def _this_machine(hparams: Hparams, world_size: int) -> Machine:
-    return machine.describe(machine.pick_device(hparams.world.device, world_size), world_size)
+    """Where the ranks are on several machines, this one stands for all: they have to be alike."""
+    nodes = hparams.world.nodes
+    ranks_here = world_size // nodes
+    device = machine.pick_device(hparams.world.device, ranks_here)
+    here = machine.describe(device, ranks_here)
+    return here.model_copy(update={"devices": here.devices * nodes})
 
 
 def in_words(device: Device, cores: int, devices: Sequence[str]) -> str:
-    """The class of a machine whose ranks use these devices."""
+    """The class of the machines whose ranks use these devices: of CPUs there is one name for each machine."""
     different = ", ".join(sorted(set(devices)))
-    return f"{cores} CPU cores, {different}" if device == "cpu" else f"{len(devices)} x {different}"
+    if device == "cuda":
+        return f"{len(devices)} x {different}"
+    several = f"{len(devices)} x " if len(devices) > 1 else ""
+    return f"{several}{cores} CPU cores, {different}"
 
 
 def _in_words(found: Machine) -> str:
