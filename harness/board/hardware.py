@@ -56,7 +56,7 @@ def _this_machine(hparams: Hparams, world_size: int) -> Machine:
 
 
 def in_words(device: Device, cores: int, devices: Sequence[str]) -> str:
-    """The class of the machines whose ranks use these devices: of CPUs there is one name for each machine."""
+    """The class of the machines whose ranks use these: of CPUs there is one name for each machine."""
     different = ", ".join(sorted(set(devices)))
     if device == "cuda":
         return f"{len(devices)} x {different}"
