@@ -54,6 +54,7 @@ bench: install-test
 	$(BIN)/python -m measurements.memory --large --json bench/memory.json
 	$(BIN)/python measurements/compare_states.py --json bench/compare_states.json
 	$(BIN)/python measurements/digest.py --json bench/digest.json
+	$(BIN)/python -m measurements.opening --json bench/opening.json
 	$(BIN)/python -m measurements.board pages
 	$(BIN)/python -m measurements.board uploads
 	$(BIN)/python -m measurements.board idle-worker
