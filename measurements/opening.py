@@ -3,9 +3,9 @@
     python -m measurements.opening [--gigabytes 2] [--rounds 5] [--folder DIR] [--json FILE]
 
 Both ways take turns in one run: a rank writes a state with `write_opened`, and the judge reads and hashes
-it with `read_opened`; `dd` writes and reads as many bytes, in blocks of 16 MiB. Written is until the disk has
-it (fdatasync), and read is what is not in memory (the pages are dropped before). Printed are medians in
-GB/s (10^9 bytes a second), and the median of each round's ratio to `dd`.
+it with `read_opened`; `dd` writes and reads as many bytes, in blocks of 16 MiB. Written is until the disk
+has it (fdatasync), and read is what is not in memory (the pages are dropped before). Printed are medians
+in GB/s (10^9 bytes a second), and the median of each round's ratio to `dd`.
 """
 
 import argparse
