@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import machine
 from harness.bank.kind import kind_of
 from harness.bank.spend import Spending
 from harness.bank.store import Bank
@@ -125,12 +124,7 @@ def _walk(
     check_rows(hparams, default_variant(hparams, world_size))
     device = site.device(hparams, world_size)
     partial.machine = site.machine(device, world_size)
-    there = machine.gpu_files() if site.nodes == 1 and device == "cuda" else 0
-    if there > world_size and not sandbox.holds_back_gpus(world_size):
-        partial.warnings.append(
-            f"MFU counts {world_size} of this machine's {there} GPUs, and at level {sandbox.level} "
-            "the train file could use all of them; docker gives it those that count"
-        )
+    partial.warnings += site.warnings(device, world_size)
     setup = TimedSetup(
         submission=submission,
         hparams=hparams,

@@ -1,12 +1,15 @@
 """The group `agent`: what runs ranks on one of several machines for a judge on another."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import ORGANISER_PANEL, SnapshotOption
 from harness.errors import Code, InputError
+
+if TYPE_CHECKING:
+    from harness.benchmark.hparams import LoadedHparams
 
 agents = typer.Typer(
     no_args_is_help=True, help="One evaluation on several machines: what runs on each of them."
@@ -55,7 +58,6 @@ def serve(
 
     [dim]validator agent serve --listen 10.0.0.2:7700 --key agents.pem[/dim]
     """
-    from harness import machine
     from harness.api import ready_snapshot
     from harness.benchmark.hparams import load_hparams
     from harness.nodes.agent import Agent
@@ -70,17 +72,20 @@ def serve(
     with ProgressDisplay() as progress:
         benchmarks = [load_hparams(each) for each in hparams] if hparams else [load_hparams(None)]
         held = tuple((loaded, ready_snapshot(loaded, snapshot, progress)) for loaded in benchmarks)
-    for (
-        loaded,
-        _,
-    ) in held:  # what has to be imported for it takes seconds, in which a judge would not be heard
-        world = loaded.hparams.world
-        machine.describe(
-            machine.pick_device(world.device, world.ranks_per_node), world.ranks_per_node
-        )
+    _import_ahead([loaded for loaded, _ in held])
     agent = Agent(held, sandbox, fabric or host, key, typer.echo)
     names = ", ".join(loaded.hparams.name for loaded, _ in held)
     agent.serve(host, port, lambda found: typer.echo(f"agent of {names} on {host}:{found}"))
+
+
+def _import_ahead(benchmarks: list["LoadedHparams"]) -> None:
+    """What is imported to look at a GPU takes seconds, in which a judge would not be heard."""
+    from harness import machine
+
+    for loaded in benchmarks:
+        world = loaded.hparams.world
+        device = machine.pick_device(world.device, world.ranks_per_node)
+        machine.describe(device, world.ranks_per_node)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -113,7 +113,7 @@ def run(
         keep=keep,
         snapshot=snapshot,
         bank=bank,
-        agents=tuple(agents.split(",")) if agents else (),
+        agents=tuple(each.strip() for each in agents.split(",")) if agents else (),
         agents_key=agents_key,
         quiet=printed,
     )

@@ -9,7 +9,7 @@ from harness import machine
 from harness.benchmark.hparams import Hparams
 from harness.host.timing import machine_held
 from harness.machine import Device, Machine
-from harness.sandbox import Level
+from harness.sandbox import Sandbox
 from harness.score.peaks import Peak
 from harness.timed.launch import Here, Place
 
@@ -18,12 +18,8 @@ class Site(Place, Protocol):
     """Where ranks run, what is there, and who may time on it.
 
     Attributes:
-        level: of isolation.
         nodes: how many machines.
     """
-
-    @property
-    def level(self) -> Level: ...
 
     @property
     def nodes(self) -> int: ...
@@ -33,6 +29,9 @@ class Site(Place, Protocol):
 
     def machine(self, device: Device, world_size: int) -> Machine:
         """What a result says of it."""
+
+    def warnings(self, device: Device, world_size: int) -> list[str]:
+        """What a reader of the result has to know of it."""
 
     def timing(self, tell: Callable[[], None]) -> AbstractContextManager[object]:
         """The right to time there; `tell` is called once if there is something to wait for."""
@@ -47,13 +46,20 @@ class Site(Place, Protocol):
         """Of what was measured before and after the runs: what counts, and what a reader has to know."""
 
 
+def spare_gpus(sandbox: Sandbox, device: Device, ranks: int) -> list[str]:
+    """A sentence where ranks could use GPUs that do not count."""
+    there = machine.gpu_files() if device == "cuda" else 0
+    if there <= ranks or sandbox.holds_back_gpus(ranks):
+        return []
+    return [
+        f"MFU counts {ranks} of this machine's {there} GPUs, and at level {sandbox.level} the train file "
+        "could use all of them; docker gives it those that count"
+    ]
+
+
 @dataclass(frozen=True)
 class ThisMachine(Here):
     """The judge's own."""
-
-    @property
-    def level(self) -> Level:
-        return self.sandbox.level
 
     @property
     def nodes(self) -> int:
@@ -64,6 +70,9 @@ class ThisMachine(Here):
 
     def machine(self, device: Device, world_size: int) -> Machine:
         return machine.describe(device, world_size)
+
+    def warnings(self, device: Device, world_size: int) -> list[str]:
+        return spare_gpus(self.sandbox, device, world_size)
 
     def timing(self, tell: Callable[[], None]) -> AbstractContextManager[object]:
         """To the end: the reference keeps all cores busy too."""

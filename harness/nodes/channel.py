@@ -2,12 +2,16 @@
 
 import asyncio
 import struct
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
 
 from harness.nodes.words import MOST_BYTES, Word
 
+#: Both sides answer at once, whatever they do besides; the judge says something every two seconds.
+SILENCE_SECONDS: Final = 30.0
+CLOSING_SECONDS: Final = 2.0
 _LENGTH: Final = struct.Struct(">I")
 #: Bytes for a rank, or from one, that nobody has read yet; the longest message has room.
 MOST_WAITING: Final = 64 << 20
@@ -32,7 +36,10 @@ class Channel:
         assert len(body) <= MOST_BYTES, type(word).__name__
         try:
             self._writer.write(_LENGTH.pack(len(body)) + body)
-            await self._writer.drain()
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self._writer.drain()
+        except TimeoutError:
+            raise LostError(f"it reads nothing for {SILENCE_SECONDS:g} seconds") from None
         except OSError as error:
             raise LostError(str(error) or type(error).__name__) from None
 
@@ -50,8 +57,12 @@ class Channel:
         except msgspec.DecodeError as error:
             raise LostError(f"it is of another version, or no agent of ours ({error})") from None
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """What has been sent is still delivered, if somebody reads it."""
         self._writer.close()
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._writer.wait_closed()
 
 
 def write_or_close(writer: asyncio.StreamWriter, data: bytes) -> None:

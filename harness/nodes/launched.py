@@ -2,17 +2,19 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from harness.benchmark.challenge import Challenge
 from harness.benchmark.hparams import Hparams
 from harness.errors import Code, JudgeError
+from harness.files import write_readable
 from harness.nodes.loop import Loop
 from harness.nodes.node import Node, Offset, every
 from harness.nodes.outbox import Receiving
 from harness.nodes.words import PORTION, Ended, Kept, Put, Release, Released, Stop
-from harness.opening.files import MAX_FILES
 from harness.sandbox import Ending, EndReason, NotEndedError
 from harness.timed.delay import NodeDelay
 from harness.timed.workspace import Workspace
@@ -30,12 +32,15 @@ class RunningNodes:
         self._nodes = tuple(nodes)
         self._event = os.eventfd(0, os.EFD_CLOEXEC)
         for node in nodes:
-            node.told = self._told
-
-    def _told(self) -> None:
-        os.eventfd_write(self._event, 1)
+            node.told = lambda: os.eventfd_write(self._event, 1)
 
     def close(self) -> None:
+        """End what runs still. Nothing is raised: whoever cared has called `stop`."""
+        with suppress(JudgeError):
+            self.stop()
+        self._loop.run(self._forget())
+
+    async def _forget(self) -> None:
         for node in self._nodes:
             node.told = lambda: None
         os.close(self._event)
@@ -47,14 +52,14 @@ class RunningNodes:
         """Raises JudgeError(NODE_LOST): a machine is gone, which is nobody's fault here."""
         for node in self._nodes:
             node.check()
-        found = [node.ended for node in self._nodes if node.ended is not None]
+        found = self.said()
         return _ending(found) if found else None
 
     def stop(self) -> Ending:
-        already = self.ended()
+        """All that can be reached have ended when it returns, or raises for one that cannot."""
+        before = self.said()
         self._loop.run(self._stop())
-        found = _ending(self.said())
-        return already or found
+        return _ending(before or self.said())
 
     async def _stop(self) -> None:
         await every(*(_stopped(node) for node in self._nodes))
@@ -72,13 +77,17 @@ class RunningNodes:
 
 async def _stopped(node: Node) -> None:
     """Wait until nothing is left there. Raises JudgeError(NODE_LOST)."""
-    await node.tell(Stop())
-    until = asyncio.get_running_loop().time() + STOP_SECONDS
+    if node.ended is None:
+        await node.tell(Stop())
+    until = time.monotonic() + STOP_SECONDS
     while node.ended is None:
         node.check()
-        if asyncio.get_running_loop().time() > until:
-            raise NotEndedError(f"{node.address} does not say that its sandbox has ended")
+        if time.monotonic() > until:
+            raise JudgeError(
+                Code.NODE_LOST, f"{node.address} does not say that its sandbox has ended"
+            )
         await asyncio.sleep(0.01)
+    node.check()
 
 
 def _ending(found: Sequence[Ended]) -> Ending:
@@ -94,7 +103,11 @@ def _ending(found: Sequence[Ended]) -> Ending:
 
 
 class LaunchOnNodes:
-    """One launch on all machines; `harness.timed.launch.Launch` says what each does."""
+    """One launch on all machines; `harness.timed.launch.Launch` says what each does.
+
+    Args:
+        ranks: on each machine.
+    """
 
     def __init__(
         self,
@@ -102,16 +115,20 @@ class LaunchOnNodes:
         nodes: Sequence[Node],
         running: RunningNodes,
         hparams: Hparams,
+        ranks: int,
         workspace: Workspace,
     ) -> None:
         self.running = running
         self._loop = loop
         self._nodes = tuple(nodes)
         self._hparams = hparams
+        self._ranks = ranks
         self._workspace = workspace
         self._offsets: list[Offset] = []
 
     def put(self, name: str, data: bytes) -> None:
+        """Also into the judge's own inbox, where whoever keeps the evaluation finds it."""
+        write_readable(self._workspace.inbox / name, data)
         self._loop.run(self._put(name, data, held=False))
 
     def hold(self, name: str, challenge: Challenge) -> None:
@@ -162,6 +179,11 @@ class LaunchOnNodes:
     def others(self) -> float:
         return max((said.others for said in self.running.said()), default=0.0)
 
+    @property
+    def excuses(self) -> bool:
+        """The judge may be on one of the machines, where what it does for the ranks is nobody else's."""
+        return False
+
     def room(self) -> int | None:
         rooms = [said.room for said in self.running.said() if said.room is not None]
         return min(rooms, default=None)
@@ -171,9 +193,9 @@ class LaunchOnNodes:
         self._loop.run(self._collect())
 
     async def _collect(self) -> None:
-        for node in self._nodes:
-            ranks = frozenset(node.ranks)
+        for index, node in enumerate(self._nodes):
+            ranks = range(index * self._ranks, (index + 1) * self._ranks)
             most = self._hparams.limits.outbox_bytes
-            receiving = Receiving(self._workspace.outbox, ranks, most, MAX_FILES)
+            receiving = Receiving(self._workspace.outbox, ranks, most)
             async for word in node.opened():
                 receiving.take(word)

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from harness.errors import Code, InputError, JudgeError, Side, TrainjudgeError
-from harness.nodes.channel import Channel, LostError, write_or_close
+from harness.nodes.channel import SILENCE_SECONDS, Channel, LostError, write_or_close
 from harness.nodes.words import (
     FROM_AGENT,
-    PORTION,
     Collect,
     Collected,
     Ended,
@@ -39,11 +38,11 @@ A = TypeVar("A", bound=Word)
 T = TypeVar("T")
 CONNECT_SECONDS: Final = 10.0
 BEAT_SECONDS: Final = 2.0
-#: An agent answers at once, whatever it does besides.
-SILENCE_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 120.0
 RECEIVE_BYTES: Final = 1 << 18
 PINGS: Final = 9
+#: That have arrived and that nobody has read: portions of an outbox.
+MOST_ANSWERS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,10 @@ class Node:
     ended: Ended | None = None
     lost: str = ""
     ranks: dict[int, _Rank] = field(default_factory=dict)
-    _answers: "asyncio.Queue[FromAgent | None]" = field(default_factory=asyncio.Queue)
+    _answers: "asyncio.Queue[FromAgent | None]" = field(
+        default_factory=lambda: asyncio.Queue(MOST_ANSWERS)
+    )
+    _asked: bool = False
     _pongs: dict[int, "asyncio.Future[tuple[float, float]]"] = field(default_factory=dict)
     _pings: int = 0
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -99,10 +101,10 @@ class Node:
     @classmethod
     async def connect(cls, address: str, context: ssl.SSLContext) -> "Node":
         """Raises JudgeError(NODE_LOST): nobody answers there, or it has another key."""
-        host, _, port = address.rpartition(":")
+        host, port = host_and_port(address)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+                reader, writer = await asyncio.open_connection(host, port, ssl=context)
         except (OSError, TimeoutError, EOFError) as error:
             why = (
                 "it has another key" if isinstance(error, ssl.SSLError) else str(error) or "silence"
@@ -113,12 +115,13 @@ class Node:
         node._keep(node._beat())
         return node
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for rank in self.ranks.values():
             rank.writer.close()
-        self.channel.close()
+        await self.channel.close()
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -139,45 +142,54 @@ class Node:
 
         Raises JudgeError or InputError: the agent cannot do it; JudgeError(NODE_LOST).
         """
+        self._asked = True
         await self._say(word)
         return await self.answer(kind, seconds)
 
     async def answer(self, kind: type[A], seconds: float = ANSWER_SECONDS) -> A:
         found = await self._next(seconds)
         if not isinstance(found, kind):
-            self._lose(f"it said {type(found).__name__} where {kind.__name__} was due")
-            self.check()
-        assert isinstance(found, kind)
+            raise self._out_of_turn(found)
         return found
 
     async def opened(self) -> AsyncIterator[Folder | Piece | Odd]:
         """What lies in the outbox there. Raises as `ask`."""
-        await self.tell(Collect())
+        self._asked = True
+        await self._say(Collect())
         while not isinstance(found := await self._next(ANSWER_SECONDS), Collected):
-            assert isinstance(found, (Folder, Piece, Odd)), type(found).__name__
+            if not isinstance(found, (Folder, Piece, Odd)):
+                raise self._out_of_turn(found)
             yield found
             if isinstance(found, Odd):
                 return
 
     async def _next(self, seconds: float) -> FromAgent:
+        """The next answer; what had arrived before it was lost comes first."""
+        self._asked = True
         try:
-            async with asyncio.timeout(seconds):
-                found = await self._answers.get()
+            if not self.lost or not self._answers.empty():
+                async with asyncio.timeout(seconds):
+                    if (found := await self._answers.get()) is not None:
+                        if isinstance(found, Refused):
+                            raise self._refused(found)
+                        return found
         except TimeoutError:
             self._lose(f"no answer within {seconds:g} seconds")
-            found = None
-        if isinstance(found, Refused):
-            raise self._refused(found)
-        if found is None:
-            self._answers.put_nowait(None)  # whoever asks next is told the same
-            self.check()
-        assert found is not None
-        return found
+        finally:
+            self._asked = False
+        raise self._gone()
 
     def check(self) -> None:
         """Raises JudgeError(NODE_LOST): nothing more will be heard of it."""
         if self.lost:
-            raise JudgeError(Code.NODE_LOST, f"the machine of {self.address} is lost: {self.lost}")
+            raise self._gone()
+
+    def _gone(self) -> JudgeError:
+        return JudgeError(Code.NODE_LOST, f"the machine of {self.address} is lost: {self.lost}")
+
+    def _out_of_turn(self, word: FromAgent) -> JudgeError:
+        self._lose(f"it said {type(word).__name__}, which was not due")
+        return self._gone()
 
     def _refused(self, word: Refused) -> TrainjudgeError:
         known = {code.value: code for code in Code}
@@ -204,14 +216,13 @@ class Node:
         self._pings += 1
         number = self._pings
         self._pongs[number] = asyncio.get_running_loop().create_future()
-        await self.tell(Ping(number))
         try:
+            await self.tell(Ping(number))
             async with asyncio.timeout(SILENCE_SECONDS):
                 return await self._pongs[number]
         except TimeoutError:
             self._lose(f"silent for {SILENCE_SECONDS:g} seconds")
-            self.check()
-            raise AssertionError from None
+            raise self._gone() from None
         finally:
             del self._pongs[number]
 
@@ -229,6 +240,8 @@ class Node:
                 await self._hear(await self.channel.receive(FROM_AGENT))
         except LostError as lost:
             self._lose(str(lost))
+        except Exception as error:
+            self._lose(f"a defect of the judge ({type(error).__name__}: {error})")
 
     async def _hear(self, word: FromAgent) -> None:
         match word:
@@ -247,8 +260,10 @@ class Node:
             case Ended():
                 self.ended = word
                 self.told()
+            case Refused() if not self._asked:
+                self._lose(word.message)
             case _:
-                self._answers.put_nowait(word)
+                await self._answers.put(word)
 
     async def _join(self, number: int) -> None:
         """Of a rank that another machine has had already nothing more is heard."""
@@ -261,7 +276,7 @@ class Node:
 
     async def _to_rank(self, number: int, reader: asyncio.StreamReader) -> None:
         with suppress(OSError, LostError):
-            while data := await reader.read(min(RECEIVE_BYTES, PORTION)):
+            while data := await reader.read(RECEIVE_BYTES):
                 await self.channel.send(ToRank(number, data))
 
     def _lose(self, why: str) -> None:
@@ -270,7 +285,8 @@ class Node:
             return
         self.lost = why
         self.told()
-        self._answers.put_nowait(None)
+        if not self._answers.full():  # else there is something to read, and then it is seen
+            self._answers.put_nowait(None)
         for waiting in self._pongs.values():
             if not waiting.done():
                 waiting.set_exception(JudgeError(Code.NODE_LOST, why))
@@ -281,6 +297,14 @@ class Node:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Raises InputError: it is no HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise InputError(Code.BAD_ARGUMENT, f"{address!r} is no address of an agent: say HOST:PORT")
+    return host, int(port)
 
 
 async def every(*works: Coroutine[Any, Any, T]) -> list[T]:

@@ -1,6 +1,7 @@
 """The machines of an evaluation, as the judge sees them: where its ranks are launched."""
 
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -8,15 +9,16 @@ from statistics import fmean
 from types import TracebackType
 from typing import Final, Self
 
+from harness import machine
 from harness.benchmark.hparams import Hparams, LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError
-from harness.host.timing import machine_held
+from harness.host.timing import hold_machine, machine_held
 from harness.machine import Device, Machine
 from harness.nodes.key import client_side
 from harness.nodes.launched import LaunchOnNodes, RunningNodes
 from harness.nodes.loop import Loop
-from harness.nodes.node import Node, every
+from harness.nodes.node import Node, every, host_and_port
 from harness.nodes.words import (
     VERSION,
     Begun,
@@ -26,6 +28,7 @@ from harness.nodes.words import (
     Prepared,
     Start,
 )
+from harness.reference.task import default_variant
 from harness.sandbox import Level
 from harness.score.peaks import Peak
 from harness.timed.workspace import Workspace
@@ -34,6 +37,18 @@ from harness.timed.workspace import Workspace
 #: machines in the order of their addresses as text.
 ADDRESSES: Final = "10.77.0.{}"
 FIRST: Final = 101
+PROGRAMS: Final = ("trainjudge", "python", "torch", "transformers")
+ALIKE: Final = (*PROGRAMS, "device", "devices", "driver", "cores")
+
+
+def _alike(one: str, here: Machine, other: str, there: Machine, fields: Sequence[str]) -> None:
+    for name in fields:
+        if getattr(here, name) != getattr(there, name):
+            raise InputError(
+                Code.BAD_ARGUMENT,
+                f"{name} is {getattr(here, name)} at {one} and {getattr(there, name)} at {other}: "
+                "the machines of an evaluation have to be alike",
+            )
 
 
 class Nodes:
@@ -59,23 +74,21 @@ class Nodes:
         world_size: int,
     ) -> None:
         self.addresses = tuple(addresses)
-        self._world_size = world_size
-        if len(set(addresses)) != len(addresses) or world_size % len(addresses):
+        for address in addresses:
+            host_and_port(address)
+        count = len(set(addresses))
+        if count != len(addresses) or count < 2 or world_size % count:
             raise InputError(
                 Code.BAD_ARGUMENT,
-                f"{world_size} ranks cannot be dealt to {len(addresses)} different machines evenly",
+                f"{world_size} ranks cannot be dealt evenly to {len(addresses)} agents: there have to be "
+                "two or more, each of another machine",
             )
+        self._ranks = world_size // count
         self._context = client_side(key)
-        self._prepare = Prepare(
-            version=VERSION,
-            hparams_sha256=loaded.sha256,
-            model_sha256=snapshot.manifest.model_sha256,
-            data_sha256=snapshot.manifest.data_sha256,
-            ranks=world_size // len(addresses),
-            world_size=world_size,
-        )
+        self._loaded, self._snapshot = loaded, snapshot
         self._ends: list[Node] = []
         self._doubts: list[str] = []
+        self._held: socket.socket | None = None
         self._loop: Loop | None = None
 
     def __enter__(self) -> Self:
@@ -106,11 +119,27 @@ class Nodes:
     async def _connect(self) -> list[Prepared]:
         for address in self.addresses:
             self._ends.append(await Node.connect(address, self._context))
-        return await every(*(node.ask(self._prepare, Prepared) for node in self._ends))
+        manifest = self._snapshot.manifest
+        return await every(
+            *(
+                node.ask(
+                    Prepare(
+                        version=VERSION,
+                        hparams_sha256=self._loaded.sha256,
+                        model_sha256=manifest.model_sha256,
+                        data_sha256=manifest.data_sha256,
+                        index=index,
+                        ranks=self._ranks,
+                    ),
+                    Prepared,
+                )
+                for index, node in enumerate(self._ends)
+            )
+        )
 
     async def _close(self) -> None:
         for node in self._ends:
-            node.close()
+            await node.close()
         self._ends.clear()
 
     def _check_alike(self) -> None:
@@ -118,16 +147,12 @@ class Nodes:
         machines = self._machines()
         first = machines[0]
         for address, found in zip(self.addresses, machines, strict=True):
-            for name in ("device", "devices", "cores", "trainjudge", "torch", "transformers"):
-                here, there = getattr(first, name), getattr(found, name)
-                if here != there:
-                    raise InputError(
-                        Code.BAD_ARGUMENT,
-                        f"{name} is {here} at {self.addresses[0]} and {there} at {address}: "
-                        "the machines of an evaluation have to be alike",
-                    )
-        if len({prepared.level for prepared in self._prepared}) > 1:
-            raise InputError(Code.BAD_ARGUMENT, "the agents isolate at different levels")
+            _alike(self.addresses[0], first, address, found, ALIKE)
+            # The reference is trained here: its kernels have to be those of the ranks.
+            _alike("the judge", machine.describe("cpu", 1), address, found, PROGRAMS)
+        fabrics = [prepared.fabric for prepared in self._prepared]
+        if len(set(fabrics)) < len(fabrics):
+            raise InputError(Code.BAD_ARGUMENT, f"two agents have the same --fabric: {fabrics}")
 
     def _machines(self) -> list[Machine]:
         return [Machine.model_validate_json(prepared.machine) for prepared in self._prepared]
@@ -144,7 +169,9 @@ class Nodes:
         return Level(self._prepared[0].level)
 
     def device(self, hparams: Hparams, world_size: int) -> Device:
-        return self._prepared[0].device
+        """Raises InputError: this machine has too few for the reference."""
+        found = self._prepared[0].device
+        return machine.pick_device(found, default_variant(hparams, world_size).world_size)
 
     def machine(self, device: Device, world_size: int) -> Machine:
         """The first machine, with the devices of all."""
@@ -152,14 +179,27 @@ class Nodes:
         devices = tuple(name for found in machines for name in found.devices)
         return machines[0].model_copy(update={"devices": devices})
 
-    def timing(self, tell: Callable[[], None]) -> AbstractContextManager[object]:
-        """Every agent keeps its machine from others."""
-        return nullcontext()
+    def warnings(self, device: Device, world_size: int) -> list[str]:
+        return [
+            f"{address}: {warning}"
+            for address, prepared in zip(self.addresses, self._prepared, strict=True)
+            for warning in prepared.warnings
+        ]
+
+    @contextmanager
+    def timing(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Every agent keeps its machine from others. This one is kept too, if no agent on it does so."""
+        self._held = hold_machine()
+        try:
+            yield
+        finally:
+            if self._held is not None:
+                self._held.close()
 
     def verifying(self, tell: Callable[[], None]) -> AbstractContextManager[object]:
         """Nothing more is asked of agents. One may be on this machine, which the reference keeps busy."""
         self.release()
-        return machine_held(tell)
+        return nullcontext() if self._held is not None else machine_held(tell)
 
     def peak(self, machine: Machine, hparams: Hparams, world_size: int) -> Peak:
         """Of one device; where it is measured, on all machines at once, their mean."""
@@ -191,7 +231,7 @@ class Nodes:
     ) -> Iterator[LaunchOnNodes]:
         assert self._loop is not None
         running = RunningNodes(self._loop, self._ends)
-        launched = LaunchOnNodes(self._loop, self._ends, running, hparams, workspace)
+        launched = LaunchOnNodes(self._loop, self._ends, running, hparams, self._ranks, workspace)
         try:
             fabrics = tuple(prepared.fabric for prepared in self._prepared)
             self._loop.run(self._start(fabrics, workspace))
@@ -204,9 +244,4 @@ class Nodes:
         addresses = tuple(ADDRESSES.format(FIRST + index) for index in range(len(fabrics)))
         for node in self._ends:
             node.sockets = workspace.sockets
-        await every(
-            *(
-                node.ask(Start(index, number, fabrics, addresses), Begun)
-                for index, node in enumerate(self._ends)
-            )
-        )
+        await every(*(node.ask(Start(number, fabrics, addresses), Begun) for node in self._ends))

@@ -15,33 +15,46 @@ from harness.nodes.words import PORTION, Folder, Odd, Piece
 from harness.protocol.text import quoted
 from harness.timed.run import opened_folder
 
-_FOLDER: Final = re.compile(r"run(\d{1,3})-rank(\d{1,5})")
-_FILE: Final = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+_FOLDER: Final = re.compile(r"run(0|[1-9][0-9]{0,2})-rank(0|[1-9][0-9]{0,4})", re.ASCII)
+_FILE: Final = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors", re.ASCII)
 
 
-def sent(outbox: Path, most_files: int) -> Iterator[Folder | Piece | Odd]:
+def sent(
+    outbox: Path, ranks: range, most_files: int, most_bytes: int
+) -> Iterator[Folder | Piece | Odd]:
     """Every rank's folder and its files, in portions; ends with the first thing that has no place there.
 
     Args:
         outbox: of a sandbox that has ended.
+        ranks: those that were in it.
         most_files: in a rank's folder.
+        most_bytes: of all files.
     """
     descriptor = os.open(outbox, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with os.scandir(descriptor) as listing:
             for entry in listing:
-                found = _FOLDER.fullmatch(entry.name)
-                if found is None or not entry.is_dir(follow_symlinks=False):
+                folder = _folder(entry, ranks)
+                if folder is None:
                     yield Odd(f"{quoted(entry.name)} lies in the outbox")
                     return
-                folder = Folder(int(found[1]), int(found[2]))
                 yield folder
                 for word in _files(descriptor, entry.name, folder, most_files):
+                    most_bytes -= len(word.data) if isinstance(word, Piece) else 0
+                    if most_bytes < 0:
+                        word = Odd("more than the limit lies in the outbox")
                     yield word
                     if isinstance(word, Odd):
                         return
     finally:
         os.close(descriptor)
+
+
+def _folder(entry: "os.DirEntry[str]", ranks: range) -> Folder | None:
+    found = _FOLDER.fullmatch(entry.name)
+    if found is None or not entry.is_dir(follow_symlinks=False) or int(found[2]) not in ranks:
+        return None
+    return Folder(int(found[1]), int(found[2]))
 
 
 def _files(outbox: int, name: str, folder: Folder, most: int) -> Iterator[Piece | Odd]:
@@ -63,25 +76,22 @@ def _files(outbox: int, name: str, folder: Folder, most: int) -> Iterator[Piece 
 
 
 def _portions(folder: int, name: str, of: Folder) -> Iterator[Piece | Odd]:
+    """An empty file is one portion without bytes."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = os.open(
-            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
-        )
+        file = os.open(name, flags, dir_fd=folder)
     except OSError as error:
         yield Odd(f"{quoted(name)} cannot be read: {error.strerror}")
         return
     with os.fdopen(file, "rb") as opened:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(file).st_mode):
             yield Odd(f"{quoted(name)} in the outbox is no file")
             return
-        left = status.st_size
-        while True:
-            data = opened.read(min(PORTION, left))
-            left -= len(data)
-            yield Piece(of.run, of.rank, name, status.st_size, data)
-            if not data or not left:
-                return
+        data = opened.read(PORTION)
+        yield Piece(of.run, of.rank, name, data)
+        while len(data) == PORTION:
+            data = opened.read(PORTION)
+            yield Piece(of.run, of.rank, name, data)
 
 
 class Receiving:
@@ -91,34 +101,30 @@ class Receiving:
         outbox: the judge's.
         ranks: those that were on that machine.
         most_bytes: of all its files.
-        most_files: in a rank's folder.
     """
 
-    def __init__(
-        self, outbox: Path, ranks: frozenset[int], most_bytes: int, most_files: int
-    ) -> None:
+    def __init__(self, outbox: Path, ranks: range, most_bytes: int) -> None:
         self._outbox = outbox
         self._ranks = ranks
         self._left = most_bytes
-        self._most_files = most_files
-        self._files: dict[Path, int] = {}
 
     def take(self, word: Folder | Piece | Odd) -> None:
-        """Raises SubmissionError(OUTBOX_INVALID): it is odd, too much, or another rank's."""
+        """Raises SubmissionError(OUTBOX_INVALID): it is odd, too much, or another machine's."""
         if isinstance(word, Odd):
             raise _invalid(word.what)
         folder = opened_folder(self._outbox, word.run, word.rank)
         if word.rank not in self._ranks:
             raise _invalid(f"{folder.name} lies in the outbox of a machine on which it was not")
         if isinstance(word, Folder):
-            folder.mkdir()
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                raise _invalid(f"{folder.name} lies in the outbox twice") from None
             return
         self._left -= len(word.data)
-        path = folder / word.name
-        self._files.setdefault(path, 0)
-        if self._left < 0 or len(self._files) > self._most_files * len(self._ranks) * 1_000:
-            raise _invalid("there is more in the outbox than the limit")
-        with path.open("ab") as file:
+        if self._left < 0:
+            raise _invalid("more than the limit lies in the outbox")
+        with (folder / word.name).open("ab") as file:
             file.write(word.data)
 
 

@@ -6,19 +6,22 @@ import socket
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final
 
 from harness import machine
 from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, InputError, JudgeError
-from harness.files import write_readable
+from harness.files import make_readable
 from harness.host.known_peak import settled
 from harness.host.peak import peak_of
+from harness.host.site import spare_gpus
 from harness.host.timing import HELD, hold_machine
 from harness.machine import Device
 from harness.nodes.channel import Channel, LostError, write_or_close
 from harness.nodes.outbox import sent
+from harness.nodes.priority import as_the_ranks
 from harness.nodes.words import (
     VERSION,
     Begun,
@@ -46,7 +49,7 @@ from harness.nodes.words import (
     ToRank,
 )
 from harness.opening.files import MAX_FILES
-from harness.sandbox import Fabric, Meeting, NotEndedError, Running, Sandbox
+from harness.sandbox import Fabric, Job, Meeting, NotEndedError, Running, Sandbox
 from harness.timed.job import submission_job
 from harness.timed.launch import room_of
 from harness.timed.others import Reading, others_share
@@ -56,7 +59,9 @@ from harness.timed.workspace import Workspace, check_room
 #: Inside the network of the sandboxes: nobody else can be there.
 STORE_PORT: Final = 29_400
 RECEIVE_BYTES: Final = 1 << 18
-LOG_CHARACTERS: Final = 200_000
+#: Of what a sandbox has printed, from its beginning and from its end.
+LOG_CHARACTERS: Final = 100_000
+DETAIL_CHARACTERS: Final = 4_000
 
 
 class Serving:
@@ -79,11 +84,12 @@ class Serving:
         self._sandbox = sandbox
         self._fabric = fabric
         self._own = ExitStack()
-        self._task: Prepare | None = None
-        self._doors: dict[int, socket.socket] = {}
+        self._doors: list[socket.socket] = []
         self._ranks: dict[int, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: Running | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
         self._ended = False
 
     async def hear(self, word: FromJudge) -> None:
@@ -105,19 +111,42 @@ class Serving:
             case Start():
                 await self._start(word)
             case Stop():
-                self._meanwhile(self._stop())
+                self._stop_once()
             case Collect():
                 self._meanwhile(self._collect())
 
     async def close(self) -> None:
-        """End what runs, and remove what was written."""
-        for task in self._tasks:
+        """End what runs, and remove what was written. Raises NotEndedError: something of it is left."""
+        # A sandbox is used by one thread at a time: who starts or ends it already does so to the end.
+        for task in self._tasks - {self._starting, self._stopping}:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._running is not None:
             asyncio.get_running_loop().remove_reader(self._running.fileno())
-        for door in self._doors.values():
+        for door in self._doors:
             door.close()
+        for writer in self._ranks.values():
+            writer.close()
         await asyncio.to_thread(self._own.close)
+
+    def _meanwhile(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """What takes long: pings are answered beside it."""
+        task = asyncio.ensure_future(self._told(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _told(self, work: Coroutine[None, None, None]) -> None:
+        with suppress(LostError):  # whoever listens notices it too
+            try:
+                await work
+            except (InputError, JudgeError) as error:
+                await self._channel.send(Refused(error.code, error.message[:DETAIL_CHARACTERS]))
+            except LostError:
+                raise
+            except Exception as error:
+                what = f"that machine failed ({type(error).__name__}: {error})"
+                await self._channel.send(Refused(Code.INTERNAL, what[:DETAIL_CHARACTERS]))
 
     # --- before the launch ----------------------------------------------------------------------
 
@@ -139,10 +168,17 @@ class Serving:
             machine.pick_device, hparams.world.device, task.ranks
         )
         check_room(hparams.limits.outbox_bytes)
-        self._task = task
+        self._ranks_here = range(task.index * task.ranks, (task.index + 1) * task.ranks)
+        self._index = task.index
         here = await asyncio.to_thread(machine.describe, self._device, task.ranks)
         await self._channel.send(
-            Prepared(here.model_dump_json(), self._device, self._sandbox.level, self._fabric)
+            Prepared(
+                here.model_dump_json(),
+                self._device,
+                self._sandbox.level,
+                self._fabric,
+                tuple(spare_gpus(self._sandbox, self._device, task.ranks)),
+            )
         )
 
     def _benchmark(self, task: Prepare) -> tuple[LoadedHparams, Snapshot]:
@@ -157,60 +193,42 @@ class Serving:
         )
 
     async def _measure(self) -> None:
-        assert self._task is not None
-        here = machine.describe(self._device, self._task.ranks)
-        peak = await asyncio.to_thread(peak_of, here, self._loaded.hparams, self._task.ranks)
+        count, hparams = len(self._ranks_here), self._loaded.hparams
+        here = machine.describe(self._device, count)
+        peak = await asyncio.to_thread(as_the_ranks, lambda: peak_of(here, hparams, count))
         peak, doubts = settled(peak, peak) if peak.source == "measured" else (peak, [])
         await self._channel.send(Measured(peak.tflops, peak.source, peak.device, tuple(doubts)))
 
     # --- the launch -----------------------------------------------------------------------------
 
     async def _start(self, asked: Start) -> None:
-        assert self._task is not None
         self._workspace = self._own.enter_context(Workspace())
-        for rank in range(self._task.world_size):
-            self._doors[rank] = _door(str(self._workspace.sockets / f"rank{rank}.sock"))
+        fabric = Fabric(asked.number, self._index, asked.machines, asked.addresses)
         job = submission_job(
             self._loaded.hparams,
             self._snapshot,
             self._device,
-            self._task.ranks,
+            len(self._ranks_here),
             self._workspace,
-            self._meeting(asked),
+            Meeting(fabric, STORE_PORT),
         )
+        doors = {
+            rank: _door(self._workspace.sockets / f"rank{rank}.sock") for rank in self._ranks_here
+        }
+        self._doors.extend(doors.values())
         self._before = Reading.now()
-        self._running = self._own.enter_context(self._sandbox.start(job))
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._running.fileno(), self._by_itself)
-        for rank, door in self._doors.items():
+        self._starting = self._meanwhile(self._start_sandbox(job))
+        await asyncio.shield(self._starting)
+        if self._running is None:
+            return  # it has been said why
+        asyncio.get_running_loop().add_reader(self._running.fileno(), self._stop_once)
+        for rank, door in doors.items():
             self._meanwhile(self._pump(rank, door))
         await self._channel.send(Begun())
 
-    def _meeting(self, asked: Start) -> Meeting:
-        peers = tuple(each for n, each in enumerate(asked.machines) if n != asked.index)
-        fabric = Fabric(
-            number=asked.number,
-            here=self._fabric,
-            peers=peers,
-            address=asked.addresses[asked.index],
-        )
-        store = f"{asked.addresses[0]}:{STORE_PORT}"
-        return Meeting(len(asked.machines), asked.index, store, fabric)
-
-    def _meanwhile(self, work: Coroutine[None, None, None]) -> None:
-        """What takes long: pings are answered beside it."""
-        task = asyncio.ensure_future(self._told(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _told(self, work: Coroutine[None, None, None]) -> None:
-        with suppress(LostError):  # whoever listens notices it too
-            try:
-                await work
-            except (InputError, JudgeError) as error:
-                await self._channel.send(Refused(error.code, error.message[:4_000]))
-            except OSError as error:
-                await self._channel.send(Refused(Code.INTERNAL, f"that machine failed: {error}"))
+    async def _start_sandbox(self, job: Job) -> None:
+        started = await asyncio.to_thread(as_the_ranks, lambda: self._sandbox.start(job))
+        self._running = self._own.enter_context(started)
 
     async def _pump(self, rank: int, door: socket.socket) -> None:
         """One rank: its one connection, and what it says, until it hangs up."""
@@ -237,13 +255,8 @@ class Serving:
         with part.open("ab") as file:
             file.write(put.data)
         if put.last:
-            path = folder / put.name
-            if put.held:
-                part.rename(path)
-                path.chmod(0o644)
-            else:
-                write_readable(path, part.read_bytes())
-                part.unlink()
+            make_readable(part)
+            part.rename(folder / put.name)
             await self._channel.send(Kept(put.name))
 
     async def _release(self, name: str) -> None:
@@ -252,52 +265,56 @@ class Serving:
 
     # --- the end --------------------------------------------------------------------------------
 
-    def _by_itself(self) -> None:
-        self._meanwhile(self._stop())
+    def _stop_once(self) -> None:
+        """The judge says so, or the sandbox has ended by itself."""
+        if self._stopping is None and self._running is not None:
+            asyncio.get_running_loop().remove_reader(self._running.fileno())
+            self._stopping = self._meanwhile(self._stop(self._running))
 
-    async def _stop(self) -> None:
-        """Nothing of the sandbox is left when this has been said; said once."""
-        if self._ended or self._running is None:
-            return
-        self._ended = True
-        running = self._running
-        asyncio.get_running_loop().remove_reader(running.fileno())
-        log = running.log
+    async def _stop(self, running: Running) -> None:
+        """Nothing of the sandbox is left when this has been said; or it is said that this is not known."""
         try:
             ending = await asyncio.to_thread(running.stop)
-        except JudgeError as stuck:
-            left = isinstance(stuck, NotEndedError)
-            await self._channel.send(_failed(stuck.message, left, log()[:LOG_CHARACTERS]))
-            return
-        await self._channel.send(
-            Ended(
+        except Exception as error:
+            what = error.message if isinstance(error, JudgeError) else str(error)
+            failed, left = what[:DETAIL_CHARACTERS], isinstance(error, NotEndedError)
+            said = Ended(
+                "", None, failed, left, others=0.0, room=None, log=_both_ends(running.log())
+            )
+        else:
+            said = Ended(
                 reason=ending.reason,
                 exit_status=ending.exit_status,
-                detail=ending.detail,
+                detail=ending.detail[:DETAIL_CHARACTERS],
                 left=False,
                 others=others_share(self._before, Reading.now()),
                 room=room_of(self._workspace.outbox),
-                log=log()[:LOG_CHARACTERS],
+                log=_both_ends(running.log()),
             )
-        )
+        self._ended = True
+        await self._channel.send(said)
 
     async def _collect(self) -> None:
-        assert self._task is not None and self._ended
-        for word in sent(self._workspace.outbox, MAX_FILES):
+        if not self._ended:
+            raise JudgeError(Code.INTERNAL, "the outbox was asked for while the sandbox runs")
+        most = self._loaded.hparams.limits.outbox_bytes
+        for word in sent(self._workspace.outbox, self._ranks_here, MAX_FILES, most):
             await self._channel.send(word)
             if isinstance(word, Odd):
                 return
         await self._channel.send(Collected())
 
 
-def _failed(message: str, left: bool, log: str) -> Ended:
-    return Ended("", None, message, left=left, others=0.0, room=None, log=log)
+def _both_ends(log: str) -> str:
+    if len(log) <= 2 * LOG_CHARACTERS:
+        return log
+    return f"{log[:LOG_CHARACTERS]}\n[...]\n{log[-LOG_CHARACTERS:]}"
 
 
-def _door(path: str) -> socket.socket:
+def _door(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(path)
-    os.chmod(path, 0o666)  # noqa: PTH101 - the rank is another user; the folder is its sandbox's alone
+    listener.bind(str(path))
+    path.chmod(0o666)  # the rank is another user; the folder is its sandbox's alone
     listener.listen(1)
     listener.setblocking(False)
     return listener

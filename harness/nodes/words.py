@@ -4,13 +4,13 @@ Both are ours, and have shown each other the key. What ranks say passes through 
 reads: the judge's session does, as if the rank were beside it.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from harness.machine import Device
-from harness.protocol.messages import Hex256, RunIndex, Size, Strict
+from harness.protocol.messages import Hex256, RunIndex, Strict
 from harness.score.peaks import Source
 
 #: Of the words below; both sides have to have the same.
@@ -37,15 +37,16 @@ class Prepare(Word, frozen=True):
     """The first word: what is to be judged. Answered by `Prepared`, and the machine is the judge's.
 
     Attributes:
-        ranks: on this machine, of `world_size`.
+        index: of this machine among all.
+        ranks: on this machine; those before are on the machines before.
     """
 
     version: int
     hparams_sha256: Hex256
     model_sha256: Hex256
     data_sha256: Hex256
-    ranks: Annotated[int, Meta(ge=1)]
-    world_size: Annotated[int, Meta(ge=1)]
+    index: Annotated[int, Meta(ge=0, lt=MOST_NODES)]
+    ranks: Annotated[int, Meta(ge=1, le=1_024)]
 
 
 class Measure(Word, frozen=True):
@@ -56,13 +57,11 @@ class Start(Word, frozen=True):
     """Start the sandbox. Answered by `Begun`.
 
     Attributes:
-        index: of this machine among all.
         number: of the network between the sandboxes.
         machines: the fabric's address of each machine, in order.
         addresses: of each machine's sandbox in that network, in order.
     """
 
-    index: int
     number: Annotated[int, Meta(ge=1, lt=2**24)]
     machines: Annotated[tuple[str, ...], Meta(max_length=MOST_NODES)]
     addresses: Annotated[tuple[str, ...], Meta(max_length=MOST_NODES)]
@@ -118,16 +117,18 @@ class Prepared(Word, frozen=True):
         machine: `harness.machine.Machine` as JSON.
         level: of isolation.
         fabric: its IPv4 address on the network between the machines.
+        warnings: what a reader of the result has to know of this machine.
     """
 
     machine: Annotated[str, Meta(max_length=20_000)]
     device: Device
     level: Line
     fabric: Line
+    warnings: Annotated[tuple[Line, ...], Meta(max_length=4)]
 
 
 class Refused(Word, frozen=True):
-    """What was asked for cannot be done here.
+    """What was asked for cannot be done here; or, where nothing was asked, the agent leaves.
 
     Attributes:
         code: of `harness.errors.Code`.
@@ -221,12 +222,11 @@ class Folder(Word, frozen=True):
 
 
 class Piece(Word, frozen=True):
-    """A portion of a file in that folder; `size` is of the whole."""
+    """A portion of a file in that folder."""
 
     run: RunIndex
     rank: Rank
     name: FileName
-    size: Size
     data: Portion
 
 
@@ -248,5 +248,3 @@ FromAgent = (
 
 FROM_JUDGE: Final[msgspec.msgpack.Decoder[FromJudge]] = msgspec.msgpack.Decoder(FromJudge)
 FROM_AGENT: Final[msgspec.msgpack.Decoder[FromAgent]] = msgspec.msgpack.Decoder(FromAgent)
-
-W = TypeVar("W")

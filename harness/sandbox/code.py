@@ -55,19 +55,21 @@ def torchrun_argv(ranks: int, module: str, meeting: Meeting | None = None) -> tu
     Args:
         meeting: where those of several machines find each other; None: there is this one.
     """
+    nodes = 1
     where: tuple[str, ...] = ("--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1")
     if meeting is not None:
-        is_host = "true" if meeting.index == 0 else "false"
+        fabric = meeting.fabric
+        nodes, is_host = len(fabric.addresses), "true" if fabric.index == 0 else "false"
         where = (
-            f"--rdzv-endpoint={meeting.store}",
+            f"--rdzv-endpoint={fabric.addresses[0]}:{meeting.port}",
             f"--rdzv-conf=is_host={is_host}",
-            f"--local-addr={meeting.fabric.address}",
+            f"--local-addr={fabric.addresses[fabric.index]}",
         )
     return (
         sys.executable,
         "-m",
         "torch.distributed.run",
-        f"--nnodes={1 if meeting is None else meeting.nodes}",
+        f"--nnodes={nodes}",
         f"--nproc-per-node={ranks}",
         "--rdzv-backend=c10d",
         *where,

@@ -3,8 +3,8 @@
 The supervisor goes into a network namespace of its own and gets one end of a VXLAN into it. What is sent
 there is wrapped by the kernel into UDP between the machines' own addresses, on a socket that stays in
 their namespace; what arrives for the network's number is unwrapped inside. The machines have no end of
-that network, so there is nothing in it but the sandboxes. Each knows its peers from a list: nothing is
-learnt or asked for.
+that network, so there is nothing in it but the sandboxes. Each knows its peers, and which machine each is
+on, from a list: nothing is learnt, asked for or sent to everybody.
 
 Imports the standard library only: the supervisor starts with it.
 """
@@ -37,7 +37,8 @@ def enter(fabric: Fabric) -> None:
     Raises OSError: it cannot be made, and why.
     """
     ip, bridge = _program("ip"), _program("bridge")
-    mtu = _mtu(ip, fabric.peers[0]) - WRAPPING
+    peers = [index for index in range(len(fabric.machines)) if index != fabric.index]
+    mtu = _mtu(ip, fabric.machines[peers[0]]) - WRAPPING
     # Started now, it stays in the machine's namespace, and reads later what it has to do there.
     outside = subprocess.Popen(
         [ip, "-batch", "-"],
@@ -48,18 +49,27 @@ def enter(fabric: Fabric) -> None:
     )
     _into_a_new_namespace()
     made = (
-        f"link add {INTERFACE} netns {os.getpid()} type vxlan id {fabric.number} "
-        f"local {fabric.here} dstport {PORT} nolearning\n"
+        f"link add {INTERFACE} netns {os.getpid()} address {_mac(fabric.index)} type vxlan "
+        f"id {fabric.number} local {fabric.machines[fabric.index]} dstport {PORT} nolearning\n"
     )
     _, said = outside.communicate(made, timeout=SECONDS)
     if outside.returncode != 0:
         raise OSError(f"no network between the sandboxes: {said.strip()}")
     _run(ip, "link", "set", "lo", "up")
     _run(ip, "link", "set", INTERFACE, "mtu", str(mtu))
-    _run(ip, "addr", "add", f"{fabric.address}/{PREFIX_BITS}", "dev", INTERFACE)
+    own = f"{fabric.addresses[fabric.index]}/{PREFIX_BITS}"
+    _run(ip, "addr", "add", own, "dev", INTERFACE)
     _run(ip, "link", "set", INTERFACE, "up")
-    for peer in fabric.peers:
-        _run(bridge, "fdb", "append", "00:00:00:00:00:00", "dev", INTERFACE, "dst", peer)
+    for index in peers:
+        mac = _mac(index)
+        _run(bridge, "fdb", "append", mac, "dev", INTERFACE, "dst", fabric.machines[index])
+        known = ("lladdr", mac, "dev", INTERFACE, "nud", "permanent")
+        _run(ip, "neigh", "replace", fabric.addresses[index], *known)
+
+
+def _mac(index: int) -> str:
+    """Of a machine's end: local, and known to all others, so that nothing has to be sent to everybody."""
+    return f"02:74:6a:00:{index >> 8:02x}:{index & 255:02x}"
 
 
 def unavailable() -> str | None:

@@ -29,32 +29,28 @@ class Fabric:
 
     Attributes:
         number: of the network, 1 to 2^24 - 1; no two evaluations at a time have the same.
-        here: this machine's IPv4 address, from which packets go wrapped.
-        peers: those of the other machines.
-        address: of this sandbox in it.
+        index: of this machine among all.
+        machines: the IPv4 address of each, between which packets go wrapped; two at least.
+        addresses: of each machine's sandbox in the network.
     """
 
     number: int
-    here: str
-    peers: tuple[str, ...]
-    address: str
+    index: int
+    machines: tuple[str, ...]
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """How torchrun finds that of the other machines.
+    """How torchrun finds that of the other machines: the first one has the store that all others ask.
 
     Attributes:
-        nodes: how many there are.
-        index: of this one; 0 is the one whose store all others ask.
-        store: HOST:PORT of the store.
         fabric: the network over which they meet.
+        port: of the store.
     """
 
-    nodes: int
-    index: int
-    store: str
     fabric: Fabric
+    port: int
 
 
 @dataclass(frozen=True)

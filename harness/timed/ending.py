@@ -32,6 +32,8 @@ def ended_after(
     try:
         ending = _end(launch, phases, observed)
     except JudgeError as stuck:
+        if stuck.code is Code.NODE_LOST:
+            raise  # whatever its ranks, or those of other machines, did meanwhile
         failed = failed or _not_ended(stuck, session)
     else:
         failed = _by_a_limit(failed, ending)
@@ -45,7 +47,8 @@ def _end(launch: Launch, phases: Phases, observed: Observed) -> Ending:
     said = []
     try:
         ending = launch.running.stop()
-        observed.others, observed.room = launch.others(), launch.room()
+        observed.others, observed.excuses = launch.others(), launch.excuses
+        observed.room = launch.room()
         return ending
     except JudgeError as stuck:
         observed.not_ended = isinstance(stuck, NotEndedError)

@@ -17,7 +17,7 @@ from harness.benchmark.hparams import Hparams
 from harness.benchmark.snapshot import Snapshot
 from harness.files import write_readable
 from harness.machine import Device
-from harness.sandbox import Ending, Running, Sandbox
+from harness.sandbox import Ending, Level, Running, Sandbox
 from harness.sandbox.watch import TooManyEntriesError, folder_bytes
 from harness.timed.delay import NodeDelay
 from harness.timed.job import submission_job
@@ -66,6 +66,10 @@ class Launch(Protocol):
     def others(self) -> float:
         """What other programs had of the cores meanwhile, 0 to 1; once all has ended."""
 
+    @property
+    def excuses(self) -> bool:
+        """Whether none of that can have been the submission's doing, or the judge's for it."""
+
     def room(self) -> int | None:
         """Bytes that the disk has for what ranks write; None: it is not known. Once all has ended."""
 
@@ -77,7 +81,14 @@ class Launch(Protocol):
 
 
 class Place(Protocol):
-    """Where launches are made."""
+    """Where launches are made.
+
+    Attributes:
+        level: of isolation.
+    """
+
+    @property
+    def level(self) -> Level: ...
 
     def launch(
         self,
@@ -113,6 +124,10 @@ class LaunchHere:
     def others(self) -> float:
         return others_share(self.before, Reading.now())
 
+    @property
+    def excuses(self) -> bool:
+        return True
+
     def room(self) -> int | None:
         return room_of(self.workspace.outbox)
 
@@ -133,6 +148,10 @@ class Here:
     """This machine, in such a sandbox."""
 
     sandbox: Sandbox
+
+    @property
+    def level(self) -> Level:
+        return self.sandbox.level
 
     @contextmanager
     def launch(

@@ -121,12 +121,12 @@ def run_submission(
     try:
         return _run(setup, workspace, phases, observed)
     except SubmissionError as error:
-        if setup.sandbox.level not in (Level.DOCKER, Level.BUBBLEWRAP):
+        level = setup.sandbox.level if setup.place is None else setup.place.level
+        if level not in (Level.DOCKER, Level.BUBBLEWRAP):
             raise
         room = setup.hparams.limits.outbox_bytes
-        raise (
-            busy(error, observed.others) or disk_full(error, observed.room, room) or error
-        ) from None
+        others = observed.others if observed.excuses else None
+        raise (busy(error, others) or disk_full(error, observed.room, room) or error) from None
 
 
 def _run(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ START_SECONDS = 60.0
 
 def require_namespaces() -> None:
     """Skip the test where none can be made, or fail it if it is said that they can."""
-    missing = ""
+    missing, trial = "", f"tj-trial-{os.getpid()}"
     if os.geteuid() != 0:
         missing = "making network namespaces needs root"
     elif (
@@ -35,10 +36,10 @@ def require_namespaces() -> None:
         or shutil.which("bwrap") is None
     ):
         missing = "ip and bridge (iproute2) and bwrap are not all here"
-    elif (tried := _ip("netns", "add", "tj-trial", check=False)).returncode != 0:
+    elif (tried := _ip("netns", "add", trial, check=False)).returncode != 0:
         missing = f"no network namespace can be made: {tried.stderr.strip()}"
     else:
-        _ip("netns", "del", "tj-trial")
+        _ip("netns", "del", trial)
     if missing:
         (pytest.fail if os.environ.get(REQUIRED) == "1" else pytest.skip)(missing)
 
@@ -48,15 +49,22 @@ class Machines:
     """Both, with their agents.
 
     Attributes:
+        work: folder of the agents' work folders.
         key: what judge and agents share.
         hparams: the benchmark that the agents hold.
         agents: of each machine, while it runs.
     """
 
     folder: Path
+    work: Path
     key: Path
     hparams: Path
     agents: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of commands whose work folders are looked for."""
+        return {**os.environ, "TMPDIR": str(self.work)}
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -65,12 +73,13 @@ class Machines:
     def start(self, index: int) -> None:
         """An agent in that machine; returns when it listens."""
         log = self.folder / f"agent{index}.log"
+        log.unlink(missing_ok=True)
         command = [
             "ip", "netns", "exec", _name(index), sys.executable, "-m", "harness.cli", "agent", "serve",
             "--listen", f"{_control(index)}:{PORT}", "--fabric", _fabric(index),
             "--key", str(self.key), "--hparams", str(self.hparams),
         ]  # fmt: skip
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        environment = {**self.environment, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
         with log.open("ab") as written:
             found = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=written, stderr=written, env=environment
@@ -88,7 +97,15 @@ class Machines:
         """As if the machine lost its power, for whoever is elsewhere."""
         self.agents[index].kill()
         self.agents[index].wait()
-        (self.folder / f"agent{index}.log").unlink()
+
+    def left(self) -> list[str]:
+        """What is there of evaluations: work folders, and processes that were given one."""
+        folders = [path.name for path in self.work.iterdir()]
+        marked = f"TRAINJUDGE_OUTBOX={self.work}".encode()
+        return [
+            *folders,
+            *(str(path) for path in Path("/proc").glob("[0-9]*") if _has(path, marked)),
+        ]
 
     def run_inside(self, index: int, *command: str) -> "subprocess.CompletedProcess[str]":
         """In that machine, in no sandbox."""
@@ -110,7 +127,10 @@ class Machines:
 @contextmanager
 def two_machines(folder: Path, key: Path, hparams: Path) -> Iterator[Machines]:
     """Both, with an agent each, until the `with` block is left."""
-    machines = Machines(folder, key, hparams)
+    # Not below pytest's folders, which no other user may enter.
+    work = Path(tempfile.mkdtemp(prefix="machines-"))
+    work.chmod(0o711)
+    machines = Machines(folder, work, key, hparams)
     try:
         _connect()
         for index in (0, 1):
@@ -123,6 +143,14 @@ def two_machines(folder: Path, key: Path, hparams: Path) -> Iterator[Machines]:
             agent.wait()
         for index in (0, 1):
             _ip("netns", "del", _name(index), check=False)
+        shutil.rmtree(work)
+
+
+def _has(process: Path, words: bytes) -> bool:
+    try:
+        return words in (process / "environ").read_bytes()
+    except OSError:
+        return False
 
 
 def _connect() -> None:

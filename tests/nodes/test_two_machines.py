@@ -17,6 +17,8 @@ from harness.nodes.nodes import Nodes
 from harness.phases import PhaseName, Phases
 from harness.result import EvaluationResult
 from harness.sandbox import Level, choose
+from harness.sandbox.removal import remove_tree
+from tests.board.processes import wait_until
 from tests.judging import expected_of, explain
 from tests.nodes.machines import Machines
 from tests.project import ROOT
@@ -40,7 +42,7 @@ if os.environ["RANK"] == "1":
     threading.Thread(target=flood).start()
 
 def inner_steps(model, data_iterator, optimizer, num_steps, device, num_gpus=1):
-    pass
+    threading.Event().wait()
 """
 
 
@@ -173,7 +175,7 @@ def test_an_agent_without_the_benchmark_says_so(machines: Machines, loaded: Load
 def test_ranks_that_cannot_be_dealt_evenly_are_refused(
     machines: Machines, quick: LoadedHparams
 ) -> None:
-    with pytest.raises(InputError, match="3 ranks cannot be dealt to 2"):
+    with pytest.raises(InputError, match="3 ranks cannot be dealt evenly to 2"):
         Nodes(machines.addresses, machines.key, quick, preload(quick), 3)
 
 
@@ -194,11 +196,64 @@ def test_the_command_judges_on_the_machines_that_it_is_given(
 
 
 @pytest.mark.slow
-def test_an_agent_that_is_told_to_end_leaves_nothing(
+@pytest.mark.parametrize("phase", [PhaseName.LAUNCH, PhaseName.WARMUP, PhaseName.TIMED])
+def test_an_agent_that_is_told_to_end_is_our_failure_and_leaves_nothing(
+    phase: PhaseName, machines: Machines, quick: LoadedHparams
+) -> None:
+    """It ends its ranks, and those of the other machine fail of it: neither is the file's doing."""
+
+    def end(name: PhaseName, detail: str) -> None:
+        if name is phase:
+            machines.agents[1].send_signal(signal.SIGTERM)
+
+    try:
+        with Nodes(machines.addresses, machines.key, quick, preload(quick), 2) as nodes:
+            result = judged(SUBMISSIONS / "train_ddp.py", quick, nodes, Phases(end))
+        assert result.verdict is Verdict.ERROR, explain(result)
+        assert result.code is Code.NODE_LOST
+        assert machines.agents[1].wait(60) == 0
+        wait_until(lambda: not machines.left())
+    finally:
+        machines.kill(1)
+        machines.start(1)
+
+
+@pytest.mark.slow
+def test_of_a_judge_that_is_killed_nothing_is_left_on_any_machine(
     machines: Machines, quick: LoadedHparams
 ) -> None:
+    command = [
+        sys.executable, "-m", "harness.cli", "run", str(SUBMISSIONS / "train_ddp.py"),
+        "--hparams", str(quick.path), "--json", "-",
+        "--agents", ",".join(machines.addresses), "--agents-key", str(machines.key),
+    ]  # fmt: skip
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=machines.environment,
+    ) as judge:
+        wait_until(lambda: len(machines.left()) > 3, 120)  # three work folders, and ranks
+        judge.kill()
+    wait_until(lambda: len(machines.left()) == 1, 60)  # the judge's own, for `validator clean`
+    [folder] = machines.work.iterdir()
+    remove_tree(folder)
     with Nodes(machines.addresses, machines.key, quick, preload(quick), 2):
-        machines.agents[1].send_signal(signal.SIGTERM)
-        assert machines.agents[1].wait(60) == 0
-    machines.kill(1)
-    machines.start(1)
+        pass
+
+
+def test_a_kept_evaluation_has_the_train_file(
+    nodes: Nodes, quick: LoadedHparams, tmp_path: Path
+) -> None:
+    options = Options(site=nodes, keep=tmp_path / "kept")
+    file = WRONG / "raises_in_step_on_one_rank.py"
+    evaluate(
+        file,
+        quick,
+        preload(quick),
+        choose(Level.BUBBLEWRAP),
+        options,
+        Phases(lambda name, detail: None),
+    )
+    assert (tmp_path / "kept" / "inbox" / "train.py").read_bytes() == file.read_bytes()

@@ -1,7 +1,8 @@
 """expects: accepted ok world=1 — looks for whatever else is on the network between the machines of an evaluation.
 
 Tries: connects to addresses of its own networks, to those that machines, agents and a cloud's metadata
-    service have, on many ports; asks a name server; opens packet and raw sockets and a tunnel; sets
+    service have, on many ports, over TCP and UDP, and to all on the link; looks for Unix sockets without a
+    file; asks a name server; opens packet and raw sockets and a tunnel; sets
     addresses, and adds an end of another evaluation's network. Ranks of its own evaluation do not count.
 Would save: the agents' key, or another evaluation's challenge.
 Needs: a sandbox
@@ -89,8 +90,45 @@ def adds_link():
         raise OSError(-code, os.strerror(-code))
 
 
+def hears_itself_elsewhere():
+    """Whoever answers to what is sent to all on the link, but the ranks of its own evaluation."""
+    heard = set()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asked:
+        asked.settimeout(0.2)
+        for name in socket.if_nameindex():
+            try:
+                asked.sendto(b"?", ("ff02::1", 47890, 0, name[0]))
+            except OSError:
+                continue
+        for port in (53, 5353, 47890):
+            for address in ("10.77.0.255", "255.255.255.255", "10.97.0.1", "10.97.0.2"):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as door:
+                    door.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                    door.settimeout(0.05)
+                    try:
+                        door.connect((address, port))
+                        door.send(b"?")
+                        door.recv(16)
+                    except ConnectionRefusedError:
+                        heard.add(f"{address} answers to UDP")
+                    except OSError:
+                        pass
+        try:
+            while True:
+                heard.add(f"{asked.recvfrom(16)[1][0]} answers to all")
+        except OSError:
+            pass
+    return heard
+
+
+def abstract_sockets():
+    with open("/proc/net/unix") as lines:
+        names = {line.split()[-1] for line in lines if line.split()[-1].startswith("@")}
+    return {f"abstract socket {name}" for name in names if "trainjudge" in name}
+
+
 own = {address for _, address in interfaces()}
-found = []
+found = sorted(hears_itself_elsewhere() | abstract_sockets())
 for address in dict.fromkeys(candidates()):
     if address in own or address in PEERS:
         continue
