@@ -49,7 +49,7 @@ from harness.nodes.words import (
     ToRank,
 )
 from harness.opening.files import MAX_FILES
-from harness.sandbox import Fabric, Job, Meeting, NotEndedError, Running, Sandbox
+from harness.sandbox import EndReason, Fabric, Job, Meeting, NotEndedError, Running, Sandbox
 from harness.timed.job import submission_job
 from harness.timed.launch import room_of
 from harness.timed.others import Reading, others_share
@@ -62,6 +62,10 @@ RECEIVE_BYTES: Final = 1 << 18
 #: Of what a sandbox has printed, from its beginning and from its end.
 LOG_CHARACTERS: Final = 100_000
 DETAIL_CHARACTERS: Final = 4_000
+
+NEVER_STARTED: Final = Ended(
+    EndReason.STOPPED, None, "it was not started", left=False, others=0.0, room=None, log=""
+)
 
 
 class Serving:
@@ -111,6 +115,8 @@ class Serving:
             case Start():
                 await self._start(word)
             case Stop():
+                if self._running is None:
+                    await self._channel.send(NEVER_STARTED)
                 self._stop_once()
             case Collect():
                 self._meanwhile(self._collect())
