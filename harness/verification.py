@@ -318,5 +318,5 @@ def judge(
             for name, allowed in judged_metrics(tolerances).items()
             if measured[name] is not None
         ),
-        findings=tuple(judge_run(evidence, tolerances)),
+        findings=tuple(judge_run(evidence, tolerances, hparams.turned_rows)),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.benchmark.hparams import LoadedHparams, load
-from harness.errors import Verdict
+from harness.errors import Code, Verdict
 from harness.verify.findings import Severity
 from harness.verify.token_checks import GROUP
 from tests.judging import Judge, expected_of, explain, profile_file
@@ -84,6 +84,7 @@ def test_an_approximation_within_every_tolerance_is_found_by_two_runs_together(
     file = ROOT / "tests" / "submissions" / "approximations" / "rounded_gradients.py"
     result = judge(file, load(profile_file("")), 1, runs=2)
     assert result.verdict is Verdict.REJECTED, explain(result)
+    assert result.code is Code.UPDATE_MISMATCH, explain(result)
     found = [f.check for run in result.runs for f in run.findings if f.severity is Severity.REJECTS]
     # In a run of some tens a near tie of the router that flips shifts the losses of a few tokens, too.
     assert [check for check in found if check != GROUP] == ["strict_update_error"]

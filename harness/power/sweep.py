@@ -79,14 +79,20 @@ def _case(
         saves=saved_flops(cheats, count, hparams.sequence_length),
         saves_bytes=saved_bytes(cheats),
         metrics={name: tuple(float(f"{run[name]:.4g}") for run in runs) for name in runs[0]},
-        rejected_by=tuple(_without_tolerance(each, hparams.verify.tolerances) for each in measured),
+        rejected_by=tuple(_without_tolerance(each, hparams) for each in measured),
     )
 
 
-def _without_tolerance(measured: Measured, tolerances: Tolerances) -> tuple[str, ...]:
+def _without_tolerance(measured: Measured, hparams: Hparams) -> tuple[str, ...]:
     """Checks that reject a run whatever the tolerances are."""
     seen = measured.seen
-    found = judge_update(measured.metrics, seen.comparisons, seen.attributions, tolerances)
+    found = judge_update(
+        measured.metrics,
+        seen.comparisons,
+        seen.attributions,
+        hparams.verify.tolerances,
+        hparams.turned_rows,
+    )
     return tuple(
         finding.check
         for finding in found

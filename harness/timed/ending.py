@@ -25,6 +25,8 @@ def ended_after(
         yield
     except SubmissionError as error:
         failed = error
+    except NotEndedError as stuck:  # it was noticed while the ranks were waited for
+        failed = _not_ended(stuck, session)
     except BaseException:
         with suppress(JudgeError):
             _end(launch, phases, observed)

@@ -83,8 +83,14 @@ def _metrics(evidence: RunEvidence, difference: float) -> RunMetrics:
     )
 
 
-def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
-    """All findings of one run, in the order of the checks. No REJECTS among them means accepted."""
+def judge_run(
+    evidence: RunEvidence, tolerances: Tolerances, turned_rows: float = 0.0
+) -> list[Finding]:
+    """All findings of one run, in the order of the checks. No REJECTS among them means accepted.
+
+    Args:
+        turned_rows: as for `judge_update`.
+    """
     difference, losses = judge_losses(
         evidence.claims, evidence.row_losses, evidence.strategy, tolerances.loss
     )
@@ -96,7 +102,9 @@ def judge_run(evidence: RunEvidence, tolerances: Tolerances) -> list[Finding]:
         evidence.steps,
     )
     metrics = _metrics(evidence, difference)
-    updates = judge_update(metrics, evidence.comparisons, evidence.attributions, tolerances)
+    updates = judge_update(
+        metrics, evidence.comparisons, evidence.attributions, tolerances, turned_rows
+    )
     found = [*losses, *tokens, *updates]
     if all(finding.check != FINITE for finding in found):
         found += judge_token_losses(metrics, evidence.shifts, tolerances)

@@ -87,9 +87,10 @@ class TensorComparison:
         worst_slice: the slice with the largest update error, or None for a PLAIN tensor.
         slice_errors: float64 [shape[0]], the update error of every slice, rows that are judged
             together having the same; empty for a PLAIN tensor.
-        untouched_slices: those that were not trained, though the reference's were (UNTOUCHED_FLOOR,
-            LEAST_PROJECTION), and those that did not move at all.
-        least_projection: of the slices that the reference has trained; infinite where there is none.
+        untouched_slices: those that did not move at all, though the reference's did.
+        turned_slices: those that moved, but not as the reference's (UNTOUCHED_FLOOR, LEAST_PROJECTION).
+        trained_slices: how many the reference has trained.
+        least_projection: of these; infinite where there is none.
     """
 
     name: str
@@ -104,6 +105,8 @@ class TensorComparison:
     worst_slice: SliceComparison | None = None
     slice_errors: Floats = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     untouched_slices: tuple[int, ...] = ()
+    turned_slices: tuple[int, ...] = ()
+    trained_slices: int = 0
     least_projection: float = math.inf
 
 
@@ -177,13 +180,13 @@ def _tensor(
         ratio += 1 - reference / float(smallest[0])  # of two that hardly move none is too short
     worst: SliceComparison | None = None
     errors = np.empty(0)
-    untouched, projection = tuple[int, ...](), math.inf
+    trained = _Trained()
     if spec.kind is not TensorKind.PLAIN and numel:
         embedding = spec.kind is TensorKind.EMBEDDING
         groups = _groups(len(totals.sums), occurrences if embedding else None)
         errors, worst = _slices(totals.sums, groups, floor)
         if spec.dtype in WIDE:
-            untouched, projection = _untouched(totals.sums, UNTOUCHED_FLOOR[spec.kind], floor)
+            trained = _trained(totals.sums, UNTOUCHED_FLOOR[spec.kind], floor)
     return TensorComparison(
         name,
         spec.kind,
@@ -194,8 +197,10 @@ def _tensor(
         totals.nonfinite,
         worst_slice=worst,
         slice_errors=errors,
-        untouched_slices=untouched,
-        least_projection=projection,
+        untouched_slices=trained.untouched,
+        turned_slices=trained.turned,
+        trained_slices=trained.count,
+        least_projection=trained.least,
     )
 
 
@@ -240,10 +245,18 @@ def _errors(sums: Floats, floor: Floats) -> tuple[Floats, Floats]:
     return errors, ratios
 
 
-def _untouched(sums: Floats, floor: float, rounding: float) -> tuple[tuple[int, ...], float]:
-    """Slices that were not trained, or stand still though they should have decayed; and the least
-    projection of those that the reference has trained.
-    """
+@dataclass(frozen=True)
+class _Trained:
+    """Of a tensor's slices what `TensorComparison` says of them."""
+
+    untouched: tuple[int, ...] = ()
+    turned: tuple[int, ...] = ()
+    count: int = 0
+    least: float = math.inf
+
+
+def _trained(sums: Floats, floor: float, rounding: float) -> _Trained:
+    """Slices that stand still, though they should have moved or decayed, and those that are not trained."""
     in_all = np.sqrt(sums[:, REFERENCE_IN_ALL])
     stuck = (sums[:, SUBMITTED_IN_ALL] == 0) & (in_all > floor * _rms(in_all))
     length = np.sqrt(sums[:, REFERENCE])
@@ -253,8 +266,14 @@ def _untouched(sums: Floats, floor: float, rounding: float) -> tuple[tuple[int, 
         # |s − r|² = |s|² + |r|² − 2 s·r
         products = (sums[:, SUBMITTED] + sums[:, REFERENCE] - sums[:, DIFFERENCE]) / 2
     np.divide(products, sums[:, REFERENCE], out=projections, where=trained)
-    untouched = np.flatnonzero(stuck | (projections < LEAST_PROJECTION))
-    return tuple(int(index) for index in untouched), float(projections.min(initial=math.inf))
+    still = stuck | (trained & (sums[:, SUBMITTED_IN_ALL] == 0))
+    turned = (projections < LEAST_PROJECTION) & ~still
+    return _Trained(
+        untouched=tuple(np.flatnonzero(still).tolist()),
+        turned=tuple(np.flatnonzero(turned).tolist()),
+        count=int(np.count_nonzero(trained)),
+        least=float(projections.min(initial=math.inf)),
+    )
 
 
 def _rms(norms: Floats) -> float:

@@ -1,4 +1,4 @@
-"""Bounds of a rate of which only a count is known, one-sided (Clopper and Pearson 1934)."""
+"""Bounds of a rate of which only a count is known, one-sided (Clopper and Pearson 1934), and of a count."""
 
 import math
 from typing import Final
@@ -23,3 +23,14 @@ def at_least(found: int, runs: int, confidence: float = CONFIDENCE) -> float:
 def at_most(found: int, runs: int, confidence: float = CONFIDENCE) -> float:
     """Upper bound."""
     return 1 - at_least(runs - found, runs, confidence)
+
+
+def seldom_more(expected: float, rate: float) -> int:
+    """The smallest count that a Poisson variable of that mean exceeds with a probability below `rate`."""
+    count, term = 0, math.exp(-expected)
+    tail = 1 - term
+    while tail >= rate:
+        count += 1
+        term *= expected / count
+        tail -= term
+    return count

@@ -23,6 +23,7 @@ from harness.verify.metrics import (
     slice_error,
     step_distance,
 )
+from harness.verify.rates import seldom_more
 from harness.verify.words import (
     NOT_MOVED,
     WORST_SHOWN,
@@ -35,6 +36,8 @@ from harness.verify.words import (
 # The name in results of slices that were never touched; it becomes "untouched" with the next version of
 # the results' schema.
 UNTOUCHED = "still"
+# That more rows are turned by chance than are allowed, in a run.
+SELDOM = 2e-4
 # Where there is a finding of it there is no other of the update: all figures would only repeat it.
 FINITE = "finite"
 SLICE_NAMES = {TensorKind.EXPERTS: "expert", TensorKind.EMBEDDING: "row"}
@@ -45,6 +48,7 @@ def judge_update(
     comparisons: Sequence[StateComparison],
     attributions: Sequence[Attribution],
     tolerances: Tolerances,
+    turned_rows: float = 0.0,
 ) -> list[Finding]:
     """Every check of the final state, and notes about what could not be checked.
 
@@ -52,6 +56,7 @@ def judge_update(
         metrics: of the same comparisons and attributions (`metrics.metric_values`).
         comparisons: one for each version of the state.
         attributions: one for each version.
+        turned_rows: part of the embedding rows that are turned away in honest runs.
     """
     versions = [tensor for comparison in comparisons for tensor in comparison.tensors]
     broken = _judge_finite(_worst(versions, lambda tensor: tensor.nonfinite))
@@ -61,7 +66,7 @@ def judge_update(
     found += _judge_global(metrics, tolerances)
     found += _judge_tensors(metrics, versions, tolerances)
     found += _judge_slices(metrics, versions, tolerances)
-    found += _judge_untouched(versions)
+    found += _judge_untouched(versions, turned_rows)
     found += _judge_steps(metrics, attributions, tolerances)
     found += _note_unmoved(_worst(versions, lambda tensor: tensor.update_error))
     if found and len(comparisons) > 1:
@@ -188,21 +193,30 @@ def _judge_slices(
     return [_off("slice_update_error", message, metrics, tolerances, worst)]
 
 
-def _judge_untouched(versions: Sequence[TensorComparison]) -> list[Finding]:
+def _not_trained(tensor: TensorComparison, turned_rows: float) -> tuple[int, ...]:
+    """Its slices that the submission did not train; those that may be turned by chance are none."""
+    share = turned_rows if tensor.kind is TensorKind.EMBEDDING else 0.0
+    if len(tensor.turned_slices) <= seldom_more(share * tensor.trained_slices, SELDOM):
+        return tensor.untouched_slices
+    return tuple(sorted((*tensor.untouched_slices, *tensor.turned_slices)))
+
+
+def _judge_untouched(versions: Sequence[TensorComparison], turned_rows: float) -> list[Finding]:
     """Slices that the submission did not train, however little the reference moved them."""
-    bad = [t for t in _worst(versions, lambda t: len(t.untouched_slices)) if t.untouched_slices]
+    tensors = _worst(versions, lambda t: len(_not_trained(t, turned_rows)))
+    bad = [(t, slices) for t in tensors if (slices := _not_trained(t, turned_rows))]
     if not bad:
         return []
     worst = tuple(
         TensorFinding(
             tensor=t.name,
-            slice_index=t.untouched_slices[0],
-            measured=len(t.untouched_slices),
-            message=f"{SLICE_NAMES[t.kind]}s without their update: {indices(t.untouched_slices)}",
+            slice_index=slices[0],
+            measured=len(slices),
+            message=f"{SLICE_NAMES[t.kind]}s without their update: {indices(slices)}",
         )
-        for t in bad[:WORST_SHOWN]
+        for t, slices in bad[:WORST_SHOWN]
     )
-    total = sum(len(t.untouched_slices) for t in bad)
+    total = sum(len(slices) for _, slices in bad)
     message = (
         f"{counted(total, 'expert or embedding row', 'experts or embedding rows')} did not move as the "
         f"reference's did, or not at all; {worst[0].tensor}: {worst[0].message}"

@@ -35,3 +35,8 @@ def compare_one(
     }
     states = [{"w": w, "other": np.array([x])} for w, x in ((w0, 0), (wr, 1), (ws, 1))]
     return compare_arrays(states, layout, occurrences=occurrences).tensors[0]
+
+
+def not_trained(tensor: TensorComparison) -> tuple[int, ...]:
+    """Slices that stand still, or were turned away."""
+    return tuple(sorted((*tensor.untouched_slices, *tensor.turned_slices)))

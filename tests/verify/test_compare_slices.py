@@ -9,7 +9,7 @@ import pytest
 from harness.tensors.boxes import TensorKind
 from harness.verify.figures import TensorComparison
 from tests.build_states import Array
-from tests.verify.comparing import compare_one
+from tests.verify.comparing import compare_one, not_trained
 
 
 def test_a_row_that_the_reference_left_alone_must_be_left_alone() -> None:
@@ -57,7 +57,7 @@ def test_a_row_of_a_rare_token_has_to_move_in_its_own_direction(
 ) -> None:
     tensor = rare_row(turned, longer)
     assert tensor.slice_errors.max() < 0.06, "no other figure sees it"
-    assert tensor.untouched_slices == untouched
+    assert not_trained(tensor) == untouched
     expected = longer * math.cos(math.radians(turned))
     assert tensor.least_projection == pytest.approx(expected, abs=1e-3)
 
@@ -67,10 +67,10 @@ def test_the_least_projection_is_of_what_the_reference_trained() -> None:
     assert alone.least_projection == math.inf
     # The rms of 30 and 0.2 is 21: 0.2 is less than a hundredth of it, and 0.3 more.
     less = compare_one(rows(0, 0), rows(30, 0.2), rows(30, -1), TensorKind.EMBEDDING)
-    assert (less.least_projection, less.untouched_slices) == (1.0, ())
+    assert (less.least_projection, not_trained(less)) == (1.0, ())
     more = compare_one(rows(0, 0), rows(30, 0.3), rows(30, -0.6), TensorKind.EMBEDDING)
     assert more.least_projection == pytest.approx(-2.0)
-    assert more.untouched_slices == (1,)
+    assert not_trained(more) == (1,)
     assert compare_one(rows(0), rows(1), rows(1)).least_projection == math.inf, "it has no slices"
 
 
@@ -124,11 +124,11 @@ def test_a_row_of_a_rare_token_that_did_not_move_at_all_is_found() -> None:
     wr[8] = w0[8]  # its token did not occur
     ws = wr.copy()
     ws[7] = w0[7]
-    assert compare_one(w0, wr, ws, TensorKind.EMBEDDING).untouched_slices == (7,)
+    assert not_trained(compare_one(w0, wr, ws, TensorKind.EMBEDDING)) == (7,)
     # An expert that got a single token by a near tie may have got none.
-    assert compare_one(w0, wr, ws, TensorKind.EXPERTS).untouched_slices == ()
+    assert not_trained(compare_one(w0, wr, ws, TensorKind.EXPERTS)) == ()
     ws[9] = w0[9]
-    assert compare_one(w0, wr, ws, TensorKind.EXPERTS).untouched_slices == (9,)
+    assert not_trained(compare_one(w0, wr, ws, TensorKind.EXPERTS)) == (9,)
 
 
 def rows(*lengths: float) -> Array:
@@ -219,26 +219,26 @@ def test_an_update_below_the_spacing_of_16_bit_numbers_is_not_called_untouched(
     dtype: str, still: tuple[int, ...]
 ) -> None:
     w0, wr, ws = rows(0, 0, 0), rows(1, 1, 1), rows(1, 0, 1)
-    assert compare_one(w0, wr, ws, TensorKind.EXPERTS, dtype=dtype).untouched_slices == still
-    assert compare_one(w0, wr, ws, TensorKind.EMBEDDING, dtype=dtype).untouched_slices == still
+    assert not_trained(compare_one(w0, wr, ws, TensorKind.EXPERTS, dtype=dtype)) == still
+    assert not_trained(compare_one(w0, wr, ws, TensorKind.EMBEDDING, dtype=dtype)) == still
 
 
 def test_slices_are_untouched_where_they_hardly_moved() -> None:
     ws = np.array([[0, 0], [0.2, 0], [0, 1e-7], [1, 0]])
     tensor = compare_one(rows(0, 0, 0, 0), rows(1, 1, 1, 1), ws, TensorKind.EXPERTS)
-    assert tensor.untouched_slices == (0, 2)
+    assert not_trained(tensor) == (0, 2)
 
 
 def test_a_plain_tensor_has_no_slices() -> None:
     tensor = compare_one(rows(0, 0), rows(1, 1), rows(0, 1))
-    assert tensor.worst_slice is None and tensor.untouched_slices == ()
+    assert tensor.worst_slice is None and not_trained(tensor) == ()
     assert tensor.slice_errors.tolist() == []
 
 
 def test_a_tenth_of_the_way_is_enough_to_the_digit() -> None:
     w0, wr, ws = np.array([[[0.0], [0.0]], [[10.0], [10.0]], [[1.0], [10.0]]])
     found = compare_one(w0, wr, ws, TensorKind.EMBEDDING)
-    assert (found.least_projection, found.untouched_slices) == (0.1, ())
+    assert (found.least_projection, not_trained(found)) == (0.1, ())
 
 
 def test_what_stands_still_on_both_sides_is_divided_by_nothing() -> None:

@@ -18,7 +18,7 @@ from harness.verify.attribution import Attribution
 from harness.verify.figures import SliceComparison, StateComparison, TensorComparison
 from harness.verify.findings import Finding, Severity
 from harness.verify.metrics import metric_values
-from harness.verify.update_checks import judge_update
+from harness.verify.update_checks import UNTOUCHED, judge_update
 
 # Halves and quarters, so that a figure can lie exactly at its tolerance.
 TOLERANCES = Tolerances(
@@ -42,6 +42,8 @@ def tensor(
     slice_ratio: float = 1.0,
     rows: int = 1,
     still: Sequence[int] = (),
+    turned: Sequence[int] = (),
+    trained: int = 0,
     nonfinite: int = 0,
 ) -> TensorComparison:
     """One floating tensor of 8 elements; `slices` are update errors, of experts unless said."""
@@ -59,6 +61,8 @@ def tensor(
         worst_slice=SliceComparison(worst, rows, slices[worst], slice_ratio) if slices else None,
         slice_errors=np.array(slices, float),
         untouched_slices=tuple(still),
+        turned_slices=tuple(turned),
+        trained_slices=trained,
     )
 
 
@@ -74,10 +78,11 @@ def judge(
     weights: Sequence[float] = (1.0, 1.0),
     attributions: Sequence[Attribution] = (),
     tolerances: Tolerances = TOLERANCES,
+    turned_rows: float = 0.0,
 ) -> list[Finding]:
     attributions = attributions or [replace(HONEST, weights=tuple(weights))] * len(versions)
     metrics = metric_values(versions, attributions, 0.0)
-    return judge_update(metrics, versions, attributions, tolerances)
+    return judge_update(metrics, versions, attributions, tolerances, turned_rows)
 
 
 def state(
@@ -457,3 +462,36 @@ def test_findings_come_in_the_order_of_the_checks() -> None:
         "exact", "update_error", "norm_ratio", "tensor_update_error", "tensor_norm_ratio",
         "slice_update_error", "still", "step_weight",
     ]  # fmt: skip
+
+
+# --- rows that were turned away -------------------------------------------------------------------
+
+
+def rows_with(
+    turned: int, still: int = 0, kind: TensorKind = TensorKind.EMBEDDING
+) -> StateComparison:
+    return state(
+        tensor("embed", kind=kind, turned=range(turned), still=range(50, 50 + still), trained=1_000)
+    )
+
+
+def test_where_no_row_is_turned_by_chance_one_is_enough() -> None:
+    finding = only(judge(rows_with(1)), UNTOUCHED)
+    assert finding.measured == 1 and "rows without their update: 0" in finding.message
+
+
+@pytest.mark.parametrize(("turned", "found"), [(0, False), (1, False), (2, False), (3, True)])
+def test_where_some_are_turned_by_chance_more_are_a_finding(turned: int, found: bool) -> None:
+    """A tenth of a row is expected; more than two are seen in one of 6,500 runs."""
+    findings = judge(rows_with(turned), turned_rows=1e-4)
+    assert [f.check for f in findings] == ([UNTOUCHED] if found else [])
+    assert not found or findings[0].measured == 3
+
+
+def test_a_row_that_stands_still_is_a_finding_whatever_chance_does() -> None:
+    finding = only(judge(rows_with(2, still=1), turned_rows=1e-4), UNTOUCHED)
+    assert finding.measured == 1 and "update: 50" in finding.message
+
+
+def test_no_expert_is_turned_by_chance() -> None:
+    assert only(judge(rows_with(1, kind=TensorKind.EXPERTS), turned_rows=1e-4), UNTOUCHED)
