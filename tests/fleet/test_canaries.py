@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from harness.board.leases import Leases
 from harness.board.maintenance import check
 from harness.board.queue import WorkerId
 from harness.board.stopping import Stop
@@ -135,7 +136,14 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
     said: list[str] = []
     stop = Stop(600)
     duty = CanaryDuty(
-        store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: stop.due, said.append
+        store,
+        Leases(store),
+        HPARAMS_SHA256,
+        CANARY,
+        "left",
+        on("left"),
+        lambda: stop.due,
+        said.append,
     )
     place = NodePlace(start, HPARAMS_SHA256, lambda: None)
     assert duty(place)
@@ -148,7 +156,14 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
     assert said == ["canary", "canary: accepted (ok)"]
     # Another dispatcher knows of it.
     again = CanaryDuty(
-        store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: stop.due, said.append
+        store,
+        Leases(store),
+        HPARAMS_SHA256,
+        CANARY,
+        "left",
+        on("left"),
+        lambda: stop.due,
+        said.append,
     )
     assert not again(place)
 
@@ -156,7 +171,9 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_canary_that_could_not_be_judged_is_tried_again_later(store: Store, raw: Raw) -> None:
     said: list[str] = []
-    duty = CanaryDuty(store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: False, said.append)
+    duty = CanaryDuty(
+        store, Leases(store), HPARAMS_SHA256, CANARY, "left", on("left"), lambda: False, said.append
+    )
     place = NodePlace(
         lambda order: Task([Said(""), Ended(None, 3, "it broke")]), HPARAMS_SHA256, lambda: None
     )
