@@ -16,6 +16,7 @@ from harness.board.patience import Patience
 from harness.board.queue import WorkerId, this_worker, waits
 from harness.board.stopping import Ending, rest
 from harness.board.store import Store
+from harness.board.tables import WORKER_CHARACTERS
 from harness.board.worker import Job, Shared, Working
 from harness.errors import TrainjudgeError
 from harness.fleet.canaries import Canary, known, newest_event
@@ -288,11 +289,10 @@ def worker_of(node: Node) -> WorkerId:
     """As the store knows it: the machine is the node's, and so is the first word of the name.
 
     The rest of it names no process for `queue.is_gone`: whether a dispatcher lives cannot be seen from
-    another machine, so its lease says it.
+    another machine, so its lease says it. Names of hosts may be long, and the end of it is what differs.
     """
-    return WorkerId(
-        f"{node.offer.host} node {node.name} of {this_worker().name}", node.offer.kernel
-    )
+    name = f"{node.offer.host} node {node.name} of "
+    return WorkerId(name + this_worker().name[len(name) - WORKER_CHARACTERS :], node.offer.kernel)
 
 
 def _named(name: str, say: OnProgress) -> Callable[[str], None]:
