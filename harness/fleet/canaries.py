@@ -26,9 +26,12 @@ from harness.fleet.chart import Reading, Rule, review
 from harness.protocol.text import one_line
 from harness.result import EvaluationResult
 
-#: Of the newest events about nodes; a window of a large fleet is in it many times.
-EVENTS: Final = 5_000
-KINDS: Final = ("canary_judged", "node_excluded", "node_admitted")
+#: Of the newest canaries; a window of a large fleet is in it many times.
+CANARIES: Final = 5_000
+CANARY: Final = "canary_judged"
+#: However long ago: whoever is out stays out until an organiser says otherwise.
+OUT_AND_IN: Final = ("node_excluded", "node_admitted")
+KINDS: Final = (CANARY, *OUT_AND_IN)
 
 
 @dataclass(frozen=True)
@@ -184,11 +187,9 @@ def _exclude(
 
 
 def _events(session: Session) -> Iterator[tuple[float, ev.Event]]:
-    newest = (
-        select(EventRow.at, EventRow.body)
-        .where(EventRow.submission.is_(None), EventRow.kind.in_(KINDS))
-        .order_by(EventRow.id.desc())
-        .limit(EVENTS)
-    )
-    for at, body in reversed(session.execute(newest).all()):
-        yield at, ev.Stamped.body.validate_json(body)
+    rows = select(EventRow.id, EventRow.at, EventRow.body).where(EventRow.submission.is_(None))
+    canaries = rows.where(EventRow.kind == CANARY).order_by(EventRow.id.desc()).limit(CANARIES)
+    others = rows.where(EventRow.kind.in_(OUT_AND_IN))
+    found = [row for query in (canaries, others) for row in session.execute(query)]
+    for row in sorted(found, key=lambda row: row.id):
+        yield row.at, ev.Stamped.body.validate_json(row.body)

@@ -11,6 +11,7 @@ from harness.board.queue import WorkerId
 from harness.board.stopping import Stop
 from harness.board.store import Store
 from harness.errors import Code
+from harness.fleet import canaries
 from harness.fleet.canaries import Canary, admit, known, record
 from harness.fleet.duty import CanaryDuty
 from harness.fleet.remote import NodePlace
@@ -117,6 +118,15 @@ def test_an_admitted_node_begins_anew(store: Store) -> None:
     assert admit(store, HPARAMS_SHA256, "left", "its fan was replaced")
     assert excluded(store) == {}
     assert rounds(store, 5) == {}
+
+
+def test_a_node_that_is_out_stays_out_however_many_canaries_the_others_judge(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canaries, "CANARIES", 6)
+    judged_canary(store, "left", rejected_result())
+    assert rounds(store, 6) == {}
+    assert set(excluded(store)) == {"left"}
 
 
 def test_two_nodes_accuse_nobody(store: Store) -> None:
