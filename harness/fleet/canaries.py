@@ -22,7 +22,7 @@ from harness.board.submit import queue_evaluation
 from harness.board.tables import Evaluation, EventRow, Season, Submission
 from harness.board.writer import Writer
 from harness.errors import Verdict
-from harness.fleet.chart import Reading, Rule, review
+from harness.fleet.chart import FEWEST_NODES, Reading, Rule, review
 from harness.protocol.text import one_line
 from harness.result import EvaluationResult
 
@@ -113,7 +113,9 @@ def record(
         before = known(writer.session, hparams_sha256)
         event = _event(canary, hparams_sha256, host, hardware, result)
         writer.append(event)
-        if result.verdict is Verdict.REJECTED and result.code in FOR_ITS_NUMBERS:
+        if result.verdict is Verdict.REJECTED and (
+            result.code in FOR_ITS_NUMBERS or _accepted_by_others(before, canary, hardware, host)
+        ):
             why = f"it rejects the canary, which is right: {one_line(result.message)}"
             _exclude(writer, hparams_sha256, host, why, since=_last_good(before, host), all_=True)
             return {host: why}
@@ -150,6 +152,15 @@ def _event(
         message=one_line(result.message),
         speeds=tuple(run.tokens_per_second for run in result.runs) if accepted else (),
     )
+
+
+def _accepted_by_others(before: Known, canary: Canary, hardware: str, host: str) -> bool:
+    """Whether enough other nodes of that class have accepted it.
+
+    What ails it, as that it takes too long, is this node's then: other right files would be rejected too.
+    """
+    accepted = before.readings.get((canary.sha256, hardware), {}).keys()
+    return len(accepted - {host} - before.excluded.keys()) >= FEWEST_NODES - 1
 
 
 def _last_good(before: Known, host: str) -> float:

@@ -108,6 +108,22 @@ def test_a_node_that_rejects_the_canary_is_excluded_and_all_it_said_since_is_set
     assert check(store).problems == ()
 
 
+def test_a_node_that_rejects_what_others_accept_is_excluded_for_whatever_reason(
+    store: Store, raw: Raw
+) -> None:
+    board_with(store, "ada")
+    rounds(store, 1)
+    hand_in(store, "ada")
+    judge_next(store, rejected_result(Code.TIMED_OUT), on("left"))
+    assert (
+        "it rejects the canary"
+        in judged_canary(store, "left", rejected_result(Code.TIMED_OUT))["left"]
+    )
+    assert raw("SELECT DISTINCT state FROM submissions") == [("queued",)]
+    # Of the two that are left nobody can say which one is right.
+    assert judged_canary(store, "right", rejected_result(Code.TIMED_OUT)) == {}
+
+
 def test_a_canary_that_is_no_train_file_for_this_benchmark_excludes_nobody(store: Store) -> None:
     assert judged_canary(store, "left", rejected_result(Code.STRATEGY_WORLD_MISMATCH)) == {}
 
