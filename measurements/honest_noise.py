@@ -1,11 +1,11 @@
 """How often an honest run would be rejected: fresh challenges, judged with the shipped tolerances.
 
-    python measurements/honest_noise.py [--runs 100] [--hparams hparams.json]
+    python measurements/honest_noise.py [--runs 100] [--hparams hparams.json] [--fleet HOST:PORT]
 
 Every challenge is trained twice by the trusted loop, once as the reference and once in an honest
 variant that differs in everything at a time (two ranks, two micro-batches, eager attention, eager
 experts), and the second is judged like a submission; runs make evaluations in turn. Nothing here was seen
-by `validator calibrate`.
+by `validator calibrate`. With `--fleet` all nodes measure; from them figures come with three digits.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 from harness.api import ready_snapshot
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.calibrate.variants import variants
+from harness.cli.fleet import on_fleet
 from harness.lab import Lab
 from harness.power.detection import Rules, rejected_together
 from harness.power.measured import RunFigures
@@ -50,14 +51,33 @@ def measure(loaded: LoadedHparams, runs: int) -> list[RunMetrics]:
     return found
 
 
+def measure_on_fleet(
+    loaded: LoadedHparams, runs: int, address: str, hardware: str
+) -> list[RunMetrics]:
+    """The same on all nodes of a fleet: what they measure for a calibration, of that variant alone."""
+    with on_fleet(address, hardware) as there:
+        found = there.calibrate(loaded, None, lambda so_far: None, runs, VARIANT)
+    (measured,) = (each for each in found.variants if each.name == VARIANT)
+    return [
+        RunMetrics(**{name: values[run] for name, values in measured.values.items()})
+        for run in range(measured.runs)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--hparams", type=Path, default=Path("hparams.json"))
+    parser.add_argument("--fleet", metavar="HOST:PORT", help="measure on all nodes of a fleet")
+    parser.add_argument("--hardware", default="", help="with --fleet: the nodes' hardware class")
     options = parser.parse_args()
     loaded = load(options.hparams)
     hparams, tolerances = loaded.hparams, loaded.hparams.verify.tolerances
-    metrics = measure(loaded, options.runs)
+    metrics = (
+        measure(loaded, options.runs)
+        if options.fleet is None
+        else measure_on_fleet(loaded, options.runs, options.fleet, options.hardware)
+    )
 
     print(f"{'metric':<22}{'median':>10}{'worst':>10}{'allowed':>10}{'over':>6}")
     rejected: set[int] = set()

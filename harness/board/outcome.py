@@ -30,21 +30,24 @@ from harness.verify.findings import Severity
 
 def finish(store: Store, taken: Taken, result: EvaluationResult, seconds: float) -> None:
     """Write down what came of it, and what follows from that. Raises LeaseLostError."""
-    with store.write() as writer:
-        mine(writer, taken)
-        rule = rule_of(writer.session, taken.submission)
-        mfus = headline_mfus(result, rule.peak_tflops)
-        writer.append(
-            ev.EvaluationFinished(
-                worker=taken.worker.name,
-                isolation=result.isolation,
-                hardware=hardware_class(result),
-                seconds=seconds,
-                **_outcome(writer, taken.evaluation, result, mfus),
-            ),
-            submission=taken.submission,
-        )
-        _consequences(writer, taken, result, rule, mfus)
+    store.write_with_others(lambda writer: _finish(writer, taken, result, seconds))
+
+
+def _finish(writer: Writer, taken: Taken, result: EvaluationResult, seconds: float) -> None:
+    mine(writer, taken)
+    rule = rule_of(writer.session, taken.submission)
+    mfus = headline_mfus(result, rule.peak_tflops)
+    writer.append(
+        ev.EvaluationFinished(
+            worker=taken.worker.name,
+            isolation=result.isolation,
+            hardware=hardware_class(result),
+            seconds=seconds,
+            **_outcome(writer, taken.evaluation, result, mfus),
+        ),
+        submission=taken.submission,
+    )
+    _consequences(writer, taken, result, rule, mfus)
 
 
 def replace(

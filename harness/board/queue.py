@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Select, Subquery, bindparam, select
+from sqlalchemy import Select, Subquery, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from harness.board import events as ev
 from harness.board.lines import LINES, lines_of
+from harness.board.sharing import UndoneError
 from harness.board.states import EvaluationState
 from harness.board.store import Store
 from harness.board.tables import (
@@ -90,7 +91,7 @@ class Taken:
     worker: WorkerId
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(UndoneError):
     """Cancelled, or given to somebody else: stop, and keep nothing."""
 
 
@@ -118,30 +119,33 @@ def take(
     """
     if not waits(store, worker, hparams_sha256, seasons):
         return None
-    with store.write() as writer:
-        session = writer.session
-        _reap(writer, worker)
-        evaluation = _next(session, hparams_sha256, seasons)
-        if evaluation is None or machine_is_timing(session, worker.machine, writer.now):
-            return None
-        writer.append(
-            ev.EvaluationStarted(
-                evaluation=evaluation.id, worker=worker.name, machine=worker.machine
-            ),
-            submission=evaluation.submission_id,
-        )
-        evaluation.lease_until = writer.now + LEASE_SECONDS
-        submission = session.get_one(Submission, evaluation.submission_id)
-        return Taken(
-            evaluation=evaluation.id,
-            submission=submission.id,
-            start=evaluation.starts,
-            author=session.get_one(Author, submission.author_id).name,
-            file_name=submission.file_name,
-            source=session.get_one(Source, submission.source_sha256).content,
-            world_size=submission.world_size,
-            worker=worker,
-        )
+    return store.write_with_others(lambda writer: _take(writer, worker, hparams_sha256, seasons))
+
+
+def _take(
+    writer: Writer, worker: WorkerId, hparams_sha256: str, seasons: Collection[int] | None
+) -> Taken | None:
+    session = writer.session
+    _reap(writer, worker)
+    evaluation = _next(session, hparams_sha256, seasons)
+    if evaluation is None or machine_is_timing(session, worker.machine, writer.now):
+        return None
+    writer.append(
+        ev.EvaluationStarted(evaluation=evaluation.id, worker=worker.name, machine=worker.machine),
+        submission=evaluation.submission_id,
+    )
+    evaluation.lease_until = writer.now + LEASE_SECONDS
+    submission = session.get_one(Submission, evaluation.submission_id)
+    return Taken(
+        evaluation=evaluation.id,
+        submission=submission.id,
+        start=evaluation.starts,
+        author=session.get_one(Author, submission.author_id).name,
+        file_name=submission.file_name,
+        source=session.get_one(Source, submission.source_sha256).content,
+        world_size=submission.world_size,
+        worker=worker,
+    )
 
 
 def waits(
@@ -158,21 +162,6 @@ def waits(
         return bool(_overdue(session, worker, now))
 
 
-def renew(store: Store, taken: Taken, progress: str) -> None:
-    """Say that the worker lives, and the lines that the judge has printed. Raises LeaseLostError."""
-    with store.write() as writer:
-        evaluation = mine(writer, taken)
-        evaluation.lease_until = writer.now + LEASE_SECONDS
-        evaluation.progress = progress
-        mark_seen(writer, taken.worker, f"evaluation {taken.evaluation}")
-
-
-def seen(store: Store, worker: WorkerId, doing: str) -> None:
-    """A worker that waits is alive too."""
-    with store.write() as writer:
-        mark_seen(writer, worker, doing)
-
-
 def gone(store: Store, worker: WorkerId) -> None:
     """A worker ends in good order."""
     with store.write() as writer:
@@ -183,8 +172,9 @@ def gone(store: Store, worker: WorkerId) -> None:
 
 def give_back(store: Store, taken: Taken, cause: str) -> None:
     """Not finished, through no fault of its own: it waits again, for anybody. Raises LeaseLostError."""
-    with store.write() as writer:
-        _give_back(writer, mine(writer, taken), cause, tried=False)
+    store.write_with_others(
+        lambda writer: _give_back(writer, mine(writer, taken), cause, tried=False)
+    )
 
 
 def fail(store: Store, taken: Taken, cause: str) -> None:
@@ -192,8 +182,9 @@ def fail(store: Store, taken: Taken, cause: str) -> None:
 
     Raises LeaseLostError.
     """
-    with store.write() as writer:
-        _give_back_or_abandon(writer, mine(writer, taken), cause)
+    store.write_with_others(
+        lambda writer: _give_back_or_abandon(writer, mine(writer, taken), cause)
+    )
 
 
 def _next(
@@ -216,7 +207,14 @@ def machine_is_timing(session: Session, machine: str, now: float) -> bool:
 
 def _overdue(session: Session, worker: WorkerId, now: float) -> list[tuple[Evaluation, str]]:
     """Evaluations whose worker is gone, with how that is known."""
-    running = select(Evaluation).where(Evaluation.state == EvaluationState.RUNNING)
+    running = select(Evaluation).where(
+        Evaluation.state == EvaluationState.RUNNING,
+        or_(
+            Evaluation.lease_until.is_(None),
+            Evaluation.lease_until < now,
+            Evaluation.machine == worker.machine,
+        ),
+    )
     found = []
     for evaluation in session.scalars(running):
         name = evaluation.worker or ""

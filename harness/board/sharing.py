@@ -9,12 +9,16 @@ from harness.board.writer import Writer
 from harness.errors import TrainjudgeError
 
 
+class UndoneError(Exception):
+    """Raised by a step: it alone is undone."""
+
+
 @dataclass(eq=False)
 class Step:
     """What a thread wants to write, and what came of it.
 
     Attributes:
-        write: is given the writer; where it raises an error of ours, this step alone is undone.
+        write: is given the writer; where it raises an error of ours, or that, this step alone is undone.
         over: set once it is known what came of it.
         answer: what `write` gave.
         error: what it raised, or what became of the whole transaction.
@@ -31,7 +35,7 @@ class Step:
         try:
             with writer.session.begin_nested():
                 self.answer = self.write(own)
-        except TrainjudgeError as error:
+        except (TrainjudgeError, UndoneError) as error:
             self.error = error
         else:
             writer.taken.update(own.taken)

@@ -30,6 +30,8 @@ Time = Float(53)
 Identity = BigInteger().with_variant(Integer, "sqlite")
 #: The largest BIGINT: whoever asks for a row with a larger number asks for none that is there.
 MAX_NUMBER: Final = 2**63 - 1
+#: Of a worker's name, at most.
+WORKER_CHARACTERS: Final = 200
 
 
 class Base(DeclarativeBase):
@@ -143,7 +145,7 @@ class Evaluation(Base):
     starts: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[float | None] = mapped_column(Time)
     finished_at: Mapped[float | None] = mapped_column(Time)
-    worker: Mapped[str | None] = mapped_column(String(200))
+    worker: Mapped[str | None] = mapped_column(String(WORKER_CHARACTERS))
     machine: Mapped[str | None] = mapped_column(String(64))
     verdict: Mapped[str | None] = mapped_column(String(16))
     code: Mapped[str | None] = mapped_column(String(40))
@@ -207,7 +209,7 @@ class Claim(Base):
     __tablename__ = "claims"
     contender_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), primary_key=True)
     leader_id: Mapped[int] = mapped_column(ForeignKey("submissions.id"), primary_key=True)
-    worker: Mapped[str] = mapped_column(String(200))
+    worker: Mapped[str] = mapped_column(String(WORKER_CHARACTERS))
     machine: Mapped[str] = mapped_column(String(64), unique=True)
     lease_until: Mapped[float] = mapped_column(Time)
 
@@ -216,7 +218,7 @@ class Worker(Base):
     """Who has been heard from, for people who wonder whether anybody works. No history."""
 
     __tablename__ = "workers"
-    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    name: Mapped[str] = mapped_column(String(WORKER_CHARACTERS), primary_key=True)
     machine: Mapped[str] = mapped_column(String(64))
     seen_at: Mapped[float] = mapped_column(Time)
     doing: Mapped[str] = mapped_column(Text, default="")

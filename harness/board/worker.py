@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from harness.benchmark.rules import Together
 from harness.board import comparing
@@ -23,6 +23,7 @@ from harness.board.here import ThisMachine
 from harness.board.judge_process import Judged
 from harness.board.judging import Asked, Held, Place
 from harness.board.leaderboard import Leaderboard
+from harness.board.leases import Leases
 from harness.board.patience import Found, Patience
 from harness.board.queue import (
     HEARTBEAT_SECONDS,
@@ -31,8 +32,6 @@ from harness.board.queue import (
     WorkerId,
     give_back,
     gone,
-    renew,
-    seen,
     take,
     this_worker,
     waits,
@@ -65,6 +64,7 @@ class Job:
         together: of the benchmark.
         bank: challenges that are trained on ahead while nothing waits; None: none are.
         seasons: numbers of those that are worked for; None: all of the benchmark.
+        stirs: whether anything may be there for those seasons; as of a moment ago, and for many workers.
         first: done before anything else with the right to time; says whether it did something.
     """
 
@@ -78,6 +78,7 @@ class Job:
     together: Together = field(default_factory=Together)
     bank: Wanted | None = None
     seasons: Callable[[], frozenset[int]] | None = None
+    stirs: Callable[[frozenset[int] | None], bool] = lambda seasons: True
     first: Callable[[Held], bool] | None = None
 
     def wanted(self) -> frozenset[int] | None:
@@ -97,6 +98,18 @@ def work(store: Store, job: Job, stop: Ending, progress: OnProgress) -> int:
     return Working(store, job, stop, progress, here, this_worker()).work()
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What workers of one process have in common: so each is asked, or written, once for all of them."""
+
+    leases: Leases
+    leaderboard: Leaderboard
+
+    @classmethod
+    def of(cls, store: Store) -> Self:
+        return cls(Leases(store), Leaderboard(store))
+
+
 class Working:
     """A worker at work.
 
@@ -106,6 +119,7 @@ class Working:
         progress: told how it goes.
         place: where it has files judged.
         worker: how others know it.
+        shared: what it has in common with other workers of this process; None: there are none.
 
     Attributes:
         finished: evaluations that it brought to an end.
@@ -120,10 +134,12 @@ class Working:
         progress: OnProgress,
         place: Place,
         worker: WorkerId,
+        shared: Shared | None = None,
     ) -> None:
         self._store, self._job, self._stop, self._progress = store, job, stop, progress
         self._place, self.id = place, worker
-        self._leaderboard = Leaderboard(store)
+        shared = shared or Shared.of(store)
+        self._leases, self._leaderboard = shared.leases, shared.leaderboard
         self._compares_from = 0.0
         self._seen = 0.0
         self.finished = 0
@@ -141,7 +157,7 @@ class Working:
                 if self._job.once and not self._waits():
                     break
                 if time.monotonic() - reported > HEARTBEAT_SECONDS:
-                    self.patience.insist(lambda: seen(self._store, self.id, "waiting"))
+                    self.patience.insist(lambda: self._leases.seen(self.id, "waiting"))
                     reported = time.monotonic()
                 rest(IDLE_SECONDS, lambda: self._stop.requested)
         finally:
@@ -160,6 +176,8 @@ class Working:
             if self._did_first(held):
                 return True
             seasons = self._job.wanted()
+            if not self._job.stirs(seasons):
+                return False
             if time.monotonic() >= self._compares_from:
                 claimed = comparing.claim(
                     self._store, self._leaderboard, self.id, self._job.hparams_sha256, seasons
@@ -190,7 +208,7 @@ class Working:
         if self._stop.requested or self._waits():
             return True
         if time.monotonic() - self._seen > HEARTBEAT_SECONDS:
-            seen(self._store, self.id, "waiting; filling the bank")
+            self._leases.seen(self.id, "waiting; filling the bank")
             self._seen = time.monotonic()
         owed = comparing.owed(self._store, self._leaderboard, self._job.hparams_sha256)
         return owed and time.monotonic() >= self._compares_from
@@ -206,7 +224,7 @@ class Working:
                 (taken.file_name, taken.source),
                 taken.world_size,
                 options,
-                lambda said: renew(self._store, taken, said),
+                lambda said: self._leases.renew(taken, said),
                 held,
             )
             seconds = time.monotonic() - started

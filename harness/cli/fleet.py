@@ -77,30 +77,27 @@ def dispatch(
     from harness.fleet.canaries import Canary
     from harness.fleet.cluster import Cluster
     from harness.fleet.dispatch import Benchmark, dispatch
+    from harness.fleet.head import watched
     from harness.report import ProgressDisplay
 
     loaded = load_hparams(hparams)
-    watched = None
+    compared_by = None
     if canary is not None:
         source, world = read_file(canary), loaded.hparams.world.size
         examine(source, world)
-        watched = Canary(canary.name, source, world, every_seconds=3600 * canary_hours)
+        compared_by = Canary(canary.name, source, world, every_seconds=3600 * canary_hours)
     stop = Stop(grace)
     with opened(data, store) as board, ProgressDisplay() as progress:
         cluster = Cluster(fleet)
         on_ending_signals(lambda number, frame: stop.request())  # after Ray, which has its own
         progress.line(f"dispatching {loaded.hparams.name} to the fleet at {fleet}")
         job = Job(loaded.path, loaded.sha256, once=once, together=loaded.hparams.together)
+        benchmark = Benchmark(loaded.sha256, loaded.hparams.world.device, compared_by)
         try:
-            count = dispatch(
-                board,
-                cluster,
-                job,
-                Benchmark(loaded.sha256, loaded.hparams.world.device, watched),
-                version("trainjudge"),
-                stop,
-                progress.line,
-            )
+            with watched(fleet):
+                count = dispatch(
+                    board, cluster, job, benchmark, version("trainjudge"), stop, progress.line
+                )
         finally:
             cluster.close()
     typer.echo(f"{count} evaluation(s) finished")
@@ -137,6 +134,7 @@ def join(
     """
     from harness.benchmark.hparams import load_hparams
     from harness.board.stopping import Stop
+    from harness.fleet.head import watched
     from harness.fleet.joining import join, look_around
     from harness.report import ProgressDisplay
 
@@ -145,7 +143,8 @@ def join(
         benchmarks = [load_hparams(each) for each in hparams] if hparams else [load_hparams(None)]
         seat = look_around(benchmarks, sandbox, image, snapshots or (), progress)
         on_ending_signals(lambda number, frame: stop.request())
-        join(seat, address, stop, progress.line)
+        with watched(address):
+            join(seat, address, stop, progress.line)
 
 
 @fleets.command("share")
@@ -249,13 +248,14 @@ def on_fleet(address: str, hardware: str) -> "Iterator[OnFleet]":
     """Measures on the fleet at that address."""
     from harness.cli.statuses import interrupt_on_ending_signals
     from harness.fleet.cluster import Cluster
+    from harness.fleet.head import watched
     from harness.fleet.measured import OnFleet
     from harness.report import ProgressDisplay
 
     cluster = Cluster(address)
     interrupt_on_ending_signals()  # Ray has set handlers of its own
     try:
-        with ProgressDisplay() as progress:
+        with watched(address), ProgressDisplay() as progress:
             yield OnFleet(cluster, hardware, progress.line)
     finally:
         cluster.close()

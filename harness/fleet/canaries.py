@@ -22,13 +22,16 @@ from harness.board.submit import queue_evaluation
 from harness.board.tables import Evaluation, EventRow, Season, Submission
 from harness.board.writer import Writer
 from harness.errors import Verdict
-from harness.fleet.chart import Reading, Rule, review
+from harness.fleet.chart import FEWEST_NODES, Reading, Rule, review
 from harness.protocol.text import one_line
 from harness.result import EvaluationResult
 
-#: Of the newest events about nodes; a window of a large fleet is in it many times.
-EVENTS: Final = 5_000
-KINDS: Final = ("canary_judged", "node_excluded", "node_admitted")
+#: Of the newest canaries; a window of a large fleet is in it many times.
+CANARIES: Final = 5_000
+CANARY: Final = "canary_judged"
+#: However long ago: whoever is out stays out until an organiser says otherwise.
+OUT_AND_IN: Final = ("node_excluded", "node_admitted")
+KINDS: Final = (CANARY, *OUT_AND_IN)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ def record(
         before = known(writer.session, hparams_sha256)
         event = _event(canary, hparams_sha256, host, hardware, result)
         writer.append(event)
-        if result.verdict is Verdict.REJECTED and result.code in FOR_ITS_NUMBERS:
+        if result.verdict is Verdict.REJECTED and (
+            result.code in FOR_ITS_NUMBERS or _accepted_by_others(before, canary, hardware, host)
+        ):
             why = f"it rejects the canary, which is right: {one_line(result.message)}"
             _exclude(writer, hparams_sha256, host, why, since=_last_good(before, host), all_=True)
             return {host: why}
@@ -149,6 +154,15 @@ def _event(
     )
 
 
+def _accepted_by_others(before: Known, canary: Canary, hardware: str, host: str) -> bool:
+    """Whether enough other nodes of that class have accepted it.
+
+    What ails it, as that it takes too long, is this node's then: other right files would be rejected too.
+    """
+    accepted = before.readings.get((canary.sha256, hardware), {}).keys()
+    return len(accepted - {host} - before.excluded.keys()) >= FEWEST_NODES - 1
+
+
 def _last_good(before: Known, host: str) -> float:
     good = [of_class[host][-1].at for of_class in before.readings.values() if of_class.get(host)]
     return max(good, default=0.0)
@@ -184,11 +198,9 @@ def _exclude(
 
 
 def _events(session: Session) -> Iterator[tuple[float, ev.Event]]:
-    newest = (
-        select(EventRow.at, EventRow.body)
-        .where(EventRow.submission.is_(None), EventRow.kind.in_(KINDS))
-        .order_by(EventRow.id.desc())
-        .limit(EVENTS)
-    )
-    for at, body in reversed(session.execute(newest).all()):
-        yield at, ev.Stamped.body.validate_json(body)
+    rows = select(EventRow.id, EventRow.at, EventRow.body).where(EventRow.submission.is_(None))
+    canaries = rows.where(EventRow.kind == CANARY).order_by(EventRow.id.desc()).limit(CANARIES)
+    others = rows.where(EventRow.kind.in_(OUT_AND_IN))
+    found = [row for query in (canaries, others) for row in session.execute(query)]
+    for row in sorted(found, key=lambda row: row.id):
+        yield row.at, ev.Stamped.body.validate_json(row.body)

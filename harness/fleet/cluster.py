@@ -4,7 +4,6 @@ No other module imports it. What is private of it is for asking the head from a 
 """
 
 import os
-import socket
 from contextlib import suppress
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.errors import Code, InputError, JudgeError
+from harness.fleet.head import check_reachable
 from harness.fleet.node import work_here
 from harness.fleet.offer import MACHINE, Node, Offer
 from harness.fleet.reports import Ended, Lost, Measure, Order, Report, Unable
@@ -42,7 +42,6 @@ CAUSES: Final[dict[type[RayError], str]] = {
 DRAIN: Final = "DRAIN_NODE_REASON_PREEMPTION"
 #: Why a node is gone: it was drained so.
 DRAINED: Final = 3
-REACH_SECONDS: Final = 5.0
 #: A cancelled task has that long to end its judge; then its process is killed.
 CANCEL_SECONDS: Final = 75.0
 #: To remove its folder, and to end a process.
@@ -59,7 +58,7 @@ class Directory:
     """
 
     def __init__(self, address: str) -> None:
-        _check_reachable(address)
+        check_reachable(address)
         self._address = address
         self._state = GlobalState()
         options = GcsClientOptions.create(
@@ -171,18 +170,6 @@ class Task:
         while not self._over and self.next(seconds) is not None:
             pass
         return self._over
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes, and end this process then."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise InputError(
-            Code.BAD_ARGUMENT,
-            f"no fleet at {address}: {error}; HOST:PORT of its head is wanted, such as 10.0.0.1:6379",
-        ) from None
 
 
 def _node(

@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from sqlalchemy import select
-
 from harness.board.patience import Patience
 from harness.board.queue import WorkerId, this_worker, waits
 from harness.board.stopping import Ending, rest
 from harness.board.store import Store
-from harness.board.tables import Season
-from harness.board.worker import Job, Working
+from harness.board.tables import WORKER_CHARACTERS
+from harness.board.worker import Job, Shared, Working
 from harness.errors import TrainjudgeError
 from harness.fleet.canaries import Canary, known, newest_event
 from harness.fleet.duty import CanaryDuty
 from harness.fleet.offer import Needs, Node, Offer
+from harness.fleet.open_work import OpenWork
 from harness.fleet.remote import NodePlace, Task
 from harness.fleet.reports import Order
 from harness.phases import OnProgress
@@ -110,6 +109,8 @@ class Dispatcher:
         self._store, self._fleet, self._job = store, fleet, job
         self._benchmark, self._version = benchmark, version
         self._stop, self._say = stop, progress
+        self._shared = Shared.of(store)
+        self._open = OpenWork(store, self._shared, benchmark.sha256, this_worker())
         self._workers: dict[str, NodeWorker] = {}
         self._not_before: dict[str, float] = {}
         self._taken: frozenset[str] = frozenset()
@@ -187,12 +188,14 @@ class Dispatcher:
             replace(
                 self._job,
                 seasons=lambda: self._seasons(node.offer),
+                stirs=self._open.stirs,
                 first=self._duty(node, leaving),
             ),
             leaving,
             self._say,
             NodePlace(start, self._benchmark.sha256, leaving.leave, lambda: node.id in self._taken),
             node,
+            self._shared,
         )
         self._workers[node.id] = worker
         worker.start()
@@ -205,6 +208,7 @@ class Dispatcher:
             return None
         return CanaryDuty(
             self._store,
+            self._shared.leases,
             self._benchmark.sha256,
             canary,
             node.offer.host,
@@ -234,16 +238,12 @@ class Dispatcher:
         return Needs(known.sha256, known.device, world_size, hardware, levels, self._version)
 
     def _seasons(self, offer: Offer) -> frozenset[int]:
-        """Those that this node is for; also closed ones, of which something may wait still."""
-        of_benchmark = select(Season).where(Season.hparams_sha256 == self._benchmark.sha256)
-        with self._store.read() as session:
-            return frozenset(
-                season.id
-                for season in session.scalars(of_benchmark)
-                if not self._needs(
-                    season.world_size, season.hardware, season.scoring_rule.isolation
-                ).why_not(offer)
-            )
+        """Those that this node is for."""
+        return frozenset(
+            season.id
+            for season in self._open.seasons()
+            if not self._needs(season.world_size, season.hardware, season.levels).why_not(offer)
+        )
 
 
 class NodeWorker(threading.Thread):
@@ -262,10 +262,12 @@ class NodeWorker(threading.Thread):
         say: OnProgress,
         place: NodePlace,
         node: Node,
+        shared: Shared,
     ) -> None:
         super().__init__(name=node.name)
         self.node, self.leaving = node, leaving
-        self._working = Working(store, job, leaving, _named(node.name, say), place, worker_of(node))
+        told = _named(node.name, say)
+        self._working = Working(store, job, leaving, told, place, worker_of(node), shared)
         self.failed = ""
 
     @property
@@ -287,11 +289,10 @@ def worker_of(node: Node) -> WorkerId:
     """As the store knows it: the machine is the node's, and so is the first word of the name.
 
     The rest of it names no process for `queue.is_gone`: whether a dispatcher lives cannot be seen from
-    another machine, so its lease says it.
+    another machine, so its lease says it. Names of hosts may be long, and the end of it is what differs.
     """
-    return WorkerId(
-        f"{node.offer.host} node {node.name} of {this_worker().name}", node.offer.kernel
-    )
+    name = f"{node.offer.host} node {node.name} of "
+    return WorkerId(name + this_worker().name[len(name) - WORKER_CHARACTERS :], node.offer.kernel)
 
 
 def _named(name: str, say: OnProgress) -> Callable[[str], None]:

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from harness.board.judging import Asked, Held
-from harness.board.queue import WorkerId, seen
+from harness.board.leases import Leases
+from harness.board.queue import WorkerId
 from harness.board.store import Store
+from harness.errors import JudgeError
 from harness.fleet.canaries import Canary, known, record
 from harness.phases import OnProgress
 
@@ -19,6 +22,7 @@ class CanaryDuty:
 
     Args:
         store, hparams_sha256: what is judged for.
+        leases: of all workers of this process; told that this one lives.
         canary: the file.
         host: the node's.
         worker: as the store knows it.
@@ -29,6 +33,7 @@ class CanaryDuty:
     def __init__(
         self,
         store: Store,
+        leases: Leases,
         hparams_sha256: str,
         canary: Canary,
         host: str,
@@ -36,7 +41,8 @@ class CanaryDuty:
         due: Callable[[], bool],
         say: OnProgress,
     ) -> None:
-        self._store, self._benchmark, self._canary = store, hparams_sha256, canary
+        self._store, self._leases = store, leases
+        self._benchmark, self._canary = hparams_sha256, canary
         self._host, self._worker = host, worker
         self._due, self._say = due, say
         self._not_before = 0.0
@@ -50,18 +56,23 @@ class CanaryDuty:
         self._say("canary")
         judged = held.judge(
             Asked(canary.file_name, canary.source, canary.world_size, ("--runs", str(canary.runs))),
-            lambda said: seen(self._store, self._worker, "canary"),
+            self._lives,
             self._due,
         )
         if judged.result is None:
             self._say(f"canary: {judged.cause}")
             return True
-        excluded = record(self._store, canary, self._benchmark, self._host, judged.result)
         self._not_before = 0.0
+        excluded = record(self._store, canary, self._benchmark, self._host, judged.result)
         self._say(f"canary: {judged.result.verdict} ({judged.result.code})")
         for host, why in excluded.items():
             self._say(f"canary: {host} is excluded: {why}")
         return True
+
+    def _lives(self, said: str) -> None:
+        # A store that fails for a moment is no reason to end a canary: it is told again.
+        with suppress(JudgeError):
+            self._leases.seen(self._worker, "canary")
 
     def _is_time(self) -> bool:
         with self._store.read() as session:

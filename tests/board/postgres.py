@@ -3,10 +3,11 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,11 +23,60 @@ SETTINGS = (
 
 
 class Server:
-    """A running server. Databases are made by `create` and removed by `drop`."""
+    """A server in a folder of its own. Databases are made by `create` and removed by `drop`.
 
-    def __init__(self, folder: Path, programs: Path) -> None:
-        self.folder = folder
-        self.programs = programs
+    Args:
+        programs: where those of PostgreSQL lie.
+        settings: of the server.
+    """
+
+    def __init__(self, programs: Path, settings: Sequence[str]) -> None:
+        # Not below pytest's folder: that is closed to the user that the server runs as.
+        self.folder = Path(tempfile.mkdtemp(prefix="trainjudge-pg-"))
+        self.programs, self._settings = programs, settings
+        self._data = self.folder / "data"
+        self._environment = {**os.environ, "LC_ALL": "C", "HOME": str(self.folder)}
+        self._as_user = ["setpriv", "--pdeathsig=QUIT"]
+        if os.geteuid() == 0:  # as root it refuses to start
+            user = _ordinary_user()
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
+            self._as_user += [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+    def make(self) -> None:
+        """Its files."""
+        subprocess.run(
+            [
+                *self._as_user, str(self.programs / "initdb"), f"--pgdata={self._data}",
+                "--username=board", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync",
+            ],
+            env=self._environment, cwd=self.folder, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start it, and wait until it answers; it ends with this process at the latest."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._as_user, str(self.programs / "postgres"), "-D", str(self._data),
+                    "-k", str(self.folder), "-h", "",
+                    *(word for setting in self._settings for word in ("-c", setting)),
+                ],
+                env=self._environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        _wait(self, self._process)
+
+    def end(self) -> None:
+        """In good order, where its clients let it."""
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:  # it waits for clients; we are done with them
+            self.end_at_once()
+
+    def end_at_once(self) -> None:
+        """As `pg_ctl stop --mode immediate`: it recovers from its log when it is started again."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait()
 
     def url(self, database: str) -> str:
         return f"postgresql://board@/{database}?host={self.folder}"
@@ -78,46 +128,18 @@ def required() -> Path:
 
 
 @contextmanager
-def running(programs: Path) -> Iterator[Server]:
-    """Make and start a server, which ends with this process at the latest."""
-    # Not below pytest's folder: that is closed to the user that the server runs as.
-    folder = Path(tempfile.mkdtemp(prefix="trainjudge-pg-"))
-    prefix: list[str] = []
-    if os.geteuid() == 0:  # as root it refuses to start
-        user = _ordinary_user()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-        prefix = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    as_user = ["setpriv", "--pdeathsig=QUIT", *prefix]
-    data = folder / "data"
-    environment = {**os.environ, "LC_ALL": "C", "HOME": str(folder)}
+def running(programs: Path, settings: Sequence[str] = SETTINGS) -> Iterator[Server]:
+    """Make and start a server; nothing of it is left afterwards."""
+    server = Server(programs, settings)
     try:
-        subprocess.run(
-            [
-                *as_user, str(programs / "initdb"), f"--pgdata={data}", "--username=board",
-                "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync",
-            ],
-            env=environment, cwd=folder, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [
-                    *as_user, str(programs / "postgres"), "-D", str(data), "-k", str(folder),
-                    "-h", "", *(word for setting in SETTINGS for word in ("-c", setting)),
-                ],
-                env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+        server.make()
+        server.start()
         try:
-            _wait(Server(folder, programs), server)
-            yield Server(folder, programs)
+            yield server
         finally:
-            server.terminate()
-            try:
-                server.wait(10)
-            except subprocess.TimeoutExpired:  # it waits for clients; we are done with them
-                server.send_signal(3)
-                server.wait()
+            server.end()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(server.folder, ignore_errors=True)
 
 
 def _wait(server: Server, process: "subprocess.Popen[bytes]") -> None:

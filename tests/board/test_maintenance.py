@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from harness.board import events as ev
+from harness.board.leases import Leases
 from harness.board.maintenance import check, collect_garbage
 from harness.board.organise import (
     SeasonPlan,
@@ -21,7 +22,7 @@ from harness.board.organise import (
     revoke_keys,
 )
 from harness.board.outcome import finish, keep_document
-from harness.board.queue import LeaseLostError, Taken, WorkerId, fail, give_back, renew, seen, take
+from harness.board.queue import LeaseLostError, Taken, WorkerId, fail, give_back, take
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import cancel
@@ -98,7 +99,7 @@ class Life:
     def take(self) -> None:
         machine = self.random.randint(1, 3)
         worker = WorkerId(f"w{machine}:x:1", f"machine-{machine}")
-        seen(self.store, worker, "waiting")
+        Leases(self.store).seen(worker, "waiting")
         if (taken := take(self.store, worker, HPARAMS_SHA256)) is not None:
             self.held.append(taken)
 
@@ -106,7 +107,7 @@ class Life:
         if not self.held:
             return
         taken = self.held.pop(self.random.randrange(len(self.held)))
-        renew(self.store, taken, "run 1 of 3")
+        Leases(self.store).renew(taken, "run 1 of 3")
         how = self.random.choice(["accept", "accept", "reject", "reject", "error", "back", "fail"])
         if how == "back":
             give_back(self.store, taken, "asked to")

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from harness.board.leases import Leases
 from harness.board.maintenance import check
 from harness.board.organise import SeasonPlan, add_author, open_season
 from harness.board.outcome import finish
@@ -17,8 +18,6 @@ from harness.board.queue import (
     fail,
     give_back,
     gone,
-    renew,
-    seen,
     take,
     this_worker,
     waits,
@@ -225,7 +224,7 @@ def test_a_renewed_lease_lasts(store: Store, raw: Raw) -> None:
     hand_in(store, "ada")
     taken = taken_by(store)
     later(raw, 50)
-    renew(store, taken, "run 1 of 3")
+    Leases(store).renew(taken, "run 1 of 3")
     later(raw, 50)
     assert take(store, OTHER, HPARAMS_SHA256) is None
     assert raw("SELECT progress FROM evaluations") == [("run 1 of 3",)]
@@ -242,7 +241,7 @@ def test_who_has_lost_the_lease_keeps_nothing(store: Store, raw: Raw) -> None:
     before = store.last_event()
     for act in (
         lambda: finish(store, late, accepted_result((0.99,)), 1.0),
-        lambda: renew(store, late, "still here"),
+        lambda: Leases(store).renew(late, "still here"),
         lambda: give_back(store, late, "tired"),
         lambda: fail(store, late, "broke down"),
     ):
@@ -285,7 +284,7 @@ def test_what_was_cancelled_while_it_ran_keeps_nothing(store: Store, raw: Raw) -
     taken = taken_by(store)
     cancel(store, cancelled)
     for act in (
-        lambda: renew(store, taken, ""),
+        lambda: Leases(store).renew(taken, ""),
         lambda: finish(store, taken, accepted_result(), 1.0),
     ):
         with pytest.raises(LeaseLostError):
@@ -390,8 +389,8 @@ def test_a_worker_knows_itself(store: Store) -> None:
 
 
 def test_workers_are_seen_until_they_go(store: Store, raw: Raw) -> None:
-    seen(store, ELSEWHERE, "waiting")
-    seen(store, ELSEWHERE, "waiting still")
+    Leases(store).seen(ELSEWHERE, "waiting")
+    Leases(store).seen(ELSEWHERE, "waiting still")
     assert raw("SELECT name, machine, doing FROM workers") == [
         ("elsewhere:x:1", "machine-1", "waiting still")
     ]

@@ -5,9 +5,10 @@ import random
 import pytest
 
 from harness.board.history import events_after, history_of
+from harness.board.leases import Leases
 from harness.board.organise import close_season, invalidate, release
 from harness.board.people import author_view, workers_view
-from harness.board.queue import give_back, renew, seen, take
+from harness.board.queue import give_back, take
 from harness.board.rule import ScoringRule
 from harness.board.states import EvaluationState, SubmissionState
 from harness.board.store import Store
@@ -168,7 +169,7 @@ def test_what_runs_is_before_all_turns(store: Store) -> None:
     hand_in(store, "alice", 2)
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
-    renew(store, taken, "loading\x1b[2J")
+    Leases(store).renew(taken, "loading\x1b[2J")
     with store.read() as session:
         first, second = queue_view(session)
         assert (first.position, first.submission) == (0, 1)
@@ -210,7 +211,7 @@ def test_an_author_is_counted_over_everything_and_shown_by_the_page(store: Store
 
 
 def test_a_worker_is_alive_while_it_is_heard_from(store: Store) -> None:
-    seen(store, ELSEWHERE, "waiting")
+    Leases(store).seen(ELSEWHERE, "waiting")
     with store.read() as session:
         assert [worker.alive for worker in workers_view(session, store.now())] == [True]
         assert [worker.alive for worker in workers_view(session, store.now() + 60)] == [False]

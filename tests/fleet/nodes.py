@@ -64,8 +64,9 @@ class Nodes:
         Args:
             name: of the machine that it is taken for.
             benchmark: hash of what it holds.
-            changes: of its `Seat`, or of its `Offer`.
+            changes: of its `Seat`, or of its `Offer`; `data`: its data folder.
         """
+        data = changes.pop("data", None)
         in_seat = {key: changes.pop(key) for key in tuple(changes) if key in Seat.model_fields}
         offer = Offer(
             node=f"{name}-{uuid4().hex[:6]}", host=name, kernel=str(uuid4()), version=VERSION,
@@ -86,13 +87,21 @@ class Nodes:
             num_gpus=offer.gpus,
             object_store_memory=STORE_BYTES,
             resources=offer.resources(),
-            env_vars={SEAT: str(file), "RAY_memory_monitor_refresh_ms": "0"},
+            env_vars={
+                SEAT: str(file),
+                "RAY_memory_monitor_refresh_ms": "0",
+                **({"TRAINJUDGE_DATA": str(data)} if data else {}),
+            },
         )
         return offer
 
     def kill(self, name: str) -> None:
         """As kill -9 of the raylet does it, or as a machine without power."""
         self.cluster.remove_node(self.started.pop(name), allow_graceful=False)
+
+    def kill_head(self) -> None:
+        """All of its processes at once; the cluster is of no use afterwards."""
+        self.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
 
     def directory(self) -> "Directory":
         """Imported late: without Ray these tests are skipped."""

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from harness.board.leases import Leases
 from harness.board.maintenance import check
 from harness.board.queue import WorkerId
 from harness.board.stopping import Stop
 from harness.board.store import Store
 from harness.errors import Code
+from harness.fleet import canaries
 from harness.fleet.canaries import Canary, admit, known, record
 from harness.fleet.duty import CanaryDuty
 from harness.fleet.remote import NodePlace
@@ -106,6 +108,22 @@ def test_a_node_that_rejects_the_canary_is_excluded_and_all_it_said_since_is_set
     assert check(store).problems == ()
 
 
+def test_a_node_that_rejects_what_others_accept_is_excluded_for_whatever_reason(
+    store: Store, raw: Raw
+) -> None:
+    board_with(store, "ada")
+    rounds(store, 1)
+    hand_in(store, "ada")
+    judge_next(store, rejected_result(Code.TIMED_OUT), on("left"))
+    assert (
+        "it rejects the canary"
+        in judged_canary(store, "left", rejected_result(Code.TIMED_OUT))["left"]
+    )
+    assert raw("SELECT DISTINCT state FROM submissions") == [("queued",)]
+    # Of the two that are left nobody can say which one is right.
+    assert judged_canary(store, "right", rejected_result(Code.TIMED_OUT)) == {}
+
+
 def test_a_canary_that_is_no_train_file_for_this_benchmark_excludes_nobody(store: Store) -> None:
     assert judged_canary(store, "left", rejected_result(Code.STRATEGY_WORLD_MISMATCH)) == {}
 
@@ -116,6 +134,15 @@ def test_an_admitted_node_begins_anew(store: Store) -> None:
     assert admit(store, HPARAMS_SHA256, "left", "its fan was replaced")
     assert excluded(store) == {}
     assert rounds(store, 5) == {}
+
+
+def test_a_node_that_is_out_stays_out_however_many_canaries_the_others_judge(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canaries, "CANARIES", 6)
+    judged_canary(store, "left", rejected_result())
+    assert rounds(store, 6) == {}
+    assert set(excluded(store)) == {"left"}
 
 
 def test_two_nodes_accuse_nobody(store: Store) -> None:
@@ -135,7 +162,14 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
     said: list[str] = []
     stop = Stop(600)
     duty = CanaryDuty(
-        store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: stop.due, said.append
+        store,
+        Leases(store),
+        HPARAMS_SHA256,
+        CANARY,
+        "left",
+        on("left"),
+        lambda: stop.due,
+        said.append,
     )
     place = NodePlace(start, HPARAMS_SHA256, lambda: None)
     assert duty(place)
@@ -148,7 +182,14 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
     assert said == ["canary", "canary: accepted (ok)"]
     # Another dispatcher knows of it.
     again = CanaryDuty(
-        store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: stop.due, said.append
+        store,
+        Leases(store),
+        HPARAMS_SHA256,
+        CANARY,
+        "left",
+        on("left"),
+        lambda: stop.due,
+        said.append,
     )
     assert not again(place)
 
@@ -156,7 +197,9 @@ def test_canaries_are_judged_when_they_are_due(store: Store, raw: Raw) -> None:
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_canary_that_could_not_be_judged_is_tried_again_later(store: Store, raw: Raw) -> None:
     said: list[str] = []
-    duty = CanaryDuty(store, HPARAMS_SHA256, CANARY, "left", on("left"), lambda: False, said.append)
+    duty = CanaryDuty(
+        store, Leases(store), HPARAMS_SHA256, CANARY, "left", on("left"), lambda: False, said.append
+    )
     place = NodePlace(
         lambda order: Task([Said(""), Ended(None, 3, "it broke")]), HPARAMS_SHA256, lambda: None
     )

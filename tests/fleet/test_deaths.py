@@ -3,12 +3,7 @@
 import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,28 +15,14 @@ from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, submit
 from harness.board.worker import JUDGE
-from harness.fleet.node import HeldBenchmark
 from tests.board.conftest import Raw
 from tests.board.examples import train_file
 from tests.board.processes import wait_until
 from tests.fleet.nodes import Nodes
+from tests.fleet.real import command, really_judges
 from tests.project import ROOT
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-
-
-@contextmanager
-def command(*words: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """`validator` in a process of its own; killed at the end if it lives still."""
-    with log.open("ab") as written:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", *words], stdout=written, stderr=written, cwd=ROOT
-        )
-    try:
-        yield started
-    finally:
-        started.kill()
-        started.wait()
 
 
 def season(store: Store, loaded: LoadedHparams, hardware: str, levels: tuple[str, ...]) -> None:
@@ -163,12 +144,7 @@ def test_a_node_that_is_killed_in_a_real_evaluation_costs_it_nothing(
     tmp_path: Path,
 ) -> None:  # fmt: skip
     season(store, loaded, "", ("none",))
-    held = HeldBenchmark(hparams=loaded.path, snapshot=snapshot.directory)
-    real: dict[str, Any] = {
-        "benchmarks": {loaded.sha256: held}, "judge": JUDGE, "level": "none", "gpus": 0, "gpu": "",
-        "options": ("--sandbox", "none", "--runs", "1"),
-    }  # fmt: skip
-    nodes.add("left", loaded.sha256, **real)
+    really_judges(nodes, "left", loaded, snapshot, JUDGE)
     source = (ROOT / "submissions" / "train_ep.py").read_bytes()
     submit(store, Handed("ada", "train_ep.py", source))
     log = tmp_path / "log"
@@ -176,7 +152,7 @@ def test_a_node_that_is_killed_in_a_real_evaluation_costs_it_nothing(
         "dispatch", "--fleet", nodes.address, "--store", url, "--once", log=log
     ) as started:
         wait_until(lambda: raw("SELECT 1 FROM evaluations WHERE progress LIKE '%timed%'"), 120)
-        nodes.add("right", loaded.sha256, **real)
+        really_judges(nodes, "right", loaded, snapshot, JUDGE)
         nodes.kill("left")
         assert started.wait(200) == 0, log.read_text()
     assert raw("SELECT state, verdict FROM submissions") == [("judged", "accepted")], (

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.fleet.offer import MACHINE, Needs, Offer
+from harness.board.queue import WorkerId
+from harness.board.tables import WORKER_CHARACTERS
+from harness.fleet import dispatch
+from harness.fleet.offer import MACHINE, Needs, Node, Offer
 
 OFFER = Offer(
     node="gpu7-1a2b", host="gpu7", kernel="0b1e", version="0.1.0", cores=96, cpu="x86_64, fast",
@@ -52,3 +55,18 @@ def test_a_benchmark_of_cpus_takes_no_gpus_and_names_the_class_as_boards_do() ->
     assert NEEDS.gpus(OFFER) == 8
     auto = replace(NEEDS, hardware="2 CPU cores, x86_64", world_size=2)
     assert (auto.why_not(CPUS), auto.gpus(CPUS)) == ("", 0)
+
+
+def test_a_worker_has_a_name_that_the_store_takes_however_long_those_of_hosts_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = "h" * 63
+    here = WorkerId(f"{'d' * 63} pid:[4026531836] 12345 6789", "kernel")
+    monkeypatch.setattr(dispatch, "this_worker", lambda: here)
+    offer = OFFER.model_copy(update={"host": host, "node": f"{host}-1a2b3c"})
+    name = dispatch.worker_of(Node("1", offer, False, "")).name
+    assert len(name) <= WORKER_CHARACTERS
+    assert name.startswith(f"{host} node {host}-1a2b3c of d")
+    assert name.endswith(" pid:[4026531836] 12345 6789")
+    short = dispatch.worker_of(Node("1", OFFER, False, "")).name
+    assert short == f"gpu7 node gpu7-1a2b of {here.name}"

@@ -10,8 +10,9 @@ from typing import NoReturn
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from harness.board.leases import Leases
 from harness.board.outcome import finish
-from harness.board.queue import renew, take
+from harness.board.queue import take
 from harness.board.store import Store, open_store
 from harness.board.submit import Handed, submit
 from tests.board.examples import (
@@ -89,7 +90,7 @@ def filled(new_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     hand_in(store, "bob", 6)
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
-    renew(store, taken, f"· {LONG}\n")
+    Leases(store).renew(taken, f"· {LONG}\n")
     with serving(store) as server:
         yield server.url
     store.close()
@@ -117,11 +118,11 @@ def test_submit_watch_and_find_it_on_the_board(
     # From here on nothing is clicked: the queue and then the submission's page follow by themselves.
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
-    renew(store, taken, "· timed run: run 1 of 3\n")
+    Leases(store).renew(taken, "· timed run: run 1 of 3\n")
     expect(page.get_by_text("timed run: run 1 of 3")).to_be_visible()
     page.goto(own)
     expect(page.get_by_text("Being judged now")).to_be_visible()
-    renew(store, taken, "· timed run: run 2 of 3\n")
+    Leases(store).renew(taken, "· timed run: run 2 of 3\n")
     expect(page.get_by_text("timed run: run 2 of 3")).to_be_visible()
     finish(store, taken, accepted_result((0.40, 0.42, 0.41)), 30.0)
     expect(page.get_by_text("Accepted", exact=True)).to_be_visible()

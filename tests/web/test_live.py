@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from harness.board.queue import renew, take
+from harness.board.leases import Leases
+from harness.board.queue import take
 from harness.board.store import Store
 from harness.web.live import Live, last_line
 from harness.web.problems import RequestError
@@ -32,14 +33,14 @@ def test_a_page_is_told_of_progress_and_of_change(store: Store) -> None:
     hand_in(store, "alice")
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
-    renew(store, taken, "· loading the model\n")
+    Leases(store).renew(taken, "· loading the model\n")
 
     async def watch() -> None:
         stream = Live(store, 0.01).pages()
         first = [fields(message) for message in await some(stream, 2)]
         assert [each["event"] for each in first] == ["changed", "progress"]
         assert json.loads(first[1]["data"]) == {"evaluation": 1, "line": "loading the model"}
-        await asyncio.to_thread(renew, store, taken, "· loading the model\n· timed run\n")
+        await asyncio.to_thread(Leases(store).renew, taken, "· loading the model\n· timed run\n")
         [second] = [fields(message) for message in await some(stream, 1)]
         assert json.loads(second["data"])["line"] == "timed run"
 

@@ -5,7 +5,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from starlette.testclient import TestClient
 
-from harness.board.queue import seen, take
+from harness.board.leases import Leases
+from harness.board.queue import take
 from harness.board.store import Store
 from harness.errors import Code, JudgeError
 from harness.web.app import make_app
@@ -59,7 +60,7 @@ def test_metrics_count_what_waits_and_what_ended(store: Store, client: TestClien
         hand_in(store, "alice", number)
     judge_next(store, rejected_result())
     take(store, ELSEWHERE, HPARAMS_SHA256)
-    seen(store, ELSEWHERE, "waiting")
+    Leases(store).seen(ELSEWHERE, "waiting")
     after = metrics(client)
     assert after["trainjudge_queue_length"] == 1
     assert after["trainjudge_evaluations_running"] == 1

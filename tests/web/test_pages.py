@@ -9,8 +9,9 @@ from sqlalchemy import event
 from starlette.testclient import TestClient
 
 from harness.board import events as ev
+from harness.board.leases import Leases
 from harness.board.organise import SeasonPlan, add_author, invalidate, new_key, open_season
-from harness.board.queue import WorkerId, renew, seen, take
+from harness.board.queue import WorkerId, take
 from harness.board.rule import ScoringRule
 from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
@@ -224,7 +225,7 @@ def test_whatever_came_from_outside_is_harmless_on_every_page(
     hand_in(store, "bob", 2, note=HOSTILE)
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
-    renew(store, taken, HOSTILE)
+    Leases(store).renew(taken, HOSTILE)
     invalidate(store, number, HOSTILE)
     pages = [
         "/queue", f"/submissions/{number}", f"/submissions/{taken.submission}", "/authors/alice",
@@ -300,7 +301,7 @@ def test_the_queue_shows_turns_and_progress(store: Store, client: TestClient) ->
     taken = take(store, ELSEWHERE, HPARAMS_SHA256)
     assert taken is not None
     assert taken.submission == 1
-    renew(store, taken, "· loading the model\n· timed run: run 1 of 2\n")
+    Leases(store).renew(taken, "· loading the model\n· timed run: run 1 of 2\n")
     text = words(client.get("/queue").text)
     assert "Being judged 1 #1 train.py" in text
     assert "timed run: run 1 of 2" in text
@@ -313,8 +314,8 @@ def test_the_nodes_of_a_fleet_are_shown_as_the_store_knows_them(
     assert "No node of a fleet was heard from" in words(client.get("/fleet").text)
     for host in ("left", "right"):
         worker = WorkerId(f"{host} node {host}-12ab of somewhere else 1 2", host)
-        seen(store, worker, "waiting")
-    seen(store, ELSEWHERE, "waiting")
+        Leases(store).seen(worker, "waiting")
+    Leases(store).seen(ELSEWHERE, "waiting")
     hand_in(store, "alice", 1)
     canary = Canary("train.py", b"pass", 2)
     record(store, canary, HPARAMS_SHA256, "left", rejected_result(message="<b>wrong</b>"))
