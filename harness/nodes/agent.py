@@ -71,10 +71,9 @@ class Agent:
             talks.add(task)
             task.add_done_callback(talks.discard)
             channel = Channel(reader, writer)
-            try:
+            with suppress(asyncio.CancelledError):  # this agent ends
                 await self._in_turn(channel, str(writer.get_extra_info("peername")[0]))
-            finally:
-                await channel.close()
+            await channel.close()
 
         try:
             server = await asyncio.start_server(

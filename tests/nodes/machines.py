@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.timed.workspace import PREFIX
 from tests.board.processes import wait_until
 from tests.project import ROOT
 
@@ -100,7 +101,7 @@ class Machines:
 
     def left(self) -> list[str]:
         """What is there of evaluations: work folders, and processes that were given one."""
-        folders = [path.name for path in self.work.iterdir()]
+        folders = [path.name for path in self.work.glob(f"{PREFIX}*")]
         marked = f"TRAINJUDGE_OUTBOX={self.work}".encode()
         return [
             *folders,

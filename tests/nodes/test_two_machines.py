@@ -237,8 +237,7 @@ def test_of_a_judge_that_is_killed_nothing_is_left_on_any_machine(
         wait_until(lambda: len(machines.left()) > 3, 120)  # three work folders, and ranks
         judge.kill()
     wait_until(lambda: len(machines.left()) == 1, 60)  # the judge's own, for `validator clean`
-    [folder] = machines.work.iterdir()
-    remove_tree(folder)
+    remove_tree(machines.work / machines.left()[0])
     with Nodes(machines.addresses, machines.key, quick, preload(quick), 2):
         pass
 
