@@ -5,6 +5,8 @@ would have done: the session cannot tell them apart, and needs not.
 """
 
 import asyncio
+import errno
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -106,9 +108,9 @@ class Node:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(host, port, ssl=context)
         except (OSError, TimeoutError, EOFError) as error:
-            why = (
-                "it has another key" if isinstance(error, ssl.SSLError) else str(error) or "silence"
-            )
+            why = "it has another key" if isinstance(error, ssl.SSLError) else "silence"
+            if isinstance(error, OSError) and error.errno in errno.errorcode:
+                why = os.strerror(error.errno).lower()
             raise JudgeError(Code.NODE_LOST, f"no agent answers at {address}: {why}") from None
         node = cls(address, Channel(reader, writer))
         node._keep(node._listen())

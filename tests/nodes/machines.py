@@ -179,7 +179,8 @@ def _name(index: int) -> str:
 
 def _control(index: int, *, judge: bool = False) -> str:
     """A test process has links of its own, beside those of others that run at the same time."""
-    return f"10.{100 + os.getpid() % 100}.{index}.{1 if judge else 2}"
+    high, low = os.getpid() % 100, os.getpid() // 100 % 100
+    return f"10.{100 + high}.{2 * low + index}.{1 if judge else 2}"
 
 
 def _fabric(index: int) -> str:
