@@ -5,7 +5,6 @@ would have done: the session cannot tell them apart, and needs not.
 """
 
 import asyncio
-import errno
 import os
 import ssl
 import time
@@ -108,10 +107,9 @@ class Node:
             async with asyncio.timeout(CONNECT_SECONDS):
                 reader, writer = await asyncio.open_connection(host, port, ssl=context)
         except (OSError, TimeoutError, EOFError) as error:
-            why = "it has another key" if isinstance(error, ssl.SSLError) else "silence"
-            if isinstance(error, OSError) and error.errno in errno.errorcode:
-                why = os.strerror(error.errno).lower()
-            raise JudgeError(Code.NODE_LOST, f"no agent answers at {address}: {why}") from None
+            raise JudgeError(
+                Code.NODE_LOST, f"no agent answers at {address}: {_why(error)}"
+            ) from None
         node = cls(address, Channel(reader, writer))
         node._keep(node._listen())
         node._keep(node._beat())
@@ -299,6 +297,13 @@ class Node:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "it has another key"
+    number = getattr(error, "errno", None)
+    return "silence" if number is None else os.strerror(number).lower()
 
 
 def host_and_port(address: str) -> tuple[str, int]:
