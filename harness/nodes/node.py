@@ -302,8 +302,10 @@ class Node:
 def _why(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return "it has another key"
-    number = getattr(error, "errno", None)
-    return "silence" if number is None else os.strerror(number).lower()
+    if not isinstance(error, OSError) or error.errno is None:
+        return "silence"
+    # Below zero it is of the search for a name, which says it in words.
+    return os.strerror(error.errno).lower() if error.errno > 0 else str(error.strerror)
 
 
 def host_and_port(address: str) -> tuple[str, int]:
