@@ -182,7 +182,7 @@ def test_waiting_for_the_machine_is_a_phase_of_its_own(
         time.sleep(0.2)
         yield
 
-    monkeypatch.setattr("harness.evaluate.machine_held", busy_at_first)
+    monkeypatch.setattr("harness.host.site.machine_held", busy_at_first)
     result = forked_judge(FILES[0].with_name("import_error.py"), quick, 1)
     seconds = {phase.name: phase.seconds for phase in result.phases}
     assert list(seconds)[:3] == ["prepare", "wait", "launch"]

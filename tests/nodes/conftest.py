@@ -8,8 +8,6 @@ from harness.benchmark.hparams import LoadedHparams
 from harness.nodes.key import make_key
 from tests.nodes.machines import Machines, require_namespaces, two_machines
 
-pytest_plugins = ("tests.judging",)
-
 
 @pytest.fixture(scope="module")
 def machines(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:

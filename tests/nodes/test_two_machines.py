@@ -23,6 +23,8 @@ from tests.judging import expected_of, explain
 from tests.nodes.machines import Machines
 from tests.project import ROOT
 
+pytest_plugins = ("tests.judging",)
+
 SUBMISSIONS = ROOT / "submissions"
 WRONG = ROOT / "tests" / "submissions"
 ATTACK = ROOT / "tests" / "attacks" / "reaching" / "beyond_its_fabric.py"

@@ -42,6 +42,8 @@ class FakeRunning:
 class FakeLaunch:
     """Its sandbox is a fake; what others had of the machine, and the disk, is told as it is set."""
 
+    excuses = True
+
     def __init__(self, running: FakeRunning) -> None:
         self.running = running
 
