@@ -1,6 +1,6 @@
 """A day of a fleet on real parts: raylets, PostgreSQL, evaluations; and what happens to machines in a year.
 
-`TRAINJUDGE_FLEET_DAY` says how many submissions it has, 60 by default. The short form, in which evaluations
+`TRAINJUDGE_FLEET_DAY` says how many submissions it has, 12 by default. The short form, in which evaluations
 are a stand-in's, is in `test_deaths`.
 """
 
@@ -34,8 +34,8 @@ from tests.project import ROOT
 pytest_plugins = ("tests.judging",)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7_200)]
 
-SUBMISSIONS = int(os.environ.get("TRAINJUDGE_FLEET_DAY", "60"))
-#: The whole day; on two cores 60 submissions take about 25 minutes.
+SUBMISSIONS = int(os.environ.get("TRAINJUDGE_FLEET_DAY", "12"))
+#: The whole day; on two cores 12 submissions took seven minutes.
 DAY_SECONDS = 5_400.0
 HOSTS = ("left", "middle", "right")
 SLOW = "middle"
