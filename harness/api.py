@@ -77,14 +77,15 @@ def judge_file(
     if keep is not None:
         check_free(keep)
     with ProgressDisplay(quiet) as progress, ExitStack() as stack:
-        opened = ready_snapshot(loaded, snapshot, progress)
-        site = None
+        opened, site = None, None
         if agents:
+            opened = ready_snapshot(loaded, snapshot, progress)
             site = stack.enter_context(_nodes(agents, agents_key, loaded, opened, ranks))
             sandbox = site.level if sandbox == "auto" else sandbox
         chosen = choose(sandbox, image=image, hparams_sha256=loaded.sha256)
         where = f" on {len(agents)} machines" if agents else ""
         progress.line(f"{loaded.hparams.name}: isolation level {describe_sandbox(chosen)}{where}")
+        opened = opened or ready_snapshot(loaded, snapshot, progress)
         found = _bank_for(chosen) if bank else None
         options = Options(world_size, runs, keep, found, site)
         result = evaluate(file, loaded, opened, chosen, options, Phases(progress.phase))

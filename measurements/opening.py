@@ -15,8 +15,6 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from harness.opening.read import read_opened
 from harness.protocol.digest import KEY_BYTES, digest_many
 from harness.protocol.messages import Commitment, Piece
 from harness.protocol.opening import write_opened
+from measurements.compare_states import seconds
 
 KEY = bytes(range(KEY_BYTES))
 TENSOR_BYTES = 64 << 20
@@ -125,12 +124,6 @@ def drop(*paths: Path) -> None:
         with path.open("rb") as file:
             os.fdatasync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

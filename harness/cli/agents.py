@@ -61,11 +61,12 @@ def serve(
     from harness.api import ready_snapshot
     from harness.benchmark.hparams import load_hparams
     from harness.nodes.agent import Agent
+    from harness.nodes.node import host_and_port
     from harness.report import ProgressDisplay
     from harness.sandbox import Level, choose
     from harness.sandbox.fabric import unavailable
 
-    host, port = _address(listen)
+    host, port = host_and_port(listen)
     if (why := unavailable()) is not None:
         raise InputError(Code.SANDBOX_UNAVAILABLE, why)
     sandbox = choose(Level.BUBBLEWRAP)
@@ -86,10 +87,3 @@ def _import_ahead(benchmarks: list["LoadedHparams"]) -> None:
         world = loaded.hparams.world
         device = machine.pick_device(world.device, world.ranks_per_node)
         machine.describe(device, world.ranks_per_node)
-
-
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InputError(Code.BAD_ARGUMENT, f"--listen {listen}: say HOST:PORT")
-    return host, int(port)

@@ -137,17 +137,17 @@ class Node:
         except LostError as lost:
             self._lose(str(lost))
 
-    async def ask(self, word: Word, kind: type[A], seconds: float = ANSWER_SECONDS) -> A:
+    async def ask(self, word: Word, kind: type[A]) -> A:
         """Say a word and wait for its answer. One at a time.
 
         Raises JudgeError or InputError: the agent cannot do it; JudgeError(NODE_LOST).
         """
         self._asked = True
         await self._say(word)
-        return await self.answer(kind, seconds)
+        return await self.answer(kind)
 
-    async def answer(self, kind: type[A], seconds: float = ANSWER_SECONDS) -> A:
-        found = await self._next(seconds)
+    async def answer(self, kind: type[A]) -> A:
+        found = await self._next()
         if not isinstance(found, kind):
             raise self._out_of_turn(found)
         return found
@@ -156,25 +156,25 @@ class Node:
         """What lies in the outbox there. Raises as `ask`."""
         self._asked = True
         await self._say(Collect())
-        while not isinstance(found := await self._next(ANSWER_SECONDS), Collected):
+        while not isinstance(found := await self._next(), Collected):
             if not isinstance(found, (Folder, Piece, Odd)):
                 raise self._out_of_turn(found)
             yield found
             if isinstance(found, Odd):
                 return
 
-    async def _next(self, seconds: float) -> FromAgent:
+    async def _next(self) -> FromAgent:
         """The next answer; what had arrived before it was lost comes first."""
         self._asked = True
         try:
             if not self.lost or not self._answers.empty():
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(ANSWER_SECONDS):
                     if (found := await self._answers.get()) is not None:
                         if isinstance(found, Refused):
                             raise self._refused(found)
                         return found
         except TimeoutError:
-            self._lose(f"no answer within {seconds:g} seconds")
+            self._lose(f"no answer within {ANSWER_SECONDS:g} seconds")
         finally:
             self._asked = False
         raise self._gone()

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Coroutine
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Final
 
 from harness import machine
@@ -53,7 +52,7 @@ from harness.sandbox import EndReason, Fabric, Job, Meeting, NotEndedError, Runn
 from harness.timed.job import submission_job
 from harness.timed.launch import room_of
 from harness.timed.others import Reading, others_share
-from harness.timed.session import peer_user
+from harness.timed.session import listen_at, peer_user
 from harness.timed.workspace import Workspace, check_room
 
 #: Inside the network of the sandboxes: nobody else can be there.
@@ -218,9 +217,8 @@ class Serving:
             self._workspace,
             Meeting(fabric, STORE_PORT),
         )
-        doors = {
-            rank: _door(self._workspace.sockets / f"rank{rank}.sock") for rank in self._ranks_here
-        }
+        sockets = self._workspace.sockets
+        doors = {rank: listen_at(sockets / f"rank{rank}.sock") for rank in self._ranks_here}
         self._doors.extend(doors.values())
         self._before = Reading.now()
         self._starting = self._meanwhile(self._start_sandbox(job))
@@ -240,6 +238,7 @@ class Serving:
         """One rank: its one connection, and what it says, until it hangs up."""
         loop = asyncio.get_running_loop()
         assert self._running is not None
+        door.setblocking(False)
         while True:
             connection, _ = await loop.sock_accept(door)
             if peer_user(connection) == self._running.user:
@@ -315,12 +314,3 @@ def _both_ends(log: str) -> str:
     if len(log) <= 2 * LOG_CHARACTERS:
         return log
     return f"{log[:LOG_CHARACTERS]}\n[...]\n{log[-LOG_CHARACTERS:]}"
-
-
-def _door(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o666)  # the rank is another user; the folder is its sandbox's alone
-    listener.listen(1)
-    listener.setblocking(False)
-    return listener

@@ -25,11 +25,11 @@ def ended_after(
         yield
     except SubmissionError as error:
         failed = error
-    except NotEndedError as stuck:  # it was noticed while the ranks were waited for
-        failed = _not_ended(stuck, session)
-    except BaseException:
+    except BaseException as error:
         with suppress(JudgeError):
             _end(launch, phases, observed)
+        if isinstance(error, NotEndedError):  # it was noticed while the ranks were waited for
+            raise _not_ended(error, session) from None
         raise
     try:
         ending = _end(launch, phases, observed)

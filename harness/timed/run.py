@@ -103,6 +103,10 @@ class TimedSetup:
     draw: Callable[[int], Challenge] | None = None
     place: Place | None = None
 
+    @property
+    def where(self) -> Place:
+        return self.place or Here(self.sandbox)
+
 
 def run_submission(
     setup: TimedSetup, workspace: Workspace, phases: Phases, observed: Observed
@@ -121,8 +125,7 @@ def run_submission(
     try:
         return _run(setup, workspace, phases, observed)
     except SubmissionError as error:
-        level = setup.sandbox.level if setup.place is None else setup.place.level
-        if level not in (Level.DOCKER, Level.BUBBLEWRAP):
+        if setup.where.level not in (Level.DOCKER, Level.BUBBLEWRAP):
             raise
         room = setup.hparams.limits.outbox_bytes
         others = observed.others if observed.excuses else None
@@ -133,7 +136,6 @@ def _run(
     setup: TimedSetup, workspace: Workspace, phases: Phases, observed: Observed
 ) -> list[TimedRun]:
     hparams, world_size = setup.hparams, setup.world_size
-    place = setup.place or Here(setup.sandbox)
     phases.enter(PhaseName.LAUNCH)
 
     def show(stage: Stage) -> None:
@@ -148,7 +150,7 @@ def _run(
 
     with (
         Session(workspace.sockets, world_size, show) as session,
-        place.launch(hparams, setup.snapshot, setup.device, world_size, workspace) as launch,
+        setup.where.launch(hparams, setup.snapshot, setup.device, world_size, workspace) as launch,
     ):
         with ended_after(launch, session, phases, observed):
             session.watch(launch.running)

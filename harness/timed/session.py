@@ -105,7 +105,7 @@ class Session:
         self._on_progress = on_progress
         self._selector = selectors.DefaultSelector()
         self._links = [
-            _Link(rank, _listen(sockets / f"rank{rank}.sock")) for rank in range(world_size)
+            _Link(rank, listen_at(sockets / f"rank{rank}.sock")) for rank in range(world_size)
         ]
         for link in self._links:
             self._selector.register(link.listener, selectors.EVENT_READ, link)
@@ -332,7 +332,8 @@ class Session:
         )
 
 
-def _listen(path: Path) -> socket.socket:
+def listen_at(path: Path) -> socket.socket:
+    """A rank's door. Raises InputError: the path is too long."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(str(path))
