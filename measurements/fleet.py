@@ -33,7 +33,7 @@ from harness.board.states import EvaluationState
 from harness.board.store import Store, open_store
 from harness.board.tables import Evaluation, EventRow
 from harness.board.worker import Job
-from harness.fleet.dispatch import Benchmark, dispatch
+from harness.fleet.dispatch import Benchmark, Dispatcher
 from harness.fleet.offer import Node, Offer
 from harness.fleet.reports import Ended, Order, Report, Said
 from tests.board import postgres
@@ -126,7 +126,7 @@ def dispatched(url: str, numbers: range, idle: float) -> Cost:
     store = open_store(url)
     fleet = _made_up(numbers)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    dispatch(
+    Dispatcher(
         store,
         fleet,
         Job(Path("hparams.json"), HPARAMS_SHA256, once=not idle),
@@ -134,7 +134,7 @@ def dispatched(url: str, numbers: range, idle: float) -> Cost:
         version("trainjudge"),
         Ending(began + (idle or float("inf"))),
         lambda line: None,
-    )
+    ).run()
     took = time.monotonic() - began
     after = resource.getrusage(resource.RUSAGE_SELF)
     store.close()

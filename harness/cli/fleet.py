@@ -76,7 +76,7 @@ def dispatch(
     from harness.board.worker import Job
     from harness.fleet.canaries import Canary
     from harness.fleet.cluster import Cluster
-    from harness.fleet.dispatch import Benchmark, dispatch
+    from harness.fleet.dispatch import Benchmark, Dispatcher
     from harness.fleet.head import watched
     from harness.report import ProgressDisplay
 
@@ -95,9 +95,9 @@ def dispatch(
         benchmark = Benchmark(loaded.sha256, loaded.hparams.world.device, compared_by)
         try:
             with watched(fleet):
-                count = dispatch(
+                count = Dispatcher(
                     board, cluster, job, benchmark, version("trainjudge"), stop, progress.line
-                )
+                ).run()
         finally:
             cluster.close()
     typer.echo(f"{count} evaluation(s) finished")

@@ -77,24 +77,13 @@ class Leaving:
         return self._everybody.due or self._at_once
 
 
-def dispatch(
-    store: Store,
-    fleet: Fleet,
-    job: Job,
-    benchmark: Benchmark,
-    version: str,
-    stop: Ending,
-    progress: OnProgress,
-) -> int:
-    """Have nodes judge what waits until `stop` says so; gives the number of evaluations that were finished.
-
-    Raises JudgeError: the fleet, or the store for long, cannot be reached; what was judged was given back.
-    """
-    return Dispatcher(store, fleet, job, benchmark, version, stop, progress).run()
-
-
 class Dispatcher:
-    """Args: those of `dispatch`."""
+    """Has nodes judge what waits.
+
+    Args:
+        version: of this program, which nodes have to have.
+        stop: until it says so, or until nothing waits if the job is to be done once.
+    """
 
     def __init__(
         self,
@@ -121,7 +110,11 @@ class Dispatcher:
         )
 
     def run(self) -> int:
-        """See `dispatch`."""
+        """Gives the number of evaluations that were finished.
+
+        Raises JudgeError: the fleet, or the store for long, cannot be reached; what was judged was
+        given back.
+        """
         try:
             while not self._stop.requested:
                 if self._patience.insist(self._over):

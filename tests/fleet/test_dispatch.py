@@ -15,7 +15,7 @@ from harness.board.store import Store
 from harness.board.submit import Handed, cancel, submit
 from harness.board.worker import Job
 from harness.fleet.canaries import Canary, record
-from harness.fleet.dispatch import Benchmark, dispatch
+from harness.fleet.dispatch import Benchmark, Dispatcher
 from tests.board.conftest import Raw
 from tests.board.examples import HPARAMS_SHA256, board_with, rejected_result, train_file
 from tests.board.processes import wait_until
@@ -46,9 +46,9 @@ class Competition:
         try:
             job = Job(Path("hparams.json"), HPARAMS_SHA256, once=once)
             benchmark = Benchmark(HPARAMS_SHA256, "auto")
-            return dispatch(
+            return Dispatcher(
                 self.store, cluster, job, benchmark, VERSION, stop or Stop(600), self.said.append
-            )
+            ).run()
         finally:
             cluster.close()
 

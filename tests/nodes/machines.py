@@ -71,6 +71,15 @@ class Machines:
     def addresses(self) -> tuple[str, ...]:
         return tuple(f"{_control(index)}:{PORT}" for index in (0, 1))
 
+    @property
+    def judge(self) -> tuple[str, ...]:
+        """The command that judges a file on both."""
+        return (
+            sys.executable, "-m", "harness.cli", "run", str(ROOT / "submissions" / "train_ddp.py"),
+            "--hparams", str(self.hparams), "--json", "-",
+            "--agents", ",".join(self.addresses), "--agents-key", str(self.key),
+        )  # fmt: skip
+
     def start(self, index: int) -> None:
         """An agent in that machine; returns when it listens."""
         log = self.folder / f"agent{index}.log"

@@ -182,15 +182,8 @@ def test_ranks_that_cannot_be_dealt_evenly_are_refused(
 
 
 @pytest.mark.slow
-def test_the_command_judges_on_the_machines_that_it_is_given(
-    machines: Machines, quick: LoadedHparams
-) -> None:
-    command = [
-        sys.executable, "-m", "harness.cli", "run", str(SUBMISSIONS / "train_ddp.py"),
-        "--hparams", str(quick.path), "--json", "-",
-        "--agents", ",".join(machines.addresses), "--agents-key", str(machines.key),
-    ]  # fmt: skip
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+def test_the_command_judges_on_the_machines_that_it_is_given(machines: Machines) -> None:
+    ended = subprocess.run(machines.judge, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stderr
     result = EvaluationResult.model_validate_json(ended.stdout)
     assert "on 2 machines where the benchmark asks for 1" in result.warnings
@@ -224,13 +217,8 @@ def test_an_agent_that_is_told_to_end_is_our_failure_and_leaves_nothing(
 def test_of_a_judge_that_is_killed_nothing_is_left_on_any_machine(
     machines: Machines, quick: LoadedHparams
 ) -> None:
-    command = [
-        sys.executable, "-m", "harness.cli", "run", str(SUBMISSIONS / "train_ddp.py"),
-        "--hparams", str(quick.path), "--json", "-",
-        "--agents", ",".join(machines.addresses), "--agents-key", str(machines.key),
-    ]  # fmt: skip
     with subprocess.Popen(
-        command,
+        machines.judge,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=ROOT,
