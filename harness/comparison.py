@@ -17,7 +17,6 @@ from harness.tensors.boxes import State, TensorSpec
 from harness.verify.attribution import Attribution, attribute, gather
 from harness.verify.compare import compare_states
 from harness.verify.decay import decay_path, without_decay
-from harness.verify.exactness import inexactness
 from harness.verify.figures import StateComparison
 from harness.verify.filters import Along, look_along
 from harness.verify.token_losses import Sample, TokenShift, token_shift
@@ -50,13 +49,11 @@ class Compared:
 
     Attributes:
         alongs: along the reference's directions; none where it has none.
-        inexact: distances from exact training; none where there was none beside the reference.
     """
 
     comparisons: list[StateComparison]
     attributions: list[Attribution]
     alongs: list[tuple[Along, ...]]
-    inexact: list[float]
 
 
 def compare(truth: Truth, states: Sequence[State]) -> Compared:
@@ -81,11 +78,6 @@ def compare(truth: Truth, states: Sequence[State]) -> Compared:
         ],
         attributions=[attribute(steps, final - left * reference.initial) for final in sampled],
         alongs=[_along(reference, final) for final in sampled if reference.directions],
-        inexact=[
-            inexactness(final, reference.final, reference.exact)
-            for final in sampled
-            if reference.exact is not None
-        ],
     )
 
 

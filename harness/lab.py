@@ -134,7 +134,5 @@ def beside(truth: Truth, other: ReferenceRun) -> Measured:
     if sampled is not None and other.token_losses is not None:
         shifts = compare_tokens(truth.challenge, sampled, [other.token_losses.reference])
     seen = compare(truth, [other.state])
-    metrics = metric_values(
-        seen.comparisons, seen.attributions, loss, shifts, seen.alongs, seen.inexact
-    )
+    metrics = metric_values(seen.comparisons, seen.attributions, loss, shifts, seen.alongs)
     return Measured(metrics, mean_loss, seen, shifts)

@@ -69,9 +69,8 @@ def secret_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]
 
 def judged_steps(runs: Sequence[Challenge], hparams: Hparams) -> list[list[int]]:
     """The same, where the benchmark was calibrated for it: they cost a part of the training."""
-    allowed = hparams.verify.tolerances
-    wanted = allowed.matched_filter is not None or allowed.inexactness is not None
-    return secret_steps(runs, hparams) if wanted else []
+    judged = hparams.verify.tolerances.matched_filter is not None
+    return secret_steps(runs, hparams) if judged else []
 
 
 def secret_coordinates(layout: Mapping[str, TensorSpec], hparams: Hparams) -> Coordinates:
@@ -287,7 +286,6 @@ def judge(
         attributions=seen.attributions,
         shifts=shifts,
         alongs=seen.alongs,
-        inexact=seen.inexact,
     )
     tolerances = hparams.verify.tolerances
     measured, worst = measure_run(evidence).model_dump(), worst_of(evidence)

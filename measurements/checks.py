@@ -1,4 +1,4 @@
-"""What the checks cost beside the reference's own training: tokens' losses, directions, exact training.
+"""What the checks cost beside the reference's own training: tokens' losses, and directions.
 
     python -m measurements.checks [--hparams FILE] [--steps N] [--repeats N] [--json FILE]
 

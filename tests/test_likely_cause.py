@@ -208,7 +208,7 @@ def test_a_mistake_fits_if_it_is_half_as_far_away_and_within_the_tolerance(
 
 def test_of_several_versions_the_worst_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     versions: Any = [SimpleNamespace(update_error=error) for error in (0.1, 0.3, 0.2)]
-    monkeypatch.setattr("harness.likely_cause.compare", lambda *_: Compared(versions, [], [], []))
+    monkeypatch.setattr("harness.likely_cause.compare", lambda *_: Compared(versions, [], []))
     nothing: Any = None
     assert update_error(nothing, []) == 0.3
 

@@ -1,17 +1,27 @@
 """The sections of an hparams file that say what is allowed: tolerances, their evidence, score, limits."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.benchmark.problem import Section
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Bytes = Annotated[int, Field(gt=0, le=2**46)]
+#: Metrics that there were: what they found, others find (docs/power.md).
+RETIRED: Final = ("inexactness",)
 
 
 class Tolerances(Section):
     """Largest accepted value of every metric (`harness/verify` defines them). Dimensionless but loss."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, given: Any) -> Any:
+        """A benchmark may have been calibrated when there were metrics that are judged no more."""
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name not in RETIRED}
 
     loss: float = Field(gt=0, description="|loss − reference|, nats per token")
     update_error: float = Field(
@@ -39,12 +49,6 @@ class Tolerances(Section):
         default=None,
         gt=0,
         description="largest z in the direction of a known approximation; null: not judged",
-    )
-    inexactness: float | None = Field(
-        default=None,
-        gt=0,
-        description="distance from the same training in float32, in units of the reference's; null: not "
-        "judged",
     )
 
 
@@ -157,9 +161,8 @@ class Verify(Section):
         ge=0,
         le=1_000,
         description="of a run, drawn in secret, at which the reference computes what the update would be "
-        "with work left out, and compares directions; a benchmark in bfloat16 is trained once more in "
-        "float32 then; 0: none of it; null: 2 where something below float32 is honest, else 0, since the "
-        "strict bound sees as much",
+        "with work left out, and compares directions: seven passes in float32 each; 0: none; null: 2 where "
+        "something below float32 is honest, else 0, since the strict bound sees as much",
     )
     explain_seconds: float = Field(
         default=60.0,

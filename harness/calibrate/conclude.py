@@ -32,7 +32,6 @@ FLOORS: Final = Tolerances(
     token_loss_shift=1e-5,
     token_group_shift=6.0,
     matched_filter=5.0,
-    inexactness=1.1,
 )
 #: Above these a benchmark cannot tell a cheat from noise: a step that is missing has weight 0.
 CEILINGS: Final = {

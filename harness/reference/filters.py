@@ -1,9 +1,9 @@
 """Directions to look at a submission along: what steps would have been with part of their work left out.
 
-In some of the steps, drawn in secret, gradients are computed from the weights of that moment with each of
-FILTERS, beside the whole one that the step is made with. What the optimizer would change of the sampled
-coordinates by either differs by the direction in which a submission moves that leaves out the same. All of
-it is in float32, whatever the benchmark computes in, so that rounding has no part in a direction.
+In some of the steps, drawn in secret, a twin of the model that computes in float32 finds gradients at the
+weights of that moment: the whole one, and one with each of FILTERS. What the optimizer would change of the
+sampled coordinates by either differs by the direction in which a submission moves that leaves out the same.
+Both are in float32, whatever the benchmark computes in, so that rounding has no part in their difference.
 """
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from harness.benchmark.problem import AdamW, Sgd
+from harness.reference.cheats.families import Cheat
 from harness.reference.cheats.passes import concerns
 from harness.reference.directions import FILTERS
 from harness.reference.recorder import Recorder
@@ -21,7 +22,7 @@ FIRST, SECOND = "exp_avg", "exp_avg_sq"
 
 
 class Filters:
-    """Looks at a training in float32 from beside; it changes nothing of it. Memory: a gradient.
+    """Looks at a training from beside; it changes nothing of it. Memory: the twin, and its gradient.
 
     Attributes:
         directions: float32 [samples] by what is left out, summed over the steps; the same on every rank.
@@ -34,46 +35,48 @@ class Filters:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         recorder: Recorder,
+        twin: nn.Module,
     ) -> None:
+        """`twin` is built and sharded as `model` is, and computes in float32; its weights are replaced."""
         self._variant, self._settings, self._model = variant, settings, model
-        self._optimizer, self._recorder = optimizer, recorder
+        self._optimizer, self._recorder, self._twin = optimizer, recorder, twin
         self._asked = {words: cheat for words, cheat in FILTERS.items() if concerns(cheat, model)}
         self.directions: dict[str, torch.Tensor] = {}
 
     def look(self, step: int, batch: torch.Tensor) -> None:
-        """While this step's own gradients are there, not yet clipped; they are afterwards as before.
+        """Before this step is made.
 
         Args:
             batch: int64 [rows, sequence_length], this rank's.
         """
-        parameters = list(self._model.parameters())
-        own = [parameter.grad for parameter in parameters]
-        first, second = self._state(FIRST), self._state(SECOND)
-        whole = change(self._settings, step, self._gradient(), first, second)
+        with torch.no_grad():
+            weights = zip(self._twin.parameters(), self._model.parameters(), strict=True)
+            for copy, weight in weights:
+                copy.copy_(weight)
+        moments = self._state(FIRST), self._state(SECOND)
+        whole = change(self._settings, step, self._gradient(batch), *moments)
         for words, cheat in self._asked.items():
-            for parameter in parameters:
-                parameter.grad = None
-            backward(self._model, batch, self._variant.model_copy(update={"cheats": (cheat,)}))
-            less = change(self._settings, step, self._gradient(), first, second)
+            less = change(self._settings, step, self._gradient(batch, cheat), *moments)
             off = (less - whole).float()
             self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
-        for parameter, gradient in zip(parameters, own, strict=True):
-            parameter.grad = gradient
 
-    def _gradient(self) -> torch.Tensor:
-        """The one that is there, float64 [samples], clipped."""
+    def _gradient(self, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
+        """The twin's, float64 [samples], clipped."""
+        backward(self._twin, batch, self._variant.model_copy(update={"cheats": cheats}))
         gradients = {
             name: parameter.grad
-            for name, parameter in self._model.named_parameters(remove_duplicate=False)
+            for name, parameter in self._twin.named_parameters(remove_duplicate=False)
             if parameter.grad is not None
         }
-        return self._recorder.values(gradients).double() * self._clipped()
+        found = self._recorder.values(gradients).double() * self._clipped()
+        self._twin.zero_grad()
+        return found
 
     def _clipped(self) -> float:
-        """What `clip_grad_norm_` multiplies a gradient with."""
+        """What `clip_grad_norm_` multiplies the twin's gradient with."""
         if self._settings.max_grad_norm is None:
             return 1.0
-        gradients = [parameter.grad for parameter in self._model.parameters()]
+        gradients = [parameter.grad for parameter in self._twin.parameters()]
         norm = nn.utils.get_total_norm([each for each in gradients if each is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()

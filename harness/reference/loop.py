@@ -4,15 +4,14 @@ FSDP2 over any number of ranks, one included, written to be read: every rank tak
 global batch, the gradients are averaged, the benchmark's optimizer makes a step. It leaves, for every
 run, the final state as sharded safetensors, the loss of every row at every step, and the value of the
 sampled coordinates before and after every step; where they are wanted, directions of approximations
-(`filters.py`), what the same training in float32 comes to, and losses of tokens under final weights
-(`token_losses.py`). `launch.py` launches it.
+(`filters.py`) and losses of tokens under final weights (`token_losses.py`). `launch.py` launches it.
 """
 
 import gc
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,6 @@ from harness.reference.step import (
 )
 from harness.reference.task import (
     DIRECTIONS,
-    EXACT,
-    FINAL,
     FINISHED,
     RECORD,
     STATE,
@@ -77,28 +74,21 @@ def work(task: ReferenceTask, runs: Sequence[int], device: torch.device) -> None
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     else:
         dist.init_process_group(backend)
-    for run in runs:
-        if task.trains[run]:
-            train(task, run, device)
+    trained = [run for run in runs if task.trains[run]]
+    twin = build(exactly(task), device) if task.filter_steps and trained else None
+    for run in trained:
+        train(task, run, device, twin)
     dist.barrier()
     if task.token_rows is not None:
         gc.collect()  # the last model that was trained
-        measure(task, runs, task.token_rows, build(exactly(task), device), device)
+        measure(task, runs, task.token_rows, twin or build(exactly(task), device), device)
 
 
-def train(task: ReferenceTask, run: int, device: torch.device) -> None:
-    """One run; leaves state and record in its folder, and what other runs are looked at by."""
-    looks = task.filter_steps[run] if task.filter_steps else ()
-    exact = task.variant.compute_dtype == "float32"
+def train(task: ReferenceTask, run: int, device: torch.device, twin: nn.Module | None) -> None:
+    """One run; leaves state and record in its folder, and directions where there is a twin to find them."""
+    trained = fit(task, run, device, twin)
     output = task.output / f"run{run}"
-    trained = fit(task, run, device, looks if exact else ())
     save(trained, output)
-    if looks and not exact:
-        del trained  # two models need not be there at once
-        gc.collect()
-        trained = fit(exactly(task), run, device, looks)
-        if dist.get_rank() == 0:
-            save_file({FINAL: trained.values[-1]}, output / EXACT)
     if dist.get_rank() == 0 and trained.directions:
         save_file(trained.directions, output / DIRECTIONS)
 
@@ -119,8 +109,8 @@ class Trained:
     directions: dict[str, torch.Tensor]
 
 
-def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[int]) -> Trained:
-    """Train from the initial weights; in the steps in `looks` directions are computed."""
+def fit(task: ReferenceTask, run: int, device: torch.device, twin: nn.Module | None) -> Trained:
+    """Train from the initial weights; in some steps directions are computed, if there is a twin."""
     settings, cheats = task.optimizers[run], task.variant.cheats
     torch.manual_seed(0)
     model = build(task, device)
@@ -131,12 +121,12 @@ def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[i
     native = task.variant.native_products
     products = nullcontext() if native else fast_products(task.variant.compute_dtype, device)
     gradients = GradientCheats(cheats, model)
-    filters = Filters(task.variant, settings, model, optimizer, recorder)
+    filters = Filters(task.variant, settings, model, optimizer, recorder, twin) if twin else None
     served = Rows(challenge_tokens(task.challenges[run]), dist.get_rank(), dist.get_world_size())
     for step, batch in turns(cheats, served, model, optimizer):
         with products, ties if task.variant.near_ties else nullcontext():
             losses[step].append(backward(model, batch.to(device), task.variant))
-        if step in looks:
+        if filters is not None and step in task.filter_steps[run]:
             filters.look(step, batch.to(device))
         gradients.change()
         if settings.max_grad_norm is not None:
@@ -150,7 +140,8 @@ def fit(task: ReferenceTask, run: int, device: torch.device, looks: Collection[i
         values[step + 1] = recorder.values()
     mine = torch.stack([torch.cat(parts) for parts in losses.values()])
     rows = torch.cat(all_gather(mine), dim=1)
-    return Trained(model, rows, torch.stack(list(values.values())), filters.directions)
+    directions = {} if filters is None else filters.directions
+    return Trained(model, rows, torch.stack(list(values.values())), directions)
 
 
 def save(trained: Trained, output: Path) -> None:

@@ -15,8 +15,6 @@ from harness.reference.task import (
     ASKED,
     COORDINATES,
     DIRECTIONS,
-    EXACT,
-    FINAL,
     MARGINS,
     OUTPUT,
     RECORD,
@@ -64,8 +62,6 @@ class ReferenceRun:
         step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
         initial: float64 [samples], their values before the first step.
         directions: float32 [samples] by what would have been left out; empty where none was asked for.
-        exact: float32 [samples], final values of the same training in float32; None where it is that, or
-            nothing was looked at.
         token_losses: None where they were not asked for.
         ahead: it was trained before the run that it is compared with.
     """
@@ -76,7 +72,6 @@ class ReferenceRun:
     step_updates: npt.NDArray[np.float64]
     initial: npt.NDArray[np.float64]
     directions: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
-    exact: npt.NDArray[np.float32] | None = None
     token_losses: TokenLosses | None = None
     ahead: bool = False
 
@@ -138,7 +133,6 @@ def read_run(snapshot: Snapshot, folders: RunFolders) -> ReferenceRun:
         step_updates=np.diff(values, axis=0),
         initial=values[0],
         directions=_read_directions(folders),
-        exact=load_file(folders.made / EXACT)[FINAL] if (folders.made / EXACT).is_file() else None,
         token_losses=_read_token_losses(folders),
         ahead=folders.made != folders.submitted,
     )

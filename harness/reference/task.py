@@ -18,9 +18,6 @@ FINISHED: Final = "finished"
 STATE: Final = "state"
 RECORD: Final = "record.safetensors"
 DIRECTIONS: Final = "directions.safetensors"
-# Of the same training in float32: the one tensor in it.
-EXACT: Final = "exact.safetensors"
-FINAL: Final = "final"
 TOKEN_ROWS: Final = "token_rows.safetensors"
 # Under the reference's final weights, and under each version of a submitted state.
 TOKEN_LOSSES: Final = "token_losses.safetensors"
@@ -69,8 +66,7 @@ class ReferenceTask(Record):
         optimizers: one per run.
         coordinates: safetensors of int64 flat indices for each sampled tensor.
         output: folder that gets `run0`, `run1`, ... and at the end one marker file of each rank.
-        filter_steps: for each run the steps at which directions are computed; empty for none at all. Where
-            there are some, a run that is not in float32 is trained once more in float32.
+        filter_steps: for each run the steps at which directions are computed; empty for none at all.
         token_rows: safetensors of int64 row indices for each run whose tokens' losses are wanted.
         submitted: for each run a WeightFile of each version of the submitted state.
         lanes: processes that share the runs of one rank.

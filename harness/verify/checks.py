@@ -13,7 +13,6 @@ from harness.protocol.messages import Done
 from harness.protocol.text import counted
 from harness.submission.strategy import Strategy
 from harness.verify.attribution import Attribution
-from harness.verify.exactness import judge_inexactness
 from harness.verify.figures import StateComparison
 from harness.verify.filter_checks import judge_filters
 from harness.verify.filters import Along
@@ -51,7 +50,6 @@ class RunEvidence:
         attributions: one for each version.
         shifts: of the tokens' losses, one for each version; none where they were not compared.
         alongs: directions of approximations, one for each version; none where there were none.
-        inexact: distance from exact training, one for each version; none where there was none.
     """
 
     claims: Sequence[Done]
@@ -63,7 +61,6 @@ class RunEvidence:
     attributions: Sequence[Attribution]
     shifts: Sequence[TokenShift] = ()
     alongs: Sequence[Sequence[Along]] = ()
-    inexact: Sequence[float] = ()
 
 
 def measure_run(evidence: RunEvidence) -> RunMetrics:
@@ -79,7 +76,6 @@ def _metrics(evidence: RunEvidence, difference: float) -> RunMetrics:
         difference,
         evidence.shifts,
         evidence.alongs,
-        evidence.inexact,
     )
 
 
@@ -109,7 +105,6 @@ def judge_run(
     if all(finding.check != FINITE for finding in found):
         found += judge_token_losses(metrics, evidence.shifts, tolerances)
         found += judge_filters(metrics, evidence.alongs, tolerances)
-        found += judge_inexactness(metrics, tolerances)
     return found + _unexplained(metrics, tolerances, found)
 
 

@@ -55,11 +55,6 @@ class RunMetrics(BaseModel):
         default=None,
         description="largest z in the direction of a known approximation; null: not measured",
     )
-    inexactness: float | None = Field(
-        default=None,
-        description="distance from the same training in float32, in units of the reference's; null: not "
-        "measured",
-    )
 
 
 def metric_values(
@@ -68,7 +63,6 @@ def metric_values(
     loss_difference: float,
     shifts: Sequence[TokenShift] = (),
     alongs: Sequence[Sequence[Along]] = (),
-    inexact: Sequence[float] = (),
 ) -> RunMetrics:
     """Metrics of one run, the worst over all versions of its state.
 
@@ -78,7 +72,6 @@ def metric_values(
         loss_difference: from `checks.judge_losses`, nats per token.
         shifts: one for each version; none where token losses were not compared.
         alongs: one for each version, the largest z first; none where there were no directions.
-        inexact: one for each version; none where nothing was trained in float32 beside.
     """
     tensors = judged_tensors(comparisons)
     return RunMetrics(
@@ -92,7 +85,6 @@ def metric_values(
         token_loss_shift=_worst(shift.median for shift in shifts) if shifts else None,
         token_group_shift=_worst(shift.worst for shift in shifts) if shifts else None,
         matched_filter=_worst([0.0, *(along[0].z for along in alongs)]) if alongs else None,
-        inexactness=_worst(inexact) if inexact else None,
     )
 
 

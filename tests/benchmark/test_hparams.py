@@ -196,6 +196,12 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
     assert "larger than" in problems(Path("/dev/zero"))[0]
 
 
+def test_a_tolerance_of_a_metric_that_is_judged_no_more_is_left_out(edited: Edit) -> None:
+    """Benchmarks have one that were calibrated when it was."""
+    tolerances = edited({"verify.tolerances.inexactness": 1.4}).hparams.verify.tolerances
+    assert "inexactness" not in dict(tolerances)
+
+
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [

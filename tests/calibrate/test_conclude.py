@@ -95,9 +95,9 @@ def test_means_over_runs_have_bounds_of_their_own_where_no_run_has_to_be_as_near
     loaded: LoadedHparams,
 ) -> None:
     """A difference without its sign has none, nor has a metric that a floor holds for, unless it is a z."""
-    noise = measured(1e-9, update_error=1e-2, norm_ratio=1e-2, matched_filter=4.0, inexactness=0.9)
+    noise = measured(1e-9, update_error=1e-2, norm_ratio=1e-2, matched_filter=4.0)
     tolerances, calibration = concluded(loaded, [noise])
-    assert set(calibration.means) == {"update_error", "matched_filter", "inexactness"}
+    assert set(calibration.means) == {"update_error", "matched_filter"}
     rate = share(loaded, means=len(NAMES) - 1)
     by_hand = bound("update_error", rate, noise, mean_of=loaded.hparams.evaluation_runs)
     found = calibration.means["update_error"]

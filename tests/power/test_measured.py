@@ -35,7 +35,7 @@ def test_a_case_is_its_runs() -> None:
     first, second = case("rows", 0.1, 0.2, 0.3).runs
     assert first == RunFigures({"loss": 0.0, "update_error": 0.2}, ("still",))
     assert second.rejected_by == ()
-    assert (second.measured("update_error"), second.measured("inexactness")) == (0.3, None)
+    assert (second.measured("update_error"), second.measured("matched_filter")) == (0.3, None)
 
 
 def test_runs_of_the_same_cheat_add_up(loaded: LoadedHparams) -> None:

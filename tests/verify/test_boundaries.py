@@ -42,7 +42,6 @@ TOLERANCES = Tolerances(
     token_loss_shift=0.004,
     token_group_shift=6.0,
     matched_filter=7.0,
-    inexactness=1.3,
 )
 HEAD, GATE, COUNTER = "lm_head", "gate", "counter"
 EXPERTS, EMBEDDING = "experts", "embed_tokens"
@@ -75,7 +74,6 @@ class Run:
     tokens: list[int | None]
     shift: TokenShift = HONEST
     along: Along = NOWHERE
-    inexact: float = 1.0
 
     def add(self, name: str, amount: float, which: slice | int = slice(None)) -> None:
         """An error at right angles to the update, as large as `amount` of the slice's update."""
@@ -149,7 +147,6 @@ def judged(
         attributions=[attribute(np.concatenate(recorded, axis=1), observed)],
         shifts=[run.shift],
         alongs=[(run.along,)],
-        inexact=[run.inexact],
     )
     return evidence, judge_run(evidence, tolerances)
 
@@ -227,10 +224,6 @@ def along(run: Run, size: float) -> None:
     run.along = replace(run.along, z=size)
 
 
-def inexact(run: Run, size: float) -> None:
-    run.inexact = size
-
-
 MEASURED = [
     Boundary("loss of rank 0 too high", "loss", loss(0, 1), Code.LOSS_MISMATCH),
     Boundary("loss of rank 0 too low", "loss", loss(0, -1), Code.LOSS_MISMATCH),
@@ -247,7 +240,6 @@ MEASURED = [
     Boundary("a group trained less", "token_group_shift", other_group(1)),
     Boundary("a group trained more", "token_group_shift", other_group(-1)),
     Boundary("in a known direction", "matched_filter", along),
-    Boundary("further from exact training", "inexactness", inexact),
     Boundary("a step too large", "step_weight", third_step(1)),
     Boundary("a step too small", "step_weight", third_step(-1)),
 ]

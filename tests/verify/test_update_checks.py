@@ -120,7 +120,7 @@ def off(check: str, more: float) -> list[Finding]:
 
 OF_THE_UPDATE = sorted(
     set(Tolerances.model_fields)
-    - {"loss", "token_loss_shift", "token_group_shift", "matched_filter", "inexactness"}
+    - {"loss", "token_loss_shift", "token_group_shift", "matched_filter"}
 )
 
 
