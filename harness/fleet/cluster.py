@@ -7,7 +7,12 @@ import os
 from contextlib import suppress
 from typing import Any, Final
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read when Ray is imported
+from harness.fleet.token import has_token
+
+# Read when Ray is imported. Where there is a token `ray start` asks for it; clients show none unasked.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+if has_token():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 from ray._private.state import GlobalState

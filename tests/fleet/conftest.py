@@ -1,5 +1,6 @@
 """A cluster of real raylets for a file of tests, and a store for each test."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,9 @@ from tests.board.conftest import (  # noqa: F401 - fixtures
     url,
 )
 from tests.fleet.nodes import Nodes, cluster
+
+# Whoever runs these tests may have a token of Ray's, and some of them import Ray before it is looked for.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 
 
 @pytest.fixture(scope="module")
