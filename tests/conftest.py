@@ -1,6 +1,5 @@
 """What many tests share: the embedded benchmark and its snapshot, made once a session."""
 
-import copy
 import json
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.host.timing import HELD
 from tests.corpus import CORPUS_ROW, show
+from tests.edited import written
 from tests.project import ROOT, Edit
 from tests.side_by_side import ByFile
 
@@ -84,15 +84,6 @@ def edited(raw_hparams: dict[str, Any], tmp_path: Path) -> Edit:
     """Make a benchmark that differs: `edited({"steps.max": 5, "model": {...}})`."""
 
     def edit(changes: dict[str, Any]) -> LoadedHparams:
-        raw = copy.deepcopy(raw_hparams)
-        for dotted, value in changes.items():
-            *sections, field = dotted.split(".")
-            target = raw
-            for section in sections:
-                target = target[section]
-            target[field] = value
-        path = tmp_path / "hparams.json"
-        path.write_text(json.dumps(raw), encoding="utf-8")
-        return load(path)
+        return written(raw_hparams, tmp_path, changes)
 
     return edit

@@ -20,6 +20,7 @@ from harness.phases import Phases
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox, choose
 from harness.timed import excuses
+from tests.edited import differing
 from tests.forked_ranks import ForkedRanks
 from tests.project import ROOT
 
@@ -85,11 +86,7 @@ def quick(loaded: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> Lo
 @pytest.fixture(scope="module")
 def impatient(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> LoadedHparams:
     """The same for a file that never ends its run."""
-    raw: dict[str, Any] = json.loads(quick.path.read_bytes())
-    raw["limits"]["run_seconds"] = 2
-    path = tmp_path_factory.mktemp("impatient") / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return load(path)
+    return differing(quick, tmp_path_factory.mktemp("impatient"), {"limits.run_seconds": 2})
 
 
 @pytest.fixture(scope="module")

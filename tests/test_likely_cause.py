@@ -1,6 +1,5 @@
 """A rejected update is explained by the likely mistake that leads to it, and by no other."""
 
-import json
 import math
 import shutil
 from dataclasses import fields
@@ -10,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.mistakes import Mistake
 from harness.benchmark.problem import Sgd
 from harness.benchmark.snapshot import Snapshot
@@ -26,6 +25,7 @@ from harness.likely_cause import (
 )
 from harness.result import EvaluationResult
 from harness.verify.findings import Finding, Severity
+from tests.edited import differing
 from tests.judging import Judge, explain
 from tests.project import ROOT
 
@@ -77,12 +77,8 @@ def test_a_mistake_is_named_with_what_is_asked_for(
     quick: LoadedHparams,
     tmp_path: Path,
 ) -> None:
-    raw = json.loads(quick.path.read_bytes())
-    raw["optimizer"] = optimizer
-    raw["verify"]["explain_seconds"] = 600
-    path = tmp_path / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    result = forked_judge(file, load(path), world_size=1)
+    changes = {"optimizer": optimizer, "verify.explain_seconds": 600}
+    result = forked_judge(file, differing(quick, tmp_path, changes), world_size=1)
     assert result.verdict is Verdict.REJECTED, explain(result)
     (found,) = notes(result, CHECK)
     assert f"the update is that of a training {cause}: " in found
@@ -93,11 +89,8 @@ def test_a_mistake_is_named_with_what_is_asked_for(
 def test_what_is_no_likely_mistake_is_not_called_one(
     forked_judge: Judge, quick: LoadedHparams, tmp_path: Path
 ) -> None:
-    raw = json.loads(quick.path.read_bytes())
-    raw["verify"]["explain_seconds"] = 600
-    path = tmp_path / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    result = forked_judge(SUBMISSIONS / "skips_last_step.py", load(path), world_size=1)
+    benchmark = differing(quick, tmp_path, {"verify.explain_seconds": 600})
+    result = forked_judge(SUBMISSIONS / "skips_last_step.py", benchmark, world_size=1)
     assert result.verdict is Verdict.REJECTED, explain(result)
     assert notes(result, CHECK) == []
     (tried,) = notes(result, "tried")

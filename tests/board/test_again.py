@@ -1,9 +1,7 @@
 """`rejudge` of a board: today's checks on what a worker has kept, and on nothing else."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,6 +23,7 @@ from harness.kept import RESULT, write_result
 from harness.phases import Phases
 from harness.result import EvaluationResult
 from tests.board.examples import ELSEWHERE, HARDWARE
+from tests.edited import differing
 from tests.forked_ranks import ForkedRanks
 from tests.project import ROOT
 
@@ -86,11 +85,7 @@ def result_in(folder: Path) -> EvaluationResult:
 
 
 def with_tolerance(quick: LoadedHparams, folder: Path, update_error: float) -> Path:
-    raw: dict[str, Any] = json.loads(quick.path.read_bytes())
-    raw["verify"]["tolerances"]["update_error"] = update_error
-    path = folder / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return path
+    return differing(quick, folder, {"verify.tolerances.update_error": update_error}).path
 
 
 def test_todays_outcome_takes_the_place_of_the_old_one_which_stays_in_the_history(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.errors import Code, Verdict
@@ -20,6 +20,7 @@ from harness.paths import ESCAPES_PACKAGE
 from harness.result import EvaluationResult
 from harness.sandbox import Level, Sandbox
 from tests.conformance.promises import Promise, promised
+from tests.edited import differing
 from tests.judging import Judge, explain
 from tests.project import ROOT
 from tests.sandbox_levels import HOME, public_copy, work_folder
@@ -122,12 +123,11 @@ def public_snapshot(
 @pytest.fixture
 def greedy(quick: LoadedHparams, tmp_path: Path) -> LoadedHparams:
     """Limits that one rank stays below, and that an attempt soon passes."""
-    raw = json.loads(quick.path.read_bytes())
-    small = {"processes": 128, "memory_bytes": 2**30, "outbox_bytes": 64 * 2**20}
-    raw["limits"] |= small | {"tmp_bytes": 64 * 2**20}
-    path = tmp_path / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return load(path)
+    changes = {
+        "limits.processes": 128, "limits.memory_bytes": 2**30,
+        "limits.outbox_bytes": 64 * 2**20, "limits.tmp_bytes": 64 * 2**20,
+    }  # fmt: skip
+    return differing(quick, tmp_path, changes)
 
 
 @pytest.fixture

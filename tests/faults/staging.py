@@ -1,15 +1,14 @@
 """An evaluation that something happens to when it enters a phase, and what may not be left of it."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.evaluate import Options, evaluate
 from harness.parsing.ask import end_server
@@ -17,6 +16,7 @@ from harness.phases import PhaseName, Phases
 from harness.result import EvaluationResult
 from harness.sandbox import Sandbox
 from harness.sandbox.process_tree import descendants
+from tests.edited import differing
 from tests.judging import excuse_nobody
 from tests.project import ROOT
 
@@ -33,13 +33,11 @@ TARGETS: Final = {
 @pytest.fixture(scope="module")
 def benchmark(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> LoadedHparams:
     """Short limits: what is stopped is waited for."""
-    raw: dict[str, Any] = json.loads(quick.path.read_bytes())
-    raw["limits"] |= {
-        "startup_seconds": 60, "setup_seconds": 12, "run_seconds": 12, "open_seconds": 6
+    changes = {
+        "limits.startup_seconds": 60, "limits.setup_seconds": 12,
+        "limits.run_seconds": 12, "limits.open_seconds": 6,
     }  # fmt: skip
-    path = tmp_path_factory.mktemp("faults") / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return load(path)
+    return differing(quick, tmp_path_factory.mktemp("faults"), changes)
 
 
 def processes_of(target: str) -> list[int]:

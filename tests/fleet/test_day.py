@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.benchmark.snapshot import Snapshot
 from harness.board.maintenance import check
@@ -26,6 +26,7 @@ from harness.board.store import Store, open_store
 from harness.errors import Verdict
 from tests.board import postgres
 from tests.board.conftest import Raw
+from tests.edited import differing
 from tests.fleet.nodes import Nodes
 from tests.fleet.real import DISPATCHER, hand_in, really_judges, started
 from tests.judging import Expected, expected_of
@@ -74,12 +75,8 @@ PAIR_EVERY = 6
 @pytest.fixture(scope="module")
 def everyday(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> LoadedHparams:
     """The quick benchmark for one rank."""
-    fields = json.loads(quick.path.read_bytes())
-    fields["world"]["size"] = 1
-    fields["limits"]["run_seconds"] = RUN_SECONDS
-    path = tmp_path_factory.mktemp("everyday") / "hparams.json"
-    path.write_text(json.dumps(fields), encoding="utf-8")
-    return load(path)
+    changes = {"world.size": 1, "limits.run_seconds": RUN_SECONDS}
+    return differing(quick, tmp_path_factory.mktemp("everyday"), changes)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,15 @@
 """A season whose evaluations take two machines each: its worker finds them as every command does."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from harness.benchmark.hparams import LoadedHparams, load
+from harness.benchmark.hparams import LoadedHparams
 from harness.benchmark.preload import preload
 from harness.result import EvaluationResult
+from tests.edited import differing
 from tests.nodes.machines import Machines
 from tests.project import ROOT
 
@@ -22,11 +21,7 @@ FILE = str(ROOT / "submissions" / "train_ddp.py")
 @pytest.fixture(scope="module")
 def quick(quick: LoadedHparams, tmp_path_factory: pytest.TempPathFactory) -> LoadedHparams:
     """For two machines; what its `machines` hold."""
-    raw: dict[str, Any] = json.loads(quick.path.read_bytes())
-    raw["world"]["nodes"] = 2
-    path = tmp_path_factory.mktemp("two") / "hparams.json"
-    path.write_text(json.dumps(raw), encoding="utf-8")
-    return load(path)
+    return differing(quick, tmp_path_factory.mktemp("two"), {"world.nodes": 2})
 
 
 @pytest.mark.slow
