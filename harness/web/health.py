@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -21,6 +21,7 @@ from harness.board.store import Store, last_event_of
 from harness.board.tables import Evaluation, EventRow
 from harness.board.views import result_document
 from harness.errors import TrainjudgeError
+from harness.fleet.seen import NodeLine, node_lines
 from harness.web.pages import site
 
 FINISHED: Final = "evaluation_finished"
@@ -82,6 +83,7 @@ class _StoreCollector(Collector):
                 )
             )
             alive = sum(worker.alive for worker in workers_view(session, now))
+            nodes = node_lines(session, now)
             finished, phases = self._finished.copy(), self._phases.copy()
         yield _gauge(
             "queue_length", "Evaluations that wait.", states.get(EvaluationState.QUEUED, 0)
@@ -111,6 +113,7 @@ class _StoreCollector(Collector):
         for phase, seconds in sorted(phases.items()):
             spent.add_metric((phase,), seconds)
         yield spent
+        yield from _of_nodes(nodes)
 
     def _count(self, session: Session) -> None:
         """All of them once, later only what is new: a scrape must not read a million rows."""
@@ -139,6 +142,33 @@ class _StoreCollector(Collector):
 
 def _gauge(name: str, words: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"trainjudge_{name}", words, value=value)
+
+
+def _of_nodes(nodes: Sequence[NodeLine]) -> Iterator[Metric]:
+    """What the page of the fleet shows; nothing where there is none."""
+    alive = GaugeMetricFamily(
+        "trainjudge_node_alive", "Whether a node was heard from lately.", labels=("host",)
+    )
+    excluded = GaugeMetricFamily(
+        "trainjudge_node_excluded",
+        "Whether canaries took a node out of a benchmark.",
+        labels=("host", "benchmark"),
+    )
+    canary = GaugeMetricFamily(
+        "trainjudge_node_canary_timestamp_seconds",
+        "When a node's last canary was judged.",
+        labels=("host", "benchmark"),
+    )
+    for node in nodes:
+        alive.add_metric((node.host,), bool(node.doing))
+        out = {benchmark for benchmark, _ in node.excluded}
+        judged = {benchmark: at for benchmark, at, _ in node.canaries}
+        for benchmark in sorted(out | judged.keys()):
+            excluded.add_metric((node.host, benchmark), benchmark in out)
+        for benchmark, at in sorted(judged.items()):
+            canary.add_metric((node.host, benchmark), at)
+    if nodes:
+        yield from (alive, excluded, canary)
 
 
 ROUTES: Final = [

@@ -6,9 +6,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from harness.board.leases import Leases
-from harness.board.queue import take
+from harness.board.queue import WorkerId, take
 from harness.board.store import Store
 from harness.errors import Code, JudgeError
+from harness.fleet.canaries import Canary, record
 from harness.web.app import make_app
 from tests.board.examples import (
     ELSEWHERE,
@@ -70,6 +71,25 @@ def test_metrics_count_what_waits_and_what_ended(store: Store, client: TestClien
     assert after['trainjudge_phase_seconds_total{phase="timed"}'] == 188.7
     ages = {"trainjudge_queue_age_seconds": 0.0}
     assert metrics(client) | ages == after | ages  # looking changes nothing
+
+
+def test_metrics_of_a_fleet_say_which_nodes_live_and_what_canaries_found(
+    store: Store, client: TestClient
+) -> None:
+    assert not [name for name in metrics(client) if "node" in name]
+    for host in ("left", "right"):
+        worker = WorkerId(f"{host} node {host}-12ab of somewhere else 1 2", host)
+        Leases(store).seen(worker, "waiting")
+    canary = Canary("train.py", b"pass", 2)
+    record(store, canary, HPARAMS_SHA256, "left", rejected_result())
+    record(store, canary, HPARAMS_SHA256, "gone", accepted_result())
+    told = {name.removeprefix("trainjudge_node_"): value for name, value in metrics(client).items()}
+    assert [told[f'alive{{host="{host}"}}'] for host in ("gone", "left", "right")] == [0, 1, 1]
+    of = 'benchmark="qwen3-30b-a3b",host='
+    assert told[f'excluded{{{of}"left"}}'] == 1
+    assert told[f'excluded{{{of}"gone"}}'] == 0
+    assert f'excluded{{{of}"right"}}' not in told
+    assert told[f'canary_timestamp_seconds{{{of}"left"}}'] == pytest.approx(store.now(), abs=60)
 
 
 def test_the_oldest_that_waits_gives_the_age(
