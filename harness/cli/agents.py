@@ -60,6 +60,7 @@ def serve(
     """
     from harness.api import ready_snapshot
     from harness.benchmark.hparams import load_hparams
+    from harness.host.leftovers import clean_up
     from harness.nodes.agent import Agent
     from harness.nodes.node import host_and_port
     from harness.report import ProgressDisplay
@@ -70,6 +71,8 @@ def serve(
     if (why := unavailable()) is not None:
         raise InputError(Code.SANDBOX_UNAVAILABLE, why)
     sandbox = choose(Level.BUBBLEWRAP)
+    for name in clean_up().removed:
+        typer.echo(f"left behind by one that was killed, removed: {name}")
     with ProgressDisplay() as progress:
         benchmarks = [load_hparams(each) for each in hparams] if hparams else [load_hparams(None)]
         held = tuple((loaded, ready_snapshot(loaded, snapshot, progress)) for loaded in benchmarks)

@@ -139,6 +139,7 @@ def test_a_machine_that_dies_is_our_failure_and_the_other_one_is_free_again(
     assert result.code is Code.NODE_LOST
     assert machines.addresses[1] in result.message
     machines.start(1)
+    assert not machines.left()
     with Nodes(machines.addresses, machines.key, quick, preload(quick), 2):
         pass
 
