@@ -31,6 +31,7 @@ def kind_of(
         "data": snapshot.manifest.data_sha256,
         "samples": hparams.verify.attribution_samples,
         "token_loss_share": hparams.verify.token_loss_share,
+        "filter_steps": hparams.filter_steps,
         "variant": default_variant(hparams, world_size).model_dump(mode="json"),
         "devices": here.devices,
         "cpu": _cpu(),

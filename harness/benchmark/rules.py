@@ -161,7 +161,7 @@ class Verify(Section):
         ge=0,
         le=1_000,
         description="of a run, drawn in secret, at which the reference computes what the update would be "
-        "with work left out, and compares directions: seven passes in float32 each; 0: none; null: 2 where "
+        "with work left out, and compares directions: six passes in float32 each; 0: none; null: 2 where "
         "something below float32 is honest, else 0, since the strict bound sees as much",
     )
     explain_seconds: float = Field(

@@ -31,7 +31,7 @@ FLOORS: Final = Tolerances(
     step_weight=0.02,
     token_loss_shift=1e-5,
     token_group_shift=6.0,
-    matched_filter=5.0,
+    matched_filter=4.5,
 )
 #: Above these a benchmark cannot tell a cheat from noise: a step that is missing has weight 0.
 CEILINGS: Final = {

@@ -5,22 +5,22 @@ from typing import Final
 
 from harness.reference.cheats.families import Cheat
 
-#: What is left out, in words. How much of it is nearly the same direction. That a token visits one expert
-#: alone is found by what flows back: along its own direction honest runs go far too (z = 13 in bfloat16),
-#: since near ties that rounding decides otherwise lie there.
+#: What is left out, in words. As little of it as is barely worth it: how much says which tokens and which
+#: gradients, so who leaves out 2 % of the small ones goes three times as far along the direction of 2 % as
+#: along that of 10 %. Who leaves out more is further off, and found along these too. Gradients of experts
+#: that do not flow back lie along those of layers. That a token visits one expert alone is found by what
+#: flows back: along its own direction honest runs go far too, since near ties that rounding decides
+#: otherwise lie there.
 FILTERS: Final[Mapping[str, Cheat]] = {
-    "the last positions of rows are not trained on": Cheat(family="last_positions", strength=0.03),
-    "tokens with a low loss are not trained on": Cheat(family="lowest_loss_tokens", strength=0.1),
+    "the last positions of rows are not trained on": Cheat(family="last_positions", strength=0.01),
+    "tokens with a low loss are not trained on": Cheat(family="lowest_loss_tokens", strength=0.05),
     "nothing flows back through a token's other experts": Cheat(
-        family="top_1_backward", strength=0.1
-    ),
-    "small gradients do not flow back through experts": Cheat(
-        family="expert_gradients", strength=0.1
+        family="top_1_backward", strength=0.05
     ),
     "small gradients do not flow back through attention": Cheat(
-        family="attention_gradients", strength=0.1
+        family="attention_gradients", strength=0.03
     ),
     "small gradients do not flow back through layers": Cheat(
-        family="layer_gradients", strength=0.1
+        family="layer_gradients", strength=0.02
     ),
 }

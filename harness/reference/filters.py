@@ -25,7 +25,8 @@ class Filters:
     """Looks at a training from beside; it changes nothing of it. Memory: the twin, and its gradient.
 
     Attributes:
-        directions: float32 [samples] by what is left out, summed over the steps; the same on every rank.
+        directions: for each step that was looked at float32 [samples], by what is left out; the same on
+            every rank.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Filters:
         self._variant, self._settings, self._model = variant, settings, model
         self._optimizer, self._recorder, self._twin = optimizer, recorder, twin
         self._asked = {words: cheat for words, cheat in FILTERS.items() if concerns(cheat, model)}
-        self.directions: dict[str, torch.Tensor] = {}
+        self.directions: dict[str, list[torch.Tensor]] = {words: [] for words in self._asked}
 
     def look(self, step: int, batch: torch.Tensor) -> None:
         """Before this step is made.
@@ -57,8 +58,7 @@ class Filters:
         whole = change(self._settings, step, self._gradient(batch), *moments)
         for words, cheat in self._asked.items():
             less = change(self._settings, step, self._gradient(batch, cheat), *moments)
-            off = (less - whole).float()
-            self.directions[words] = self.directions.get(words, torch.zeros_like(off)) + off
+            self.directions[words].append((less - whole).float())
 
     def _gradient(self, batch: torch.Tensor, *cheats: Cheat) -> torch.Tensor:
         """The twin's, float64 [samples], clipped."""

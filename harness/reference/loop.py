@@ -100,7 +100,7 @@ class Trained:
     Attributes:
         losses: float32 [steps, rows of all ranks].
         values: float32 [steps + 1, samples], of the sampled coordinates.
-        directions: float32 [samples] by what is left out.
+        directions: float32 [steps looked at, samples] by what is left out.
     """
 
     model: nn.Module
@@ -140,7 +140,8 @@ def fit(task: ReferenceTask, run: int, device: torch.device, twin: nn.Module | N
         values[step + 1] = recorder.values()
     mine = torch.stack([torch.cat(parts) for parts in losses.values()])
     rows = torch.cat(all_gather(mine), dim=1)
-    directions = {} if filters is None else filters.directions
+    found = filters.directions.items() if filters is not None else ()
+    directions = {words: torch.stack(steps) for words, steps in found if steps}
     return Trained(model, rows, torch.stack(list(values.values())), directions)
 
 

@@ -61,7 +61,8 @@ class ReferenceRun:
         losses: float32 [steps, global_batch], mean cross-entropy of each row before each step, nats.
         step_updates: float64 [steps, samples], change of the sampled coordinates in each step.
         initial: float64 [samples], their values before the first step.
-        directions: float32 [samples] by what would have been left out; empty where none was asked for.
+        directions: float32 [steps looked at, samples] by what would have been left out; empty where none
+            was asked for.
         token_losses: None where they were not asked for.
         ahead: it was trained before the run that it is compared with.
     """
@@ -142,7 +143,7 @@ def _read_directions(folders: RunFolders) -> dict[str, npt.NDArray[np.float32]]:
     """Those of today: an evaluation that was kept may have had others, which say something else."""
     file = folders.made / DIRECTIONS
     found = load_file(file) if file.is_file() else {}
-    return {words: direction for words, direction in found.items() if words in FILTERS}
+    return {words: each for words, each in found.items() if words in FILTERS and each.ndim == 2}
 
 
 def asked_rows(folders: RunFolders) -> Indices:

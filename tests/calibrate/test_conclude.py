@@ -120,7 +120,7 @@ def test_the_floor_of_a_z_is_smaller_for_a_mean_as_standard_errors_are(
     tolerances, calibration = concluded(loaded, [measured(1e-9, matched_filter=0.5)])
     assert tolerances.matched_filter == FLOORS.matched_filter
     (mean,) = calibration.means.items()
-    assert (mean[0], mean[1].bound) == ("matched_filter", 5.0 / math.sqrt(2))
+    assert (mean[0], mean[1].bound) == ("matched_filter", 4.5 / math.sqrt(2))
 
 
 def test_a_mean_is_not_held_to_less_than_a_floor(loaded: LoadedHparams) -> None:

@@ -131,10 +131,11 @@ def test_an_honest_run_in_bfloat16_moves_along_none(
 
 
 def test_directions_that_are_looked_along_no_more_are_not_read(tmp_path: Path) -> None:
-    """An evaluation that was kept by an older judge has them."""
-    known = next(iter(FILTERS))
-    one = np.ones(3, np.float32)
-    save_file({known: one, "tokens visit one expert alone": one}, tmp_path / DIRECTIONS)
+    """An evaluation that was kept by an older judge has them, or the sums of those of its steps."""
+    known, summed, *_ = FILTERS
+    one = np.ones((1, 3), np.float32)
+    kept = {known: one, summed: one[0], "tokens visit one expert alone": one}
+    save_file(kept, tmp_path / DIRECTIONS)
     assert list(_read_directions(RunFolders(tmp_path, tmp_path, tmp_path))) == [known]
 
 

@@ -25,11 +25,13 @@ def drawn(seed: int, *shape: int) -> Floats:
 
 
 STEPS = drawn(1, 4)
-DIRECTIONS = {WORDS: drawn(2), OTHER: drawn(3)}
+LEFT_OUT = drawn(2)
+#: Of one step that was looked at.
+DIRECTIONS = {WORDS: LEFT_OUT[None], OTHER: drawn(3, 1)}
 
 
 def test_a_tenth_of_the_noise_is_found_where_it_has_the_direction() -> None:
-    found = look_along(DIRECTIONS, STEPS, drawn(4) + 0.1 * DIRECTIONS[WORDS])
+    found = look_along(DIRECTIONS, STEPS, drawn(4) + 0.1 * LEFT_OUT)
     assert found[0].left_out == WORDS
     # A part p of the direction in noise of the same size: z = p · √samples, give or take one.
     assert found[0].z == pytest.approx(0.1 * math.sqrt(SAMPLES), abs=3)
@@ -37,16 +39,15 @@ def test_a_tenth_of_the_noise_is_found_where_it_has_the_direction() -> None:
 
 
 def test_how_small_everything_is_does_not_matter() -> None:
-    off = drawn(4) + 0.1 * DIRECTIONS[WORDS]
+    off = drawn(4) + 0.1 * LEFT_OUT
     small = look_along({WORDS: 1e-9 * DIRECTIONS[WORDS]}, STEPS, 1e-7 * off)
     assert small[0].z == pytest.approx(look_along(DIRECTIONS, STEPS, off)[0].z)
 
 
 def test_the_other_way_is_no_finding() -> None:
-    found = look_along(DIRECTIONS, STEPS, -DIRECTIONS[WORDS])
+    found = look_along(DIRECTIONS, STEPS, -LEFT_OUT)
     assert found[0].left_out == OTHER
-    # What is nothing but the direction has the largest z there is: √samples over its kurtosis, 3.
-    assert found[1].z == pytest.approx(-math.sqrt(SAMPLES / 3), rel=0.02)
+    assert found[1].z < -50
 
 
 def test_a_longer_or_a_missing_step_has_no_direction_but_its_own() -> None:
@@ -57,11 +58,33 @@ def test_a_longer_or_a_missing_step_has_no_direction_but_its_own() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_few_coordinates_far_off_carry_nothing(seed: int) -> None:
-    """As a flipped near tie moves an expert's weights: z is that of so many coordinates, 2 here."""
+    """As a flipped near tie moves an expert's weights."""
     noise = 1e-6 * drawn(10 + seed)
-    noise[[17, 4711]] = 1e3 * np.sign(DIRECTIONS[WORDS][[17, 4711]])
+    noise[[17, 4711]] = 1e3 * np.sign(LEFT_OUT[[17, 4711]])
     found = {along.left_out: along.z for along in look_along(DIRECTIONS, STEPS, noise)}
-    assert found[WORDS] == pytest.approx(math.sqrt(2), abs=0.5)
+    assert abs(found[WORDS]) < 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weights_that_noise_moves_far_do_not_hide_what_the_others_say(seed: int) -> None:
+    """A third of them are moved a hundred times as far, as in an expert to which other tokens came."""
+    noise = drawn(20 + seed)
+    noise[::3] *= 100
+    honest, moved = (look_along(DIRECTIONS, STEPS, noise + part * LEFT_OUT) for part in (0, 0.4))
+    # If all weights counted alike: 0.4 · √10,000 / 58, so 0.7.
+    assert max(abs(along.z) for along in honest) < 4
+    assert moved[0].left_out == WORDS
+    assert moved[0].z > 8
+
+
+def test_one_step_of_those_that_were_looked_at_decides_nothing() -> None:
+    """As where a tie that rounding decided changed much, for a token that the direction is about too."""
+    looked = {WORDS: np.stack([LEFT_OUT, *drawn(8, 3)])}
+    (once,) = look_along(looked, STEPS, drawn(9) + 0.5 * LEFT_OUT)
+    (always,) = look_along(looked, STEPS, drawn(9) + 0.1 * looked[WORDS].sum(axis=0))
+    assert abs(once.z) < 4
+    # In each of four 0.1 · √samples, and of three of them √3 times that.
+    assert always.z == pytest.approx(0.1 * math.sqrt(3 * SAMPLES), abs=4)
 
 
 def test_an_equal_state_is_nowhere_and_one_that_is_not_finite_is_everywhere() -> None:
@@ -72,13 +95,13 @@ def test_an_equal_state_is_nowhere_and_one_that_is_not_finite_is_everywhere() ->
 
 
 def test_an_approximation_that_changes_nothing_is_no_direction() -> None:
-    (along,) = look_along({WORDS: np.zeros(SAMPLES)}, STEPS, drawn(7))
+    (along,) = look_along({WORDS: np.zeros((1, SAMPLES))}, STEPS, drawn(7))
     assert along.z == 0.0
 
 
 def test_steps_that_are_all_alike_can_be_taken_out() -> None:
     steps = np.stack([STEPS[0], STEPS[0], np.zeros(SAMPLES)])
-    (along,) = look_along({WORDS: DIRECTIONS[WORDS]}, steps, DIRECTIONS[WORDS] + STEPS[0])
+    (along,) = look_along({WORDS: DIRECTIONS[WORDS]}, steps, LEFT_OUT + STEPS[0])
     assert along.z > 50
 
 
