@@ -12,8 +12,6 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from harness.api import ready_snapshot
 from harness.benchmark.hparams import LoadedHparams, load
 from harness.calibrate.variants import variants
@@ -24,7 +22,7 @@ from harness.reference.outcome import ReferenceRun
 from harness.reference.task import Variant, default_variant
 from harness.report import ProgressDisplay
 from harness.sandbox import choose
-from harness.verify.filters import look_along
+from harness.verify.filters import beside, look_along, span_of, z_of
 from measurements.strategies import REGIMES, hparams_file
 
 HONEST: Final = ("world 2, 2 micro-batches, all eager", "float32 compute")
@@ -51,15 +49,9 @@ def looked_at(loaded: LoadedHparams) -> dict[str, Variant]:
 
 def alike(truth: ReferenceRun, run: ReferenceRun) -> float:
     """The largest z of any direction if all sampled weights count alike, and all steps."""
-    span = np.linalg.qr(truth.step_updates.astype(np.float64).T).Q
-    off = run.final - truth.final
-    off = off - span @ (off @ span)
-    found = []
-    for looked in truth.directions.values():
-        direction = looked.sum(axis=0, dtype=np.float64)
-        products = off * (direction - span @ (direction @ span))
-        found.append(float(products.sum() / np.sqrt(np.square(products).sum())))
-    return max(found)
+    span = span_of(truth.step_updates)
+    off = beside(run.final - truth.final, span)
+    return max(z_of(off * beside(each.sum(axis=0), span)) for each in truth.directions.values())
 
 
 def furthest(loaded: LoadedHparams, runs: int) -> Iterator[tuple[str, list[float], list[float]]]:

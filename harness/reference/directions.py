@@ -6,7 +6,7 @@ from typing import Final
 from harness.reference.cheats.families import Cheat
 
 #: What is left out, in words. As little of it as is barely worth it: how much says which tokens and which
-#: gradients, so who leaves out 2 % of the small ones goes three times as far along the direction of 2 % as
+#: gradients, so who leaves out 2 % of the small ones goes much further along the direction of 2 % than
 #: along that of 10 %. Who leaves out more is further off, and found along these too. Gradients of experts
 #: that do not flow back lie along those of layers. That a token visits one expert alone is found by what
 #: flows back: along its own direction honest runs go far too, since near ties that rounding decides

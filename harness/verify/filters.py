@@ -55,11 +55,11 @@ def look_along(
     """
     if not np.isfinite(off).all():
         return tuple(Along(words, np.inf) for words in directions)
-    span = np.linalg.qr(steps.astype(np.float64).T).Q
-    scores = _scores(_beside(off.astype(np.float64), span))
+    span = span_of(steps)
+    scores = _scores(beside(off, span))
     found = [
-        Along(words, _but_the_most([_z(scores * _beside(each, span)) for each in looked]))
-        for words, looked in ((words, d.astype(np.float64)) for words, d in directions.items())
+        Along(words, _but_the_most([z_of(products) for products in scores * beside(looked, span)]))
+        for words, looked in directions.items()
     ]
     return tuple(sorted(found, key=lambda along: -along.z))
 
@@ -80,12 +80,20 @@ def _scores(off: Floats) -> Floats:
     return scores
 
 
-def _beside(values: Floats, span: Floats) -> Floats:
-    """What does not lie in the span of orthonormal columns."""
-    beside: Floats = values - span @ (values @ span)
-    return beside
+def span_of(steps: npt.NDArray[np.floating]) -> Floats:
+    """Orthonormal columns [S, K] that span steps [K, S]."""
+    span: Floats = np.linalg.qr(steps.astype(np.float64).T).Q
+    return span
 
 
-def _z(products: Floats) -> float:
+def beside(values: npt.NDArray[np.floating], span: Floats) -> Floats:
+    """What does not lie in the span, of [S] or of every row of [L, S]."""
+    exact = values.astype(np.float64)
+    rest: Floats = exact - exact @ span @ span.T
+    return rest
+
+
+def z_of(products: Floats) -> float:
+    """Their sum, in standard errors; 0 where all are 0."""
     scale = float(np.sqrt(np.square(products).sum()))
     return float(products.sum()) / scale if scale > 0 else 0.0
